@@ -1,0 +1,202 @@
+"""The vocabulary of the tables: each function is one kind of layer.
+
+In a table, `conv("conv1_1", "data", 64)` is one row: the layer's name, the blobs it reads, then its arguments. The function
+behind a kind receives what is known of the blobs it reads (`Blob`: channels and stride) and its arguments; it returns the
+module that computes the layer and the `Blob`, or blobs by suffix, that the layer writes. A new kind of layer is one such
+function with `@layer` above it; rows, checks, printing, snapshots and Caffe's formats follow from it.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tools.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Blob:
+    """What is known of a blob before any image is seen.
+
+    channels: number of planes; stride: input pixels per blob pixel (1 at the input, 32 after five poolings).
+    """
+
+    channels: int
+    stride: Fraction = Fraction(1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table. `lr_mult` and `decay_mult` hold Caffe's multipliers in the order weight, bias, gamma, beta."""
+
+    kind: str
+    name: str
+    reads: tuple[str, ...]
+    args: Mapping[str, Any] = field(default_factory=dict)
+    lr_mult: tuple[float, ...] | None = None
+    decay_mult: tuple[float, ...] | None = None
+
+    def build(self, blobs: list[Blob]) -> tuple[nn.Module, dict[str, Blob]]:
+        """The module of this row and the blobs it writes, by name, given the blobs it reads."""
+        module, written = KINDS[self.kind](*blobs, **self.args)
+        if isinstance(written, Blob):
+            written = {"": written}
+        return module, {self.name + suffix: blob for suffix, blob in written.items()}
+
+    def __str__(self) -> str:
+        words = [repr(self.name), *map(repr, self.reads), *(f"{k}={v!r}" for k, v in self.args.items())]
+        return f"{self.kind}({', '.join(words)})"
+
+
+KINDS: dict[str, Callable] = {}  # name of the kind -> its function
+
+
+def layer(function: Callable) -> Callable[..., Row]:
+    """Turn a kind's function into the function that writes its row. Parameters annotated `Blob` are the blobs it reads."""
+    parameters = list(inspect.signature(function).parameters.values())
+    blobs = [p for p in parameters if p.annotation is Blob]
+    any_number = any(p.kind is p.VAR_POSITIONAL for p in blobs)
+    options = [p.name for p in parameters if p.annotation is not Blob]
+    KINDS[function.__name__] = function
+
+    @functools.wraps(function)
+    def row(name: str, *words, lr_mult=None, decay_mult=None, **named) -> Row:
+        count = len(words) if any_number else len(blobs)
+        reads, values = words[:count], words[count:]
+        if len(reads) < len(blobs) or not all(isinstance(r, str) for r in reads) or len(values) > len(options):
+            raise UserError(
+                f"layer '{name}': {function.__name__} is written {_usage(function.__name__, blobs, options)}."
+            )
+        for key in named:
+            if key not in options:
+                raise UserError(
+                    f"layer '{name}': {function.__name__} has no option '{key}' (it has {', '.join(options)})."
+                    + nearest(key, options)
+                )
+        args = dict(zip(options, values, strict=False)) | named
+        return Row(function.__name__, name, tuple(reads), args, lr_mult, decay_mult)
+
+    return row
+
+
+def _usage(kind: str, blobs: list[inspect.Parameter], options: list[str]) -> str:
+    reads = [f'"{p.name} it reads"' + (", ..." if p.kind is p.VAR_POSITIONAL else "") for p in blobs]
+    words = ['"name"', *reads, *options]
+    return f"{kind}({', '.join(words)})"
+
+
+# ---------------------------------------------------------------------------------------------------------------- inputs
+
+
+@layer
+def data(channels: int):
+    """An input of the net: N x channels x H x W."""
+    return nn.Identity(), Blob(channels)
+
+
+# ---------------------------------------------------------------------------------------------- layers that have weights
+
+
+class Unit(nn.Conv2d):
+    """Convolution, then batch norm and ReLU where asked: parameters weight, bias, bn.weight (gamma), bn.bias (beta)."""
+
+    def __init__(self, *args, norm: bool, relu: bool, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bn = nn.BatchNorm2d(self.out_channels) if norm else None
+        self.relu = relu
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")  # Caffe's "msra": N(0, sqrt(2 / fan_in))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if self.bn is not None:
+            x = self.bn(x)
+        return F.relu(x, inplace=True) if self.relu else x
+
+
+@layer
+def conv(
+    x: Blob,
+    channels: int,
+    kernel=3,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    bias=True,
+    norm=True,
+    relu=True,
+):
+    """A unit of SegNet and its kind: convolution ("same" padding, He initialisation), batch norm, ReLU."""
+    pad = dilation * (kernel - 1) // 2
+    module = Unit(
+        x.channels, channels, kernel, stride, pad, dilation, groups, bias=bias, norm=norm, relu=relu
+    )  # fmt: skip
+    return module, Blob(channels, x.stride * stride)
+
+
+def score(name: str, x: str, classes: int, kernel: int = 3, **options) -> Row:
+    """The last layer: a bare convolution that writes one plane of raw scores (logits) per class."""
+    return conv(name, x, classes, kernel, norm=False, relu=False, **options)
+
+
+# ------------------------------------------------------------------------------------------------- pooling and unpooling
+
+
+class MaxPool(nn.Module):
+    """Max pooling 2x2 that also gives, for each maximum, its flat index in its plane; the first of equal values wins."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return F.max_pool2d(x, 2, 2, return_indices=True)
+
+
+@layer
+def pool(x: Blob):
+    """Max pooling 2x2, stride 2. Also writes NAME_mask, the positions of the maxima, for `unpool`."""
+    blob = Blob(x.channels, x.stride * 2)
+    return MaxPool(), {"": blob, "_mask": blob}
+
+
+class Unpool(nn.Module):
+    """Twice the height and width, zeros everywhere but at the positions that the mask names."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        # A scatter gives the values of max_unpool2d, is allowed in deterministic mode and can be exported. Going over
+        # N x HW x C is free of copies when the memory is channels_last, as it is wherever speed matters.
+        x, mask = x.permute(0, 2, 3, 1).reshape(n, h * w, c), mask.permute(0, 2, 3, 1).reshape(n, h * w, c)
+        out = x.new_zeros(n, 4 * h * w, c).scatter(1, mask, x)
+        return out.view(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+
+
+@layer
+def unpool(x: Blob, mask: Blob):
+    """Unpooling by indices: writes x at twice its size, each value where the pooling found it, zeros elsewhere."""
+    if x.channels != mask.channels:
+        raise UserError(f"it unpools {x.channels} planes by a mask of {mask.channels}: they must be as many")
+    return Unpool(), Blob(x.channels, x.stride / 2)
+
+
+def branch(prefix: str, rows: list[Row]) -> list[Row]:
+    """The same rows once more under a prefix; blobs that come from outside `rows` keep their names."""
+    inside = {row.name for row in rows} | {row.name + "_mask" for row in rows}
+
+    def rename(name: str) -> str:
+        return prefix + name if name in inside else name
+
+    return [
+        Row(row.kind, prefix + row.name, tuple(map(rename, row.reads)), row.args, row.lr_mult, row.decay_mult)
+        for row in rows
+    ]
+
+
+def size_multiple(blobs: Iterable[Blob]) -> int:
+    """The number that height and width must be a multiple of, for blobs of these strides to have whole sizes."""
+    return math.lcm(*(blob.stride.numerator for blob in blobs))

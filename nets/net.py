@@ -1,0 +1,143 @@
+"""From a table of layers to a network: names are checked, channels are tracked, rows run in order, blobs are freed."""
+
+import inspect
+import json
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from nets.layers import KINDS, Blob, Row, size_multiple
+from tools.errors import UserError, listing, nearest
+
+
+class Net(nn.Module):
+    """A table of layers as a module.
+
+    Call it with one tensor per `data` row, each N x channels x H x W, in the order of the table; it returns what the last
+    row writes (for a labelling net, N x classes x H x W logits). Weights are named after their layer: `conv1_1.weight`.
+
+    rows: the table. inputs: channels of each `data` row by name. blobs: what is known of every blob. multiple: what height
+    and width must be a multiple of. Raises UserError where the table does not hold together.
+    """
+
+    def __init__(self, rows: Iterable[Row]):
+        super().__init__()
+        self.rows = list(rows)
+        self.blobs: dict[str, Blob] = {}
+        self.writes: dict[str, list[str]] = {}  # layer -> the blobs that it writes
+        for row in self.rows:
+            self._add(row)
+        self.inputs = {row.name: self.blobs[row.name].channels for row in self.rows if row.kind == "data"}
+        if not self.inputs:
+            raise UserError("the table has no input: begin it with data('data', channels).")
+        self.output = self.rows[-1].name
+        self.classes = self.blobs[self.output].channels
+        self.multiple = size_multiple(self.blobs.values())
+        self._frees = self._last_uses()
+
+    def _add(self, row: Row) -> None:
+        if row.name in self.writes:
+            raise UserError(f"layer '{row.name}' stands in the table twice: give one of them another name.")
+        if hasattr(self, row.name) or "." in row.name:
+            raise UserError(
+                f"a layer cannot be called '{row.name}': choose a name without dots that PyTorch does not use."
+            )
+        for name in row.reads:
+            if name not in self.blobs:
+                raise UserError(
+                    f"layer '{row.name}' reads '{name}', but no layer above it writes '{name}'."
+                    f"{nearest(name, self.blobs)} Blobs so far: {listing(self.blobs, 60) or 'none'}."
+                )
+        try:
+            module, written = row.build([self.blobs[name] for name in row.reads])
+        except UserError as error:
+            raise UserError(f"layer '{row.name}': {error}") from None
+        self.add_module(row.name, module)
+        self.writes[row.name] = list(written)
+        self.blobs |= written
+
+    def _last_uses(self) -> dict[str, list[str]]:
+        """For each layer, the blobs that nothing needs once it has run."""
+        last = {}
+        for row in self.rows:
+            last |= dict.fromkeys([*row.reads, *self.writes[row.name]], row.name)
+        last.pop(self.output)
+        return {row.name: [blob for blob, user in last.items() if user == row.name] for row in self.rows}
+
+    def forward(self, *images: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            self._check(images)
+        blobs = dict(zip(self.inputs, images, strict=True))
+        for row in self.rows:
+            if row.kind != "data":
+                written = getattr(self, row.name)(*[blobs[name] for name in row.reads])
+                names = self.writes[row.name]
+                blobs |= zip(names, written, strict=True) if len(names) > 1 else {names[0]: written}
+            for name in self._frees[row.name]:
+                del blobs[name]
+        return blobs[self.output]
+
+    def _check(self, images: tuple[Tensor, ...]) -> None:
+        if len(images) != len(self.inputs):
+            raise UserError(f"the net reads {len(self.inputs)} inputs ({', '.join(self.inputs)}), not {len(images)}.")
+        for (name, channels), image in zip(self.inputs.items(), images, strict=True):
+            if image.shape[1] != channels:
+                raise UserError(f"input '{name}' has {image.shape[1]} channels, the net reads {channels}.")
+        check_size(*images[0].shape[2:], self.multiple)
+
+    def table(self, height: int | None = None, width: int | None = None) -> list[tuple[str, str, str, tuple, int]]:
+        """(layer, kind, reads, size of its blob as C x H x W, learnable values) per row, for an image of this size."""
+        height, width = height or max(128, self.multiple), width or max(128, self.multiple)
+        rows = []
+        for row in self.rows:
+            blob = self.blobs[row.name]
+            size = (blob.channels, int(height / blob.stride), int(width / blob.stride))
+            rows.append((row.name, row.kind, ", ".join(row.reads), size, count_parameters(getattr(self, row.name))))
+        return rows
+
+    def __repr__(self) -> str:
+        rows = [("layer", "kind", "reads", "writes", "learnable")]
+        rows += [(n, k, r, " x ".join(map(str, s)), f"{p:,}" if p else "") for n, k, r, s, p in self.table()]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [
+            "  ".join(word.ljust(w) for word, w in zip(row, widths, strict=False)) + f"  {row[4]:>11}" for row in rows
+        ]
+        return "\n".join([*lines, f"{count_parameters(self):,} learnable values, sizes multiples of {self.multiple}"])
+
+    def to_json(self) -> str:
+        """The table as text, enough to build the same net again with `from_json`."""
+        return json.dumps([{k: v for k, v in vars(row).items() if v not in (None, {})} for row in self.rows])
+
+    @classmethod
+    def from_json(cls, text: str) -> "Net":
+        """The net that `to_json` wrote down. Raises UserError where a row is of no kind that we know."""
+        return cls(_read_row(row) for row in json.loads(text))
+
+
+def _read_row(row: dict) -> Row:
+    kind, args = row.get("kind"), row.get("args", {})
+    if kind not in KINDS:
+        raise UserError(
+            f"layer '{row.get('name')}' is of the unknown kind '{kind}': it needs a newer version of this software."
+        )
+    unknown = set(args) - set(inspect.signature(KINDS[kind]).parameters)
+    if unknown:
+        raise UserError(f"layer '{row['name']}' has options that its kind {kind} lacks: {listing(unknown)}.")
+    multipliers = {k: tuple(row[k]) for k in ("lr_mult", "decay_mult") if k in row}
+    return Row(kind, row["name"], tuple(row.get("reads", ())), args, **multipliers)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Learnable values of a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def check_size(height: int, width: int, multiple: int) -> None:
+    """Raise UserError, with the nearest good size, unless both are multiples of `multiple`."""
+    if height % multiple or width % multiple:
+        good = [max(multiple, round(n / multiple) * multiple) for n in (height, width)]
+        raise UserError(
+            f"this net cannot take images of {height}x{width} pixels: height and width must be multiples of {multiple}"
+            f" (the nearest: {good[0]}x{good[1]})."
+        )

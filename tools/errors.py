@@ -1,0 +1,58 @@
+"""What a user sees when something goes wrong: one sentence and exit code 2, never a traceback."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message is one sentence: what happened, the value, what to do."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as " Did you mean 'patch_size'?", or "" where nothing known is close to `name`."""
+    lower = {k.lower(): k for k in known}
+    close = get_close_matches(str(name).lower(), lower, n=1, cutoff=0.6)
+    return f" Did you mean '{lower[close[0]]}'?" if close else ""
+
+
+def listing(names: Iterable, most: int = 8) -> str:
+    """'a, b, c (+2 more)': a list that stays readable in one sentence."""
+    names = [str(n) for n in names]
+    more = f" (+{len(names) - most} more)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; say a user's mistake or a full disk in one sentence and leave with exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        _leave(str(error), 2)
+    except KeyboardInterrupt:
+        _leave("stopped.", 130)
+    except BrokenPipeError:  # the reader of our output went away (`... | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in _EXPECTED_OS_ERRORS:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _leave(f"{_EXPECTED_OS_ERRORS[error.errno]}{where}.", 2)
+
+
+_EXPECTED_OS_ERRORS = {
+    errno.ENOSPC: "the disk is full; nothing was left under a final name: free some space or write elsewhere",
+    errno.EDQUOT: "your disk quota is used up; nothing was left under a final name: free some space or write elsewhere",
+    errno.EACCES: "permission denied: choose a place that you may read and write",
+    errno.EROFS: "the file system is read-only: write elsewhere",
+}
+
+
+def _leave(sentence: str, code: int) -> None:
+    script = os.path.basename(sys.argv[0])
+    sys.stdout.flush()
+    print(f"{script}: {sentence}", file=sys.stderr)
+    sys.exit(code)
