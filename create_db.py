@@ -1,0 +1,79 @@
+"""Packs the folders of patches into LMDBs of Caffe Datum records, one for each folder, shuffled alike.
+
+    python create_db.py
+    python create_db.py --overwrite --config my_config.py
+
+The databases appear under their name when all of them are whole, with a details.json and, for each split, a list of the
+patches in the order of their keys.
+"""
+
+from pathlib import Path
+
+from tools import commands
+from tools.database import Database, name_tag, pack, pair, shuffled
+from tools.errors import UserError, run
+from tools.folders import read_details, refuse_existing, require, whole_folder, write_details
+from tools.settings import SPLITS, Settings, read_settings
+
+
+def main():
+    args = arguments()
+    settings = read_settings(args.config)
+    patches, out = settings.folder("patches"), settings.folder("lmdb")
+    refuse_existing(out, args.overwrite)
+    details = check_patches(settings, patches)
+    modalities = [*settings.modalities, "labels"]
+    splits = [split for split in SPLITS if details["splits"][split]["patches"]]
+    names = {split: pair([patches / f"{m}_{split}" for m in modalities]) for split in splits}
+    with whole_folder(out, args.overwrite) as folder:
+        for split in splits:
+            pack_split(settings, patches, folder, split, shuffled(names[split], settings.SEED))
+        write_details(folder, **details, **{"made by": "create_db.py", "bgr": settings.BGR, "seed": settings.SEED})
+    print(f"{', '.join(f'{len(names[s])} {s}' for s in splits)} records of {', '.join(modalities)} in {out}")
+
+
+def arguments():
+    parser = commands.parser(__doc__)
+    commands.add_overwrite(parser)
+    commands.add_config(parser)
+    return parser.parse_args()
+
+
+def check_patches(settings: Settings, patches: Path) -> dict:
+    """The details of the patches, once they are what the config asks for."""
+    if not patches.exists():
+        raise UserError(f"{patches} does not exist: make it with extract_images.py.")
+    details = read_details(patches)
+    wanted = {"dataset": settings.DATASET, "patch_size": list(settings.patch_size), "classes": list(settings.label_values)}
+    require(details, patches, "extract_images.py", **wanted)
+    missing = [m for m in settings.modalities if m not in details["modalities"]]
+    if missing:
+        raise UserError(
+            f"{patches} has no patches of {', '.join(missing)}: extract them with extract_images.py --overwrite."
+        )
+    del details["made"], details["made by"]
+    return details
+
+
+def pack_split(settings: Settings, patches: Path, folder: Path, split: str, names: list[str]) -> None:
+    """Pack all modalities of one split in one order, then read them back to verify that each key pairs one patch."""
+    modalities = [*settings.modalities, "labels"]
+    for modality in modalities:
+        source = patches / f"{modality}_{split}"
+        suffix = next(source.iterdir()).suffix
+        files = [source / (name + suffix) for name in names]
+        pack(folder / f"{modality}_{split}", files, settings.BGR, f"packing {modality}_{split}")
+    (folder / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    verify([Database(folder / f"{modality}_{split}") for modality in modalities], names)
+
+
+def verify(databases: list[Database], names: list[str]) -> None:
+    """Raise UserError unless record i of each database is patch names[i]."""
+    for database in databases:
+        tags = [tag for _, tag in database]
+        if tags != [name_tag(name) for name in names]:
+            raise UserError(f"{database.folder} does not pair with the others: the disk may be failing; make it again.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,170 @@
+"""Labels tiles by sliding windows: label maps, colour maps, pictures, and scores wherever there is ground truth.
+
+    python inference.py 32 34                                # tiles of the config, newest snapshot of its net
+    python inference.py 16 32 --weights net_iter_40000.safetensors --dir results/
+    python inference.py --images flight/*.tif --dir maps/    # any files or folders, no ground truth needed
+
+Without ids or --images, all test tiles are labelled.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from tools import commands, device, pictures, raster, scores, snapshots
+from tools.dataset import Dataset, tile_id, tile_name
+from tools.errors import UserError, run
+from tools.folders import refuse_existing, whole_folder, write_details, write_json
+from tools.inputs import Input
+from tools.palette import Palette
+from tools.settings import SPLITS, Settings, read_settings
+from tools.tiles import Labeller, modalities
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded")."""
+
+    name: str
+    paths: dict[str, Path]
+    truths: dict[str, Path]
+
+
+def main():
+    args = arguments()
+    settings = read_settings(args.config)
+    weights = args.weights or snapshots.newest(settings.snapshots)
+    net, about = snapshots.load_net(weights)
+    inputs = [Input.from_dict(i) for i in about["inputs"]]
+    check_agreement(settings, about, inputs, weights)
+    palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
+    tiles = given_images(args.images, inputs) if args.images else dataset_tiles(settings, args.tiles, inputs)
+    check_tiles(tiles)
+    out = args.dir or settings.folder("results")
+    refuse_existing(out, args.overwrite)
+    where = device.choose(args.device)
+    print(f"{weights} ({about['name']}, iteration {about['iteration']}) on {where}")
+    labeller = make_labeller(settings, net, inputs, where)
+    with whole_folder(out, args.overwrite) as folder:
+        matrices = [label_tile(labeller, tile, palette, folder) for tile in tqdm(tiles, "labelling", unit="tile")]
+        result = score(tiles, matrices, palette, about["ignored"])
+        if result:
+            write_json(folder / "scores.json", result)
+        write_details(folder, **{"made by": "inference.py"}, weights=weights, window=settings.test_patch_size,
+                      step=settings.test_step_size, tiles={t.name: t.paths for t in tiles})  # fmt: skip
+    print_scores(result, [palette.names[i] for i in about["ignored"]])
+    print(f"maps of {len(tiles)} tiles in {out}; picture: {out / (tiles[0].name + '.png')}")
+
+
+def arguments():
+    parser = commands.parser(__doc__)
+    parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
+    parser.add_argument("--weights", nargs="?", type=Path, metavar="FILE",
+                        help="a snapshot; without FILE, the newest one of the config's net")  # fmt: skip
+    parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
+    parser.add_argument("--images", nargs="+", type=Path, metavar="FILE", help="label these files or folders instead")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ... (default: CUDA where there is one)")
+    commands.add_overwrite(parser)
+    commands.add_config(parser)
+    return parser.parse_args()
+
+
+def check_agreement(settings: Settings, about: dict, inputs: list[Input], weights: Path) -> None:
+    """Raise UserError where the config contradicts what the weights were trained for."""
+    wanted = {name: list(bands) for name, bands in settings.INPUTS.items()}
+    trained = {i.name: list(i.modalities) for i in inputs}
+    if list(settings.label_values) != about["classes"]:
+        raise UserError(
+            f"{weights} knows {len(about['classes'])} classes ({', '.join(about['classes'])}), the config's label_values has"
+            f" {len(settings.label_values)} ({', '.join(settings.label_values)}): use the config that it was trained with."
+        )
+    if wanted != trained or list(wanted) != list(trained):
+        raise UserError(f"{weights} was trained with INPUTS = {trained}, the config says {wanted}: they must agree.")
+
+
+def dataset_tiles(settings: Settings, words: list[str], inputs: list[Input]) -> list[Tile]:
+    """The tiles that the ids name, or all test tiles, with what ground truth there is of them."""
+    dataset = Dataset(settings.DATASET_DIR, settings.folders)
+    known = [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]
+    ids = [tile_id(word, known) for word in words] or list(settings.test_ids)
+    seen = [tile_name(t) for t in ids if t in settings.train_ids]
+    if seen:
+        print(f"note: {', '.join(seen)} was trained on, so its scores say little about other places.")
+    kinds = ["labels", "labels_eroded"]
+    return [
+        Tile(
+            tile_name(t),
+            {m: dataset.path(m, t) for m in modalities(inputs)},
+            {kind: dataset.path(kind, t) for kind in kinds if dataset.has(kind, t)},
+        )
+        for t in ids
+    ]
+
+
+def given_images(paths: list[Path], inputs: list[Input]) -> list[Tile]:
+    """A tile for each file that the paths name."""
+    wanted = modalities(inputs)
+    if len(wanted) > 1:
+        raise UserError(f"the net reads {' and '.join(wanted)} of each tile, --images gives one file: use tile ids instead.")
+    tiles = [Tile(file.stem, {wanted[0]: file}, {}) for file in raster.find(paths)]
+    names = [t.name for t in tiles]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise UserError(f"several images are called {', '.join(twice)}: label them in two runs.")
+    return tiles
+
+
+def check_tiles(tiles: list[Tile]) -> None:
+    """Raise UserError, before any work, that names all files that cannot be read to their end."""
+    faults = [raster.read_fault(p) for tile in tiles for p in [*tile.paths.values(), *tile.truths.values()]]
+    if any(faults):
+        raise UserError(" ".join(fault for fault in faults if fault))
+
+
+def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device) -> Labeller:
+    """The net, ready to label tiles as the config says."""
+    size, step = tuple(settings.test_patch_size), tuple(settings.test_step_size)
+    return Labeller(where.place(net).eval(), inputs, size, step, settings.TEST_BATCH_SIZE, where)
+
+
+def label_tile(labeller: Labeller, tile: Tile, palette: Palette, folder: Path) -> dict[str, np.ndarray]:
+    """Write the maps of one tile; its confusion matrices come back, by kind of ground truth."""
+    labels = labeller.labels(tile.paths)
+    first = next(iter(tile.paths.values()))
+    place = raster.inspect(first).place
+    raster.write(folder / f"{tile.name}_labels.tif", labels, **place, colours=palette.colours)
+    raster.write(folder / f"{tile.name}_colours.tif", palette.to_colours(labels).transpose(2, 0, 1), **place)
+    truths = {kind: raster.read_labels(path) for kind, path in tile.truths.items()}
+    for kind, truth in truths.items():
+        if truth.shape != labels.shape:
+            raise UserError(
+                f"{tile.truths[kind]} is {truth.shape} pixels large, {first} is {labels.shape}: they must agree."
+            )
+        palette.check_labels(truth)
+    pictures.comparison(folder / f"{tile.name}.png", raster.read(first), truths.get("labels"), labels, palette, tile.name)
+    return {kind: scores.confusion(truth, labels, palette.classes) for kind, truth in truths.items()}
+
+
+def score(tiles: list[Tile], matrices: list[dict], palette: Palette, ignored: list[int]) -> dict:
+    """Scores by kind of ground truth: of all tiles together, and of each."""
+    result = {}
+    for kind in ("labels", "labels_eroded"):
+        found = {tile.name: m[kind] for tile, m in zip(tiles, matrices, strict=True) if kind in m}
+        if found:
+            reports = {name: scores.report(m, palette.names, ignored) for name, m in found.items()}
+            result[kind] = {"all": scores.report(sum(found.values()), palette.names, ignored), "tiles": reports}
+    return result
+
+
+def print_scores(result: dict, ignored_names: list[str]) -> None:
+    """The scores over all tiles, as tables."""
+    titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
+    for kind, found in result.items():
+        print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,33 @@
+"""What the command lines of the scripts have in common."""
+
+import argparse
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose --help begins with the script's own docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_config(arguments: argparse.ArgumentParser) -> None:
+    """The --config option, which every script has."""
+    arguments.add_argument("--config", default="config.py", metavar="FILE", help="the config file (default: config.py)")
+
+
+def add_overwrite(arguments: argparse.ArgumentParser) -> None:
+    """The --overwrite option of everything that writes a folder."""
+    arguments.add_argument("--overwrite", action="store_true", help="replace what exists already, once the new is whole")
+
+
+def whole_number(least: int):
+    """A type for argparse: a whole number, `least` or more."""
+
+    def number(word: str) -> int:
+        try:
+            value = int(word)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{word!r} must be a whole number, {least} or more")
+        return value
+
+    return number

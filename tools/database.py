@@ -1,0 +1,158 @@
+"""Patches in LMDB, as Caffe has them: one Datum per record (uint8, channels first), keyed by its number in ten digits.
+
+A Datum's `label` field, which Caffe uses for classification only, holds a number made from the patch's name: the records that
+stand under one key in the databases of a split must agree in it. So the pairing of image and label is verified at each read.
+"""
+
+import random
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import lmdb
+import numpy as np
+from google.protobuf.message import DecodeError
+from tqdm import tqdm
+
+from tools.caffe_proto import Datum
+from tools.errors import UserError, listing
+from tools.inputs import reorder
+from tools.patches import read_patch
+
+_RECORDS_AT_ONCE = 1000  # in one transaction
+
+
+def name_tag(name: str) -> int:
+    """The number (31 bits) that stands for a patch's name in its records."""
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+
+
+def encode(pixels: np.ndarray, tag: int) -> bytes:
+    """A serialised Datum of pixels, channels x h x w. Numbers wider than a byte go to `float_data`, which Caffe reads too."""
+    channels, height, width = pixels.shape
+    datum = Datum(channels=channels, height=height, width=width, label=tag)
+    if pixels.dtype == np.uint8:
+        datum.data = np.ascontiguousarray(pixels).tobytes()
+    else:
+        datum.float_data.extend(pixels.astype(np.float32).ravel().tolist())
+    return datum.SerializeToString()
+
+
+def decode(record: bytes) -> tuple[np.ndarray, int]:
+    """(pixels, tag) of a serialised Datum: uint8, or float32 where it was made from wider numbers."""
+    datum = Datum.FromString(record)
+    values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+    return values.reshape(datum.channels, datum.height, datum.width), datum.label
+
+
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """The names in an order that the seed alone determines."""
+    names = sorted(names)
+    random.Random(seed).shuffle(names)
+    return names
+
+
+def pair(folders: list[Path]) -> list[str]:
+    """The patch names (without suffix) that the folders share. Raises UserError unless all hold the same ones."""
+    names = {folder: {p.stem for p in folder.iterdir()} for folder in folders}
+    first = folders[0]
+    for folder in folders[1:]:
+        odd = names[folder] ^ names[first]
+        if odd:
+            raise UserError(
+                f"{folder} and {first} do not hold the same patches ({len(odd)} stand in one alone: {listing(sorted(odd), 3)}):"
+                " extract them again."
+            )
+    return sorted(names[first])
+
+
+def pack(database: Path, files: list[Path], bgr: bool, progress: str) -> None:
+    """Write patch files to a new LMDB folder, in the order given.
+
+    bgr: store the bands in reversed order. progress: what the progress bar says.
+    """
+    env = lmdb.open(str(database), map_size=1 << 26, sync=False)
+    done = iter(tqdm(files, progress, unit="patch"))
+
+    def record(file: Path) -> bytes:
+        return encode(reorder(read_patch(file), bgr), name_tag(file.stem))
+
+    with ThreadPoolExecutor() as pool:
+        start = 0
+        while chunk := list(islice(done, _RECORDS_AT_ONCE)):
+            env = _put(env, start, list(pool.map(record, chunk)))
+            start += len(chunk)
+    env.sync(True)
+    env.close()
+
+
+def _put(env: lmdb.Environment, start: int, records: list[bytes]) -> lmdb.Environment:
+    """Write records under the keys from `start` on; the map grows until they fit."""
+    while True:
+        try:
+            with env.begin(write=True) as transaction:
+                for i, record in enumerate(records, start):
+                    transaction.put(b"%010d" % i, record, append=True)
+            return env
+        except lmdb.MapFullError:
+            env.set_mapsize(env.info()["map_size"] * 2)
+
+
+class Database:
+    """An LMDB of Datum records, read by number. It is opened at the first read, once in each process that reads."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._env = None
+        self._digits = 10
+        self._length = None
+
+    def __len__(self) -> int:
+        if self._length is None:
+            self._length, self._digits = self._measure()
+        return self._length
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        """(pixels, tag) of record `i`."""
+        len(self)  # looks at the file before the first record is read
+        with self._open().begin(buffers=True) as transaction:
+            record = transaction.get(b"%0*d" % (self._digits, i))
+            try:
+                return decode(bytes(record))
+            except (DecodeError, ValueError, TypeError):
+                raise UserError(f"{self.folder}: record {i} is damaged: make the database again.") from None
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+        return (self[i] for i in range(len(self)))
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_env": None}  # an environment must not be carried into another process
+
+    def _open(self) -> lmdb.Environment:
+        if self._env is None:
+            if not (self.folder / "data.mdb").is_file():
+                raise UserError(f"{self.folder} is no LMDB (it has no data.mdb): make it with create_db.py.")
+            try:
+                self._env = lmdb.open(str(self.folder), readonly=True, lock=False, readahead=False)
+            except lmdb.Error as error:
+                raise UserError(f"{self.folder} is no whole LMDB ({error}): make it again with create_db.py.") from None
+        return self._env
+
+    def _measure(self) -> tuple[int, int]:
+        """(records, digits of a key), after a look at whether the file is whole: reading past its end would kill us."""
+        env = self._open()
+        needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        size = (self.folder / "data.mdb").stat().st_size
+        if size < needed:
+            raise UserError(f"{self.folder} breaks off ({size:,} of {needed:,} bytes): make it again with create_db.py.")
+        count = env.stat()["entries"]
+        if not count:
+            raise UserError(f"{self.folder} holds no records: make it again with create_db.py.")
+        with env.begin() as transaction, transaction.cursor() as cursor:
+            cursor.last()
+            last = bytes(cursor.key())
+        if not last.isdigit() or int(last) != count - 1:
+            raise UserError(f"{self.folder}: its keys are not the record numbers 0 to {count - 1} (the last is {last!r}).")
+        return count, len(last)

@@ -1,0 +1,97 @@
+"""Outputs that are whole or not there: made under a temporary name, renamed when done, with a details.json inside."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tools.errors import UserError
+
+DETAILS = "details.json"
+
+
+@contextlib.contextmanager
+def whole_folder(final: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes `final` when the block ends well, and is removed when it does not.
+
+    Raises UserError, before anything is made, where `final` exists and `overwrite` is not set; what `final` held stays as
+    it was until the new folder is whole.
+    """
+    final = Path(final)
+    refuse_existing(final, overwrite)
+    temporary = final.with_name(final.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        _replace_folder(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(final: Path, overwrite: bool) -> None:
+    """Raise UserError where `final` holds something and may not be replaced."""
+    if final.exists() and not overwrite and not (final.is_dir() and not any(final.iterdir())):
+        raise UserError(f"{final} exists already: choose another name, remove it, or add --overwrite.")
+
+
+def _replace_folder(new: Path, final: Path) -> None:
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_file(final: str | Path) -> Iterator[Path]:
+    """A temporary path, with the same suffix, that becomes `final` when the block ends well."""
+    final = Path(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.stem}.partial{final.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, what: Any) -> None:
+    """Write JSON that a person can read, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(what, indent=1, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def write_details(folder: str | Path, **what: Any) -> None:
+    """Say in `folder`/details.json what made it, from which files and with which settings."""
+    write_json(Path(folder) / DETAILS, {"made": datetime.now().astimezone().isoformat(timespec="seconds"), **what})
+
+
+def read_details(folder: str | Path) -> dict[str, Any]:
+    """What details.json of `folder` says. Raises UserError where it is missing or no JSON."""
+    path = Path(folder) / DETAILS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no {DETAILS}, so it is not a finished output of ours: make it again.") from None
+    except ValueError:
+        raise UserError(f"{path} is damaged: make {folder} again.") from None
+
+
+def require(details: dict[str, Any], folder: str | Path, script: str, **wanted: Any) -> None:
+    """Raise UserError, naming the first difference, unless the details of `folder` say what the config wants."""
+    for name, value in wanted.items():
+        if details.get(name) != value:
+            raise UserError(
+                f"{folder} was made with {name} = {details.get(name)}, the config says {value}: make it again with"
+                f" {script} --overwrite, or change the config."
+            )

@@ -1,0 +1,104 @@
+"""The one palette: class numbers, names and colours, and the way from colour ground truth to labels and back."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tools.errors import UserError
+
+Colour = tuple[int, int, int]
+UNKNOWN = 255  # in the look-up table: a colour that no class has
+
+
+class Palette:
+    """Classes 0..n-1 with their names and colours, and perhaps one more label n: not scored (ISPRS draws it black).
+
+    names: of the classes, in order. colours: {label: (r, g, b)}, for every class and, where pixels may be left out, for
+    label n. Raises UserError where they do not fit together.
+    """
+
+    def __init__(self, names: Sequence[str], colours: Mapping[int, Colour]):
+        self.names = list(names)
+        self.colours = {int(label): tuple(colour) for label, colour in sorted(colours.items())}
+        self.classes = len(self.names)
+        self._check()
+
+    @property
+    def unscored(self) -> int | None:
+        """The label of pixels that are not scored, or None where the palette has none."""
+        return self.classes if self.classes in self.colours else None
+
+    def _check(self) -> None:
+        if not 2 <= self.classes < UNKNOWN:
+            raise UserError(f"label_values names {self.classes} classes: there must be 2 to {UNKNOWN - 1}.")
+        if len(set(self.names)) < self.classes:
+            raise UserError(f"label_values has a name twice: {', '.join(self.names)}.")
+        if not set(range(self.classes)) <= set(self.colours) <= set(range(self.classes + 1)):
+            raise UserError(
+                f"palette has colours for {list(self.colours)}, label_values has {self.classes} classes: give a colour to each"
+                f" of 0..{self.classes - 1}, and to {self.classes} if some pixels are not scored."
+            )
+        seen: dict[Colour, int] = {}
+        for label, colour in self.colours.items():
+            if len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
+                raise UserError(f"palette[{label}] = {colour}: a colour is three whole numbers from 0 to 255.")
+            if colour in seen:
+                raise UserError(f"palette gives the colour {colour} to both {seen[colour]} and {label}: each needs its own.")
+            seen[colour] = label
+
+    def to_labels(self, rgb: np.ndarray, unknown: str = "error") -> np.ndarray:
+        """Labels (h x w, uint8) of colours (h x w x 3, uint8), by a look-up table.
+
+        unknown: "error" raises UserError naming the colours that no class has, with their pixel counts; "ignore" makes
+        such pixels not scored.
+        """
+        codes = _codes(rgb)
+        labels = self._table()[codes]
+        missing = labels == UNKNOWN
+        if not missing.any():
+            return labels
+        if unknown == "error":
+            raise UserError(f"{self._name_colours(codes[missing])} Add them to the palette, or use --unknown ignore.")
+        if self.unscored is None:
+            raise UserError(
+                f"unknown colours cannot be ignored: the palette has no label for pixels that are not scored; add {self.classes}."
+            )
+        labels[missing] = self.unscored
+        return labels
+
+    def to_colours(self, labels: np.ndarray) -> np.ndarray:
+        """Colours (h x w x 3, uint8) of labels (h x w, uint8). Raises UserError for labels without a colour."""
+        self.check_labels(labels)
+        table = np.zeros((256, 3), np.uint8)
+        for label, colour in self.colours.items():
+            table[label] = colour
+        return table[labels]
+
+    def check_labels(self, labels: np.ndarray) -> None:
+        """Raise UserError, with counts, where labels (any shape, uint8) hold numbers that the palette does not have."""
+        counts = np.bincount(labels.ravel(), minlength=256)
+        wrong = {label: count for label, count in enumerate(counts) if count and label not in self.colours}
+        if wrong:
+            found = ", ".join(f"{label} ({count:,} pixels)" for label, count in wrong.items())
+            raise UserError(f"labels outside the palette's {list(self.colours)}: {found}.")
+
+    def _table(self) -> np.ndarray:
+        """The label of each of the 2^24 colours: 16 MB, made in a millisecond, and one look-up per pixel."""
+        table = np.full(1 << 24, UNKNOWN, np.uint8)
+        for label, (r, g, b) in self.colours.items():
+            table[r << 16 | g << 8 | b] = label
+        return table
+
+    def _name_colours(self, codes: np.ndarray) -> str:
+        values, counts = np.unique(codes, return_counts=True)
+        most = np.argsort(-counts)[:6]
+        found = ", ".join(
+            f"({v >> 16}, {v >> 8 & 255}, {v & 255}) on {counts[i]:,} pixels" for i in most for v in [int(values[i])]
+        )
+        more = f" and {len(values) - len(most)} more" if len(values) > len(most) else ""
+        return f"{len(codes):,} pixels have colours that no class has: {found}{more}."
+
+
+def _codes(rgb: np.ndarray) -> np.ndarray:
+    """One number per pixel, r * 65536 + g * 256 + b."""
+    return rgb[..., 0].astype(np.uint32) << 16 | rgb[..., 1].astype(np.uint32) << 8 | rgb[..., 2]

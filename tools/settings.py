@@ -1,0 +1,214 @@
+"""Reads config.py: every setting is known, of the right form, and used; anything else is refused in one sentence."""
+
+import re
+import runpy
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tools.dataset import tile_name
+from tools.errors import UserError, listing, nearest
+from tools.palette import Palette
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one config file, by the names that they have there. config.py says what each one is for."""
+
+    DATASET: str
+    BASE_DIR: str
+    DATASET_DIR: str
+    FOLDER_SUFFIX: str
+    folders: Mapping[str, str]
+    train_ids: list
+    val_ids: list
+    test_ids: list
+    label_values: list
+    palette: Mapping[int, tuple]
+    IGNORE_LABEL: int | list | None
+    MEAN_PIXEL: Mapping[str, tuple | None]
+    INPUTS: Mapping[str, list]
+    patch_size: tuple
+    step_size: tuple
+    ROTATIONS: list
+    FLIPS: list
+    BGR: bool
+    NET: str
+    INIT_MODEL: str | None
+    BATCH_SIZE: int
+    BASE_LR: float
+    LR_POLICY: Mapping[str, Any]
+    SOLVER: Mapping[str, Any]
+    SNAPSHOT_EVERY: int
+    SEED: int
+    WORKERS: int
+    test_patch_size: tuple
+    test_step_size: tuple
+    TEST_BATCH_SIZE: int
+
+    def __post_init__(self):
+        for name, (rule, wish) in RULES.items():
+            value = getattr(self, name)
+            if not rule(value):
+                raise UserError(f"{name} = {value!r}: it must be {wish}.")
+        for size, step in (("patch_size", "step_size"), ("test_patch_size", "test_step_size")):
+            if any(a < b for a, b in zip(getattr(self, size), getattr(self, step), strict=True)):
+                raise UserError(
+                    f"{step} = {getattr(self, step)} is wider than {size} = {getattr(self, size)}: pixels would be lost."
+                )
+        self._check_splits()
+        self._check_modalities()
+        self._check_classes()
+
+    def _check_splits(self) -> None:
+        seen: dict[str, str] = {}
+        for split in SPLITS:
+            for tile in getattr(self, f"{split}_ids"):
+                name = tile_name(tile)
+                if name in seen:
+                    raise UserError(f"tile {name} stands in {seen[name]}_ids and in {split}_ids: each tile has one place.")
+                seen[name] = split
+
+    def _check_modalities(self) -> None:
+        if "labels" not in self.folders:
+            raise UserError("folders has no 'labels': say where the label arrays of the tiles are.")
+        images = [name for name in self.folders if not name.startswith("labels")]
+        for name, modalities in [*self.INPUTS.items(), ("MEAN_PIXEL", list(self.MEAN_PIXEL))]:
+            for modality in modalities:
+                if modality not in images:
+                    where = name if name == "MEAN_PIXEL" else f"INPUTS['{name}']"
+                    raise UserError(
+                        f"{where} names the modality '{modality}', which folders does not have."
+                        f"{nearest(modality, images)} It has {listing(images)}."
+                    )
+
+    def _check_classes(self) -> None:
+        classes = Palette(self.label_values, self.palette).classes
+        for label in self.ignored:
+            if label not in range(classes):
+                raise UserError(f"IGNORE_LABEL = {label}: there is no such class, label_values has 0 to {classes - 1}.")
+
+    @property
+    def ignored(self) -> list[int]:
+        """Classes that give no loss and are left out of the second mean."""
+        given = [] if self.IGNORE_LABEL is None else self.IGNORE_LABEL
+        return [given] if isinstance(given, int) else list(given)
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that the inputs are made of, each once, in the order in which the inputs name them."""
+        return list(dict.fromkeys(m for modalities in self.INPUTS.values() for m in modalities))
+
+    @property
+    def snapshots(self) -> Path:
+        """Where the snapshots of this net on this dataset lie."""
+        return self.folder("snapshots_" + re.sub(r"[^\w.-]+", "_", self.NET))
+
+    def folder(self, kind: str) -> Path:
+        """Where patches, databases, snapshots or results of this dataset lie."""
+        return Path(self.BASE_DIR) / f"{self.DATASET}_{kind}{self.FOLDER_SUFFIX}"
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least
+
+
+def _size(v: Any) -> bool:
+    return isinstance(v, list | tuple) and len(v) == 2 and all(map(_whole(1), v))
+
+
+def _text(v: Any) -> bool:
+    return isinstance(v, str) and bool(v)
+
+
+def _texts(v: Any) -> bool:
+    return isinstance(v, list | tuple) and bool(v) and all(map(_text, v))
+
+
+def _ids(v: Any) -> bool:
+    def one(i: Any) -> bool:
+        return isinstance(i, int | str) or (isinstance(i, tuple) and bool(i) and all(isinstance(n, int | str) for n in i))
+
+    return isinstance(v, list | tuple) and all(map(one, v))
+
+
+def _pixel(v: Any) -> bool:
+    return v is None or (isinstance(v, list | tuple) and all(isinstance(n, int | float) for n in v))
+
+
+def _mapping(value: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, Mapping) and bool(v) and all(map(_text, v)) and all(map(value, v.values()))
+
+
+_SIZE_WISH = "two whole numbers of pixels, height and width"
+_IDS_WISH = "a list of tile ids: numbers, names, or pairs such as (2, 10)"
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of the right form?, the right form in words)
+    "DATASET": (_text, "the name of a dataset"),
+    "BASE_DIR": (_text, "a folder"),
+    "DATASET_DIR": (_text, "a folder"),
+    "FOLDER_SUFFIX": (lambda v: isinstance(v, str) and "/" not in v, "text without a slash, or ''"),
+    "folders": (_mapping(_text), "modalities with the pattern of their files, such as {'irrg': 'top/area{}.tif'}"),
+    "train_ids": (lambda v: _ids(v) and bool(v), _IDS_WISH),
+    "val_ids": (_ids, _IDS_WISH),
+    "test_ids": (_ids, _IDS_WISH),
+    "label_values": (_texts, "a list of class names"),
+    "palette": (lambda v: isinstance(v, Mapping) and all(map(_whole(0), v)), "colours by label, {0: (255, 255, 255), ...}"),
+    "IGNORE_LABEL": (lambda v: v is None or _whole(0)(v) or (isinstance(v, list | tuple) and all(map(_whole(0), v))),
+                     "a class number, a list of them, or None"),
+    "MEAN_PIXEL": (lambda v: isinstance(v, Mapping) and all(map(_pixel, v.values())),
+                   "a number per band by modality, or None to compute it, such as {'irrg': None}"),
+    "INPUTS": (_mapping(_texts), "inputs with lists of modalities, such as {'irrg': ['irrg']}"),
+    "patch_size": (_size, _SIZE_WISH),
+    "step_size": (_size, _SIZE_WISH),
+    "ROTATIONS": (lambda v: isinstance(v, list | tuple) and set(v) <= {0, 90, 180, 270} and len(set(v)) == len(v) > 0,
+                  "a list out of 0, 90, 180 and 270 degrees"),
+    "FLIPS": (lambda v: isinstance(v, list | tuple) and set(v) <= {False, True} and len(set(v)) == len(v) > 0,
+              "[False], or [False, True] to add mirror images"),
+    "BGR": (lambda v: isinstance(v, bool), "True or False"),
+    "NET": (_text, "the name of a net"),
+    "INIT_MODEL": (lambda v: v is None or _text(v), "the name or the file of initial weights, or None"),
+    "BATCH_SIZE": (_whole(1), "a whole number of patches, 1 or more"),
+    "BASE_LR": (lambda v: isinstance(v, int | float) and 0 < v < float("inf"), "a number above 0"),
+    "LR_POLICY": (lambda v: isinstance(v, Mapping) and "name" in v, "a policy with its numbers, such as {'name': 'fixed'}"),
+    "SOLVER": (lambda v: isinstance(v, Mapping) and "name" in v, "a solver with its numbers, such as {'name': 'sgd', ...}"),
+    "SNAPSHOT_EVERY": (_whole(1), "a whole number of iterations, 1 or more"),
+    "SEED": (_whole(0), "a whole number, 0 or more"),
+    "WORKERS": (_whole(0), "a whole number of processes, 0 or more"),
+    "test_patch_size": (_size, _SIZE_WISH),
+    "test_step_size": (_size, _SIZE_WISH),
+    "TEST_BATCH_SIZE": (_whole(1), "a whole number of windows, 1 or more"),
+}  # fmt: skip
+
+
+def read_settings(path: str | Path) -> Settings:
+    """Run a config file and check what it sets. Raises UserError in one sentence that begins with the file's name."""
+    given = _run(Path(path))
+    known = {f.name: f for f in fields(Settings)}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UserError(f"{path}: there is no setting '{unknown[0]}'.{nearest(unknown[0], known)}")
+    missing = [name for name, f in known.items() if name not in given and f.default is MISSING]
+    if missing:
+        block = f" (is there a block for DATASET = {given.get('DATASET')!r}?)" if "folders" in missing else ""
+        raise UserError(f"{path} does not set {listing(missing)}{block}.")
+    try:
+        return Settings(**given)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _run(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: name a config file with --config.")
+    try:
+        names = runpy.run_path(str(path))
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines or ["?"])[-1]
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}.") from None
+    return {k: v for k, v in names.items() if not k.startswith("_") and not isinstance(v, ModuleType)}

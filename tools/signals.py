@@ -1,0 +1,42 @@
+"""Signals that training obeys at the end of an iteration: stop with a snapshot, or a snapshot alone."""
+
+import signal
+import sys
+
+
+class Signals:
+    """Listens while in a `with`. stop: set by Ctrl-C or SIGTERM; snapshot: set by SIGHUP, for the loop to clear.
+
+    A second Ctrl-C or SIGTERM stops at once, as if nobody listened.
+    """
+
+    def __init__(self):
+        self.stop = self.snapshot = False
+        self._before = {}
+
+    def __enter__(self) -> "Signals":
+        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_stop)
+        self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_stop)
+        if hasattr(signal, "SIGHUP"):  # Windows has none
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_snapshot)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_stop(self, number, frame) -> None:
+        self.stop = True
+        signal.signal(number, self._before[number])
+        print(f"\n{signal.Signals(number).name}: a snapshot after this iteration, then stop.", file=sys.stderr)
+
+    def _on_snapshot(self, number, frame) -> None:
+        self.snapshot = True
+
+
+def leave_to_parent(_worker: int) -> None:
+    """For loader processes: the training process alone decides what a Ctrl-C or a SIGHUP means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)

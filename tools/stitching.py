@@ -1,0 +1,93 @@
+"""Labelling an image of any size by sliding windows: batched through the net, probabilities averaged, memory bounded."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+
+from tools.device import Device
+from tools.inputs import Input
+from tools.patches import reflect
+from tools.windows import Window, positions, sliding
+
+Read = Callable[[Window], list[np.ndarray]]  # the pixels of a window, channels x h x w per input
+
+
+def predict(
+    net: nn.Module, inputs: list[Input], read: Read, shape: tuple[int, int], size, step, batch: int, device: Device
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Class probabilities of an image, in bands of finished rows: (first row, classes x rows x width, float32).
+
+    read: gives the raw pixels of a window inside the image. shape: height and width of the image. size, step: of the sliding
+    window (height, width), in pixels. batch: windows that go through the net together. The softmax probabilities of all
+    windows over a pixel are averaged. An image smaller than the window is continued by its mirror image. No more than a
+    window's height of rows is held.
+    """
+    net = net.eval()
+    windows = sliding(max(shape[0], size[0]), max(shape[1], size[1]), size, step)
+    canvas = RowBuffer(net.classes, shape, size, step)
+    queue = iter(windows)
+    while chunk := list(islice(queue, batch)):
+        for window, probabilities in zip(chunk, _forward(net, inputs, read, shape, chunk, device), strict=True):
+            yield from canvas.finished_above(window.row)
+            canvas.add(window, probabilities)
+    yield from canvas.finished_above(shape[0])
+
+
+class RowBuffer:
+    """The sum of the windows' probabilities over the rows that are still being worked on, and their mean once they are done.
+
+    classes: of the net. shape: of the image. size, step: of the windows, which must come row by row.
+    """
+
+    def __init__(self, classes: int, shape: tuple[int, int], size: tuple[int, int], step: tuple[int, int]):
+        self.height, self.width = shape
+        self.row = 0  # of the image, that the buffer begins at
+        self.total = np.zeros((classes, size[0], max(shape[1], size[1])), np.float32)
+        # Windows stand in a grid, so how many cover a pixel is a number of its row times a number of its column.
+        self.over_rows = _cover(max(shape[0], size[0]), size[0], step[0])
+        self.over_cols = _cover(max(shape[1], size[1]), size[1], step[1])
+
+    def add(self, window: Window, probabilities: np.ndarray) -> None:
+        """Add what the net says of one window, classes x h x w."""
+        rows = slice(window.row - self.row, window.row - self.row + window.height)
+        self.total[:, rows, window.col : window.col + window.width] += probabilities
+
+    def finished_above(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Give and forget the rows above `row`, which no further window reaches."""
+        done = min(row, self.height) - self.row
+        if done <= 0:
+            return
+        cover = self.over_rows[self.row : self.row + done, None] * self.over_cols[None, : self.width]
+        yield self.row, self.total[:, :done, : self.width] / cover
+        self.total = np.roll(self.total, -done, axis=1)
+        self.total[:, self.total.shape[1] - done :] = 0
+        self.row += done
+
+
+def _cover(length: int, size: int, step: int) -> np.ndarray:
+    """How many windows lie over each position of an axis."""
+    cover = np.zeros(length, np.float32)
+    for start in positions(length, size, step):
+        cover[start : start + size] += 1
+    return cover
+
+
+def _forward(net, inputs: list[Input], read: Read, shape, windows: list[Window], device: Device) -> np.ndarray:
+    """Softmax probabilities of some windows: N x classes x h x w, float32."""
+    pixels = [read(inside(window, shape)) for window in windows]
+    size = windows[0].height, windows[0].width
+    with torch.inference_mode(), device.autocast():
+        images = []
+        for i, spec in enumerate(inputs):
+            stack = np.stack([reflect(p[i], size) for p in pixels])
+            images.append(spec.centre(device.send(torch.from_numpy(stack))).contiguous(memory_format=device.memory_format))
+        return net(*images).float().softmax(1).cpu().numpy()
+
+
+def inside(window: Window, shape: tuple[int, int]) -> Window:
+    """The part of a window that lies inside an image."""
+    height, width = min(window.height, shape[0] - window.row), min(window.width, shape[1] - window.col)
+    return Window(window.row, window.col, height, width)
