@@ -73,7 +73,7 @@ def pack(database: Path, files: list[Path], bgr: bool, progress: str) -> None:
 
     bgr: store the bands in reversed order. progress: what the progress bar says.
     """
-    env = lmdb.open(str(database), map_size=1 << 26, sync=False)
+    env = lmdb.open(str(database), map_size=1 << 26, sync=False, lock=False)
     done = iter(tqdm(files, progress, unit="patch"))
 
     def record(file: Path) -> bytes:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -52,7 +53,7 @@ _EXPECTED_OS_ERRORS = {
 
 
 def _leave(sentence: str, code: int) -> None:
-    script = os.path.basename(sys.argv[0])
+    script = Path(sys.argv[0]).name
     sys.stdout.flush()
     print(f"{script}: {sentence}", file=sys.stderr)
     sys.exit(code)

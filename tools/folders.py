@@ -1,8 +1,8 @@
 """Outputs that are whole or not there: made under a temporary name, renamed when done, with a details.json inside."""
 
 import contextlib
+import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,35 +12,41 @@ from typing import Any
 from tools.errors import UserError
 
 DETAILS = "details.json"
+_A_FULL_DISK = 1 << 20  # bytes left: LMDB, for one, wants more at a time
 
 
 @contextlib.contextmanager
 def whole_folder(final: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `final` when the block ends well, and is removed when it does not.
 
-    Raises UserError, before anything is made, where `final` exists and `overwrite` is not set; what `final` held stays as
-    it was until the new folder is whole.
+    Raises UserError, before anything is made, where `final` exists and `overwrite` is not set, or is no output of ours;
+    what `final` held stays as it was until the new folder is whole.
     """
-    final = Path(final)
-    refuse_existing(final, overwrite)
+    refuse_existing(Path(final), overwrite)
+    final = Path(final).resolve()  # "." has no name to be replaced by, and a link stays where it leads
     temporary = final.with_name(final.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        _replace_folder(temporary, final)
+        with _disk_full_is_said(final.parent):
+            yield temporary
+            _replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_existing(final: Path, overwrite: bool) -> None:
     """Raise UserError where `final` holds something and may not be replaced."""
-    if final.exists() and not overwrite and not (final.is_dir() and not any(final.iterdir())):
+    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
+        return
+    if not overwrite:
         raise UserError(f"{final} exists already: choose another name, remove it, or add --overwrite.")
+    if not (final / DETAILS).is_file():
+        raise UserError(f"{final} is no output of ours (it has no {DETAILS}): choose another name, or remove it yourself.")
 
 
 def _replace_folder(new: Path, final: Path) -> None:
-    old = final.with_name(final.name + ".old")
+    old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)
@@ -55,10 +61,25 @@ def whole_file(final: str | Path) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.stem}.partial{final.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, final)
+        with _disk_full_is_said(final.parent):
+            yield temporary
+            temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _disk_full_is_said(folder: Path) -> Iterator[None]:
+    """Turn what a library raises on a full disk (GDAL, LMDB, PyTorch, each something else) into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        if full or shutil.disk_usage(folder).free < _A_FULL_DISK:
+            raise UserError(f"the disk is full at {folder}; what was there is as it was: free some space.") from error
+        raise
 
 
 def write_json(path: str | Path, what: Any) -> None:

@@ -1,6 +1,6 @@
 """Caffe's solver: learning-rate policies, multipliers per layer, SGD with momentum and weight decay."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,6 +43,14 @@ def read_choice(setting: str, given: Mapping[str, Any], choices: Mapping[str, Co
     return numbers
 
 
+def read_policy(given: Mapping[str, Any]) -> tuple[Callable, dict[str, Any]]:
+    """The function of a policy and its numbers. Raises UserError for a policy that there is not, or wrong numbers."""
+    numbers = read_choice("LR_POLICY", given, {name: keys for name, (_, keys) in POLICIES.items()})
+    if numbers.get("step_iterations", 1) < 1:
+        raise UserError(f"LR_POLICY: step_iterations = {numbers['step_iterations']}: it must be 1 or more.")
+    return POLICIES[given["name"]][0], numbers
+
+
 class Solver:
     """An optimizer whose rate follows a policy, by iteration, and whose multipliers follow Caffe's.
 
@@ -52,17 +60,14 @@ class Solver:
 
     def __init__(self, net: nn.Module, base_lr: float, policy: Mapping, solver: Mapping, pretrained: Collection[str] = ()):
         self.base_lr, self.pretrained = base_lr, pretrained
-        numbers = read_choice("LR_POLICY", policy, {name: keys for name, (_, keys) in POLICIES.items()})
-        if numbers.get("step_iterations") == 0:
-            raise UserError("LR_POLICY: step_iterations = 0: it must be 1 or more.")
-        self._policy = lambda iteration: POLICIES[policy["name"]][0](iteration, **numbers)
+        self._policy, self._policy_numbers = read_policy(policy)
         numbers = read_choice("SOLVER", solver, SOLVERS)
         groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"))
         self.optimizer = torch.optim.SGD(groups, lr=base_lr, **numbers)
 
     def rate(self, iteration: int) -> float:
         """The learning rate at an iteration (the first is 0), before the multipliers."""
-        return self.base_lr * self._policy(iteration)
+        return self.base_lr * self._policy(iteration, **self._policy_numbers)
 
     def step(self, iteration: int) -> None:
         """Update the parameters by their gradients, then forget the gradients."""

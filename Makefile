@@ -1,0 +1,36 @@
+# `make demo`: from nothing to scored maps of made tiles. `make test`: the tests. Both set up .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+NITER ?= 1500
+
+.PHONY: demo test test-all lint clean
+
+demo: $(VENV)/ready
+	$(RUN) -m tools.demo --out data/demo --overwrite
+	$(RUN) convert_gt.py data/demo/gts_for_participants/*.tif --from-color --out data/demo/gts_numpy/ --overwrite
+	$(RUN) convert_gt.py data/demo/gts_eroded_for_participants/*.tif --from-color --out data/demo/gts_eroded_numpy/ --overwrite
+	$(RUN) extract_images.py --overwrite
+	$(RUN) create_db.py --overwrite
+	$(RUN) training.py --niter $(NITER) --overwrite
+	$(RUN) inference.py 32 34 --overwrite
+
+test: $(VENV)/ready
+	$(RUN) -m pytest -q -m "not slow"
+
+test-all: $(VENV)/ready
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/ready: requirements.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) data/demo data/demo_*
