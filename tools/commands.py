@@ -4,8 +4,10 @@ import argparse
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser whose --help begins with the script's own docstring."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A parser whose --help begins with the script's own docstring: what it makes, from what, and an example."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS
+    )
 
 
 def add_config(arguments: argparse.ArgumentParser) -> None:
