@@ -9,6 +9,7 @@ DATASET = "demo"  # one of the blocks below
 BASE_DIR = "data/"  # everything that the scripts make lies below this folder
 FOLDER_SUFFIX = ""  # added to the folders of patches, databases and snapshots, e.g. "_fold1", to keep experiments apart
 
+bands = {}  # names of a modality's bands, where INPUTS picks some: {"rgbir": ["red", "green", "blue", "ir"]}
 # ISPRS's classes serve three of the blocks. A label beyond the last class name (6, black) is a pixel that is not scored.
 label_values = [
     "impervious surfaces",
@@ -75,16 +76,18 @@ elif DATASET == "potsdam":
     MEAN_PIXEL = {"irrg": None}
 
 # ------------------------------------------------------------------------------------------------------ extract_images.py
-INPUTS = {"irrg": ["irrg"]}  # inputs of the net: name -> the modalities whose bands it stacks, in this order
+INPUTS = {"irrg": ["irrg"]}  # inputs of the net: name -> the modalities, or named bands of them, that it stacks in this order
 patch_size = (128, 128)  # pixels, height and width; a multiple of 32 for SegNet
 step_size = (64, 64)  # pixels from one patch to the next; the original's 32 gives four times as many
 ROTATIONS = [0, 90]  # degrees, multiples of 90, exact; each one multiplies the number of training patches
 FLIPS = [False, True]  # True adds the mirror image of each
+TILE_MEMORY_MB = 512  # a tile that takes more memory is read in strips, by each core
 
 # ------------------------------------------------------------------------------------------------------------ create_db.py
 BGR = True  # bands are stored in reversed order, as Caffe has them; nets see them so
 
 # ------------------------------------------------------------------------------------------------------------- training.py
+NORMALISATION = {}  # by modality: "mean" (taken off; where none is named), "standard", "percentile" (2 to 98), "imagenet"
 NET = "segnet_slim"  # a file of nets/, without .py
 INIT_MODEL = None  # weights to begin with: "vgg16" (torchvision's), or a file
 BATCH_SIZE = 10  # patches in an iteration

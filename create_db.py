@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tools import commands
 from tools.database import Database, name_tag, pack, pair, shuffled
+from tools.dataset import tile_name
 from tools.errors import UserError, run
 from tools.folders import read_details, refuse_existing, require, whole_folder, write_details
 from tools.settings import SPLITS, Settings, read_settings
@@ -44,13 +45,15 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     if not patches.exists():
         raise UserError(f"{patches} does not exist: make it with extract_images.py.")
     details = read_details(patches)
-    wanted = {"dataset": settings.DATASET, "patch_size": list(settings.patch_size), "classes": list(settings.label_values)}
-    require(details, patches, "extract_images.py", **wanted)
+    require(
+        details | {"train_ids": details["splits"]["train"]["tiles"]}, patches, "extract_images.py",
+        dataset=settings.DATASET, patch_size=list(settings.patch_size), step_size=list(settings.step_size),
+        rotations=list(settings.ROTATIONS), flips=list(settings.FLIPS), classes=list(settings.label_values),
+        train_ids=list(map(tile_name, settings.train_ids)),
+    )  # fmt: skip
     missing = [m for m in settings.modalities if m not in details["modalities"]]
     if missing:
-        raise UserError(
-            f"{patches} has no patches of {', '.join(missing)}: extract them with extract_images.py --overwrite."
-        )
+        raise UserError(f"{patches} has no patches of {', '.join(missing)}: extract them with extract_images.py --overwrite.")
     del details["made"], details["made by"]
     return details
 

@@ -7,20 +7,23 @@ Training and validation tiles are cut patch_size by step_size, test tiles withou
 (ROTATIONS) and mirrored (FLIPS). The folder appears under its name when all patches are in it, with a details.json.
 """
 
+import contextlib
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from tools import commands, raster
-from tools.dataset import Dataset, TileId, tile_name
+from tools.dataset import Dataset, tile_name
 from tools.errors import run
 from tools.folders import refuse_existing, whole_folder, write_details
 from tools.palette import Palette
 from tools.patches import Cutting, patch_suffix, write_patch
 from tools.settings import SPLITS, Settings, read_settings
 from tools.statistics import Moments
+from tools.windows import Window
 
 
 def main():
@@ -57,28 +60,51 @@ def cutting(settings: Settings, split: str) -> Cutting:
 
 def extract(settings: Settings, dataset: Dataset, tiles: dict, cuttings: dict, folder: Path) -> dict[str, Moments]:
     """Cut all tiles, on all cores; the moments of the training tiles by modality come back."""
-    jobs = [(modality, split, t) for split in SPLITS for t in tiles[split] for modality in [*settings.modalities, "labels"]]
-    for modality, split, _ in jobs:
+    palette = Palette(settings.label_values, settings.palette)
+    jobs = [(m, split, t, []) for split in SPLITS for t in tiles[split] for m in settings.modalities]
+    jobs += [("labels", split, t, settings.modalities) for split in SPLITS for t in tiles[split]]
+    for modality, split, *_ in jobs:
         (folder / f"{modality}_{split}").mkdir(exist_ok=True)
-    work = partial(cut_tile, dataset, cuttings, folder)
+    work = partial(cut_tile, dataset, cuttings, palette.no_label, settings.TILE_MEMORY_MB * 1_000_000, folder)
     moments: dict[str, Moments] = {}
     with ProcessPoolExecutor() as pool:
         results = tqdm(pool.map(work, jobs), "extracting", len(jobs), unit="tile")
-        for (modality, split, _), found in zip(jobs, results, strict=True):
-            if split == "train" and modality != "labels":
+        for (modality, *_), found in zip(jobs, results, strict=True):
+            if found:
                 moments[modality] = moments[modality] + found if modality in moments else found
     return moments
 
 
-def cut_tile(dataset: Dataset, cuttings: dict, folder: Path, job: tuple[str, str, TileId]) -> Moments | None:
-    """Write the patches of one modality of one tile; its moments come back, for labels None."""
-    modality, split, tile = job
-    path = dataset.path(modality, tile)
-    pixels = raster.read_labels(path)[None] if modality == "labels" else raster.read(path)
-    suffix = patch_suffix(len(pixels), pixels.dtype.name)
-    for name, patch in cuttings[split].patches(pixels):
-        write_patch(folder / f"{modality}_{split}" / f"{tile_name(tile)}_{name}{suffix}", patch)
-    return Moments.of(pixels) if modality != "labels" else None
+def cut_tile(dataset: Dataset, cuttings: dict, no_label: int, memory: int, folder: Path, job: tuple) -> Moments | None:
+    """Write the patches of one modality of one tile; its moments come back, for labels None.
+
+    A tile that takes more than `memory` bytes is read in strips. Where a modality has no data, there is no label.
+    """
+    modality, split, tile, others = job
+    home, moments = folder / f"{modality}_{split}", None
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(raster.open_raster(dataset.path(modality, tile)))
+        others = [stack.enter_context(raster.open_raster(dataset.path(m, tile))) for m in others]
+        others = [other for other in others if raster.may_lack_data(other)]
+        suffix = patch_suffix(file.count, file.dtypes[0])
+        strips = cuttings[split].strips(*file.shape, memory // (file.count * np.dtype(file.dtypes[0]).itemsize))
+        for strip, fresh in zip(strips, new_rows(strips), strict=True):
+            pixels = raster.read_window(file, strip)
+            for other in others:
+                pixels[0][~raster.read_valid(other, strip)] = no_label
+            for name, patch in cuttings[split].patches(pixels, strip.row):
+                write_patch(home / f"{tile_name(tile)}_{name}{suffix}", patch)
+            if split == "train" and modality != "labels":
+                valid = raster.read_valid(file, strip)[fresh:] if raster.may_lack_data(file) else None
+                found = Moments.of(pixels[:, fresh:], valid)
+                moments = moments + found if moments else found
+    return moments
+
+
+def new_rows(strips: list[Window]) -> list[int]:
+    """How many rows of each strip the one before has had already: strips overlap as windows do."""
+    ends = [0, *(strip.row + strip.height for strip in strips)]
+    return [max(0, end - strip.row) for end, strip in zip(ends, strips, strict=False)]
 
 
 def details(settings: Settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict[str, Moments]) -> dict:
@@ -88,8 +114,7 @@ def details(settings: Settings, dataset: Dataset, tiles: dict, counts: dict, mom
         "made by": "extract_images.py",
         "dataset": settings.DATASET,
         "modalities": {
-            m: {"bands": r.bands, "dtype": r.dtype, "mean": moments[m].mean, "deviation": moments[m].deviation}
-            for m, r in first.items()
+            m: {"bands": r.bands, "dtype": r.dtype, "nodata": r.nodata, **moments[m].to_dict()} for m, r in first.items()
         },
         "patch_size": settings.patch_size,
         "step_size": settings.step_size,

@@ -7,6 +7,7 @@
 Without ids or --images, all test tiles are labelled.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from tools import commands, device, pictures, raster, scores, snapshots
 from tools.dataset import Dataset, tile_id, tile_name
 from tools.errors import UserError, run
 from tools.folders import refuse_existing, whole_folder, write_details, write_json
-from tools.inputs import Input
+from tools.inputs import Input, modalities_of
 from tools.palette import Palette
 from tools.settings import SPLITS, Settings, read_settings
-from tools.tiles import Labeller, modalities
+from tools.tiles import NO_DATA, Labeller
+from tools.windows import Window
+
+PICTURE_SIZE = 1024  # pixels, the longer side of a tile in the pictures
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class Tile:
     name: str
     paths: dict[str, Path]
     truths: dict[str, Path]
+
+    @property
+    def first(self) -> Path:
+        """The file of the first modality: the map takes its size and its place on Earth."""
+        return next(iter(self.paths.values()))
 
 
 def main():
@@ -42,7 +51,7 @@ def main():
     check_agreement(settings, about, inputs, weights)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     tiles = given_images(args.images, inputs) if args.images else dataset_tiles(settings, args.tiles, inputs)
-    check_tiles(tiles)
+    check_tiles(tiles, palette)
     out = args.dir or settings.folder("results")
     refuse_existing(out, args.overwrite)
     where = device.choose(args.device)
@@ -74,7 +83,7 @@ def arguments():
 
 def check_agreement(settings: Settings, about: dict, inputs: list[Input], weights: Path) -> None:
     """Raise UserError where the config contradicts what the weights were trained for."""
-    wanted = {name: list(bands) for name, bands in settings.INPUTS.items()}
+    wanted = {name: [m for m, _ in parts] for name, parts in settings.parts.items()}
     trained = {i.name: list(i.modalities) for i in inputs}
     if list(settings.label_values) != about["classes"]:
         raise UserError(
@@ -97,7 +106,7 @@ def dataset_tiles(settings: Settings, words: list[str], inputs: list[Input]) -> 
     return [
         Tile(
             tile_name(t),
-            {m: dataset.path(m, t) for m in modalities(inputs)},
+            {m: dataset.path(m, t) for m in modalities_of(inputs)},
             {kind: dataset.path(kind, t) for kind in kinds if dataset.has(kind, t)},
         )
         for t in ids
@@ -106,7 +115,7 @@ def dataset_tiles(settings: Settings, words: list[str], inputs: list[Input]) -> 
 
 def given_images(paths: list[Path], inputs: list[Input]) -> list[Tile]:
     """A tile for each file that the paths name."""
-    wanted = modalities(inputs)
+    wanted = modalities_of(inputs)
     if len(wanted) > 1:
         raise UserError(f"the net reads {' and '.join(wanted)} of each tile, --images gives one file: use tile ids instead.")
     tiles = [Tile(file.stem, {wanted[0]: file}, {}) for file in raster.find(paths)]
@@ -117,11 +126,20 @@ def given_images(paths: list[Path], inputs: list[Input]) -> list[Tile]:
     return tiles
 
 
-def check_tiles(tiles: list[Tile]) -> None:
-    """Raise UserError, before any work, that names all files that cannot be read to their end."""
-    faults = [raster.read_fault(p) for tile in tiles for p in [*tile.paths.values(), *tile.truths.values()]]
+def check_tiles(tiles: list[Tile], palette: Palette) -> None:
+    """Raise UserError, before any work, that names all files that cannot be read to their end or do not fit."""
+    faults = [raster.read_fault(path) for tile in tiles for path in tile.paths.values()]
+    for tile in tiles:
+        for path in tile.truths.values():
+            faults.append(raster.label_fault(path) or raster.read_fault(path, palette.check_labels) or size_fault(path, tile))
     if any(faults):
         raise UserError(" ".join(fault for fault in faults if fault))
+
+
+def size_fault(truth: Path, tile: Tile) -> str | None:
+    """What to say of ground truth that is not as large as its tile."""
+    sizes = [f"{about.height}x{about.width}" for about in (raster.inspect(truth), raster.inspect(tile.first))]
+    return None if sizes[0] == sizes[1] else f"{truth} has {sizes[0]} pixels, {tile.first} has {sizes[1]}: they must agree."
 
 
 def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device) -> Labeller:
@@ -131,21 +149,34 @@ def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where
 
 
 def label_tile(labeller: Labeller, tile: Tile, palette: Palette, folder: Path) -> dict[str, np.ndarray]:
-    """Write the maps of one tile; its confusion matrices come back, by kind of ground truth."""
-    labels = labeller.labels(tile.paths)
-    first = next(iter(tile.paths.values()))
-    place = raster.inspect(first).place
-    raster.write(folder / f"{tile.name}_labels.tif", labels, **place, colours=palette.colours)
-    raster.write(folder / f"{tile.name}_colours.tif", palette.to_colours(labels).transpose(2, 0, 1), **place)
-    truths = {kind: raster.read_labels(path) for kind, path in tile.truths.items()}
-    for kind, truth in truths.items():
-        if truth.shape != labels.shape:
-            raise UserError(
-                f"{tile.truths[kind]} is {truth.shape} pixels large, {first} is {labels.shape}: they must agree."
-            )
-        palette.check_labels(truth)
-    pictures.comparison(folder / f"{tile.name}.png", raster.read(first), truths.get("labels"), labels, palette, tile.name)
-    return {kind: scores.confusion(truth, labels, palette.classes) for kind, truth in truths.items()}
+    """Write the maps of one tile, row by row; its confusion matrices come back, by kind of ground truth."""
+    about = raster.inspect(tile.first)
+    labels_file, colours_file = folder / f"{tile.name}_labels.tif", folder / f"{tile.name}_colours.tif"
+    size = (about.height, about.width)
+    matrices = {kind: np.zeros((palette.classes, palette.classes), np.int64) for kind in tile.truths}
+    with contextlib.ExitStack() as stack:
+        truths = {kind: stack.enter_context(raster.open_raster(path)) for kind, path in tile.truths.items()}
+        kinds = {"crs": about.crs, "transform": about.transform}
+        labels = stack.enter_context(
+            raster.create(labels_file, (1, *size), np.uint8, **kinds, nodata=palette.no_label, colours=palette.colours)
+        )
+        colours = stack.enter_context(raster.create(colours_file, (3, *size), np.uint8, **kinds))
+        for band in labeller.bands(tile.paths):
+            shown = np.where(band.labels == NO_DATA, palette.no_label, band.labels).astype(np.uint8)
+            raster.write_rows(labels, band.row, shown[None])
+            raster.write_rows(colours, band.row, palette.to_colours(shown).transpose(2, 0, 1))
+            for kind, file in truths.items():
+                truth = raster.read_window(file, Window(band.row, 0, *band.labels.shape))[0]
+                matrices[kind] += scores.confusion(truth, band.labels, palette.classes)
+    draw(tile, labels_file, palette, folder / f"{tile.name}.png")
+    return matrices
+
+
+def draw(tile: Tile, labels_file: Path, palette: Palette, path: Path) -> None:
+    """Image, truth, prediction and errors side by side, reduced where the tile is large."""
+    image = raster.read_small(tile.first, PICTURE_SIZE, 3)
+    truth = raster.read_small(tile.truths["labels"], PICTURE_SIZE)[0] if "labels" in tile.truths else None
+    pictures.comparison(path, image, truth, raster.read_small(labels_file, PICTURE_SIZE)[0], palette, tile.name)
 
 
 def score(tiles: list[Tile], matrices: list[dict], palette: Palette, ignored: list[int]) -> dict:

@@ -10,17 +10,17 @@ Ctrl-C or SIGTERM write a snapshot and stop, SIGHUP writes one and goes on; --re
 from pathlib import Path
 
 import torch
-from tools.pretrained import initialise
 from torch import nn
 from tqdm import tqdm
 
 import nets
 from tools import commands, device, pictures, scores, snapshots
-from tools.dataset import Dataset
+from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, run
 from tools.folders import read_details, require
 from tools.inputs import Input, make_inputs
 from tools.loader import BatchOrder, Patches, batches
+from tools.pretrained import initialise
 from tools.progress import Progress
 from tools.raster import read_labels
 from tools.settings import Settings, read_settings
@@ -83,13 +83,14 @@ def check_database(settings: Settings) -> list[Input]:
         raise UserError(f"{lmdb} does not exist: make it with create_db.py.")
     details = read_details(lmdb)
     require(
-        details, lmdb, "create_db.py", dataset=settings.DATASET, patch_size=list(settings.patch_size),
-        classes=list(settings.label_values), bgr=settings.BGR,
+        details | {"train_ids": details["splits"]["train"]["tiles"]}, lmdb, "create_db.py", dataset=settings.DATASET,
+        patch_size=list(settings.patch_size), classes=list(settings.label_values), bgr=settings.BGR,
+        train_ids=list(map(tile_name, settings.train_ids)),  # else validation tiles may be among the trained ones
     )  # fmt: skip
     missing = [m for m in settings.modalities if m not in details["modalities"]]
     if missing:
         raise UserError(f"{lmdb} has no {', '.join(missing)}: make it again, with extract_images.py and create_db.py.")
-    return make_inputs(settings.INPUTS, details["modalities"], settings.MEAN_PIXEL, settings.BGR)
+    return make_inputs(settings.parts, details["modalities"], settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
 
 
 def fresh(settings: Settings, inputs: list[Input], where: device.Device, folder: Path, args) -> Trainer:
@@ -113,8 +114,8 @@ def restored(settings: Settings, inputs: list[Input], where: device.Device, fold
     net, about = snapshots.load_net(snapshots.weights_of(args.restore))
     if nets.describe(net) != nets.describe(build(settings, inputs)) or about["inputs"] != [i.to_dict() for i in inputs]:
         raise UserError(
-            f"{args.restore} is of the net {about['name']} with the inputs {', '.join(i['name'] for i in about['inputs'])}, which"
-            f" is not what the config builds ({settings.NET}): restore with the config that it was trained with."
+            f"{args.restore} is of the net {about['name']} with the inputs {', '.join(i['name'] for i in about['inputs'])},"
+            f" which is not what the config builds ({settings.NET}): restore with the config that it was trained with."
         )
     trainer = make_trainer(settings, net, inputs, where, state["pretrained"])
     trainer.restore(state)

@@ -41,8 +41,10 @@ def encode(pixels: np.ndarray, tag: int) -> bytes:
 
 
 def decode(record: bytes) -> tuple[np.ndarray, int]:
-    """(pixels, tag) of a serialised Datum: uint8, or float32 where it was made from wider numbers."""
+    """(pixels, tag) of a serialised Datum: uint8, or float32 where it was made from wider numbers; ValueError for none."""
     datum = Datum.FromString(record)
+    if not datum.channels:
+        raise ValueError("an empty record")
     values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
     return values.reshape(datum.channels, datum.height, datum.width), datum.label
 

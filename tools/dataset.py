@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from string import Formatter
 
 from tqdm import tqdm
 
@@ -40,14 +41,16 @@ class Dataset:
 
     def path(self, modality: str, tile: TileId) -> Path:
         """The file of one modality of one tile."""
-        parts = tile if isinstance(tile, tuple) else (tile,)
+        parts, pattern = tile if isinstance(tile, tuple) else (tile,), self.patterns[modality]
         try:
-            return self.root / self.patterns[modality].format(*parts)
-        except (IndexError, ValueError, KeyError) as error:
-            raise UserError(
-                f"folders['{modality}'] = '{self.patterns[modality]}' does not fit the tile id {tile!r} ({error}): it needs a"
-                " {} for each part of the id."
-            ) from None
+            fields = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
+            if (fields.count("") or len(set(fields))) == len(parts):  # {0} may stand twice
+                return self.root / pattern.format(*parts)
+        except (IndexError, ValueError, KeyError):
+            pass
+        raise UserError(
+            f"folders['{modality}'] = '{pattern}' does not fit the tile id {tile!r}: it needs a {{}} for each part of the id."
+        )
 
     def has(self, modality: str, tile: TileId) -> bool:
         """Whether the dataset has this modality, and this tile in it."""

@@ -1,22 +1,30 @@
-"""What goes into a net: which modalities make up each input, in which order of bands, and how it is centred."""
+"""What goes into a net: which bands of which modalities make up each input, in which order, and how they are normalised."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tools.errors import UserError
+from tools.errors import UserError, listing, nearest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of R, G, B between 0 and 1
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+Part = tuple[str, tuple[int, ...] | None]  # a modality and which of its bands (from 0, in the file's order); None for all
 
 
 @dataclass(frozen=True)
 class Input:
     """One input of a net.
 
-    name: of the input. modalities: whose bands it stacks, in this order. bands: how many each has. bgr: whether the bands of
-    each modality stand in reversed order, as Caffe has them. mean: per channel, in the net's order and in raw units, taken
-    off before the net sees the image (Caffe's manner: no scaling).
+    name: of the input. modalities: whose bands it stacks, in this order. bands: how many of each it takes. bgr: whether the
+    bands of each modality stand in reversed order, as Caffe has them. mean, deviation: per channel, in the net's order and in
+    raw units; a net sees (value - mean) / deviation. clip: per channel, whether that is held between 0 and 1 (percentiles).
+    picks: which bands it takes of each modality (from 0, in the file's order), file_bands: how many the file has; None where
+    it takes all.
     """
 
     name: str
@@ -24,6 +32,10 @@ class Input:
     bands: tuple[int, ...]
     bgr: bool
     mean: tuple[float, ...]
+    deviation: tuple[float, ...] | None = None
+    clip: tuple[bool, ...] | None = None
+    picks: tuple[tuple[int, ...], ...] | None = None
+    file_bands: tuple[int, ...] | None = None
 
     @property
     def channels(self) -> int:
@@ -31,49 +43,147 @@ class Input:
         return sum(self.bands)
 
     def stack(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Channels x h x w, from the files' pixels (bands x h x w) by modality."""
-        for modality, bands in zip(self.modalities, self.bands, strict=True):
-            if len(images[modality]) != bands:
-                raise UserError(f"{modality} has {len(images[modality])} bands, but the net was trained on {bands}.")
-        return np.concatenate([reorder(images[m], self.bgr) for m in self.modalities])
+        """Channels x h x w, from the files' pixels (bands x h x w) by modality. Raises UserError for other band counts."""
+        planes = []
+        for i, modality in enumerate(self.modalities):
+            image, wanted = images[modality], (self.file_bands or self.bands)[i]
+            if len(image) != wanted:
+                raise UserError(f"{modality} has {len(image)} bands, but the net was trained on {wanted}.")
+            planes.append(reorder(image[list(self.picks[i])] if self.picks else image, self.bgr))
+        return np.concatenate(planes)
 
-    def centre(self, pixels: Tensor) -> Tensor:
-        """What the net sees: N x channels x h x w of any number type, as float32 less the mean."""
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device)
-        return pixels.float() - mean.view(1, -1, 1, 1)
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; NaN (no data) becomes 0."""
+
+        def per_channel(values: Sequence) -> Tensor:
+            return torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
+
+        seen = pixels.float() - per_channel(self.mean)
+        if self.deviation:
+            seen = seen / per_channel(self.deviation)
+        if self.clip:
+            seen = torch.where(per_channel(self.clip), seen.clamp(0, 1), seen)
+        return torch.nan_to_num(seen) if pixels.is_floating_point() else seen
 
     def to_dict(self) -> dict:
         """For JSON; `Input.from_dict` reads it."""
-        return asdict(self)
+        return {k: _lists(v) for k, v in asdict(self).items() if v is not None}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Input":
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return cls(**{k: _tuples(v) for k, v in values.items()})
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def reorder(pixels: np.ndarray, bgr: bool) -> np.ndarray:
-    """The bands (bands x h x w) in the order that records and nets have: reversed when `bgr`."""
+    """The bands (bands x h x w) in the order that records and nets have: reversed when `bgr`; or back from there."""
     return pixels[::-1] if bgr else pixels
 
 
-def make_inputs(
-    wanted: Mapping[str, Sequence[str]], about: Mapping[str, dict], means: Mapping[str, Sequence[float] | None], bgr: bool
-) -> list[Input]:
-    """The inputs of a config.
+def modalities_of(inputs: Iterable[Input]) -> list[str]:
+    """The modalities that the inputs are made of, each once."""
+    return list(dict.fromkeys(m for spec in inputs for m in spec.modalities))
 
-    wanted: modalities by input. about: {modality: {"bands": n, "mean": measured}}. means: given ones by modality, in the
-    file's band order; where there is none, the measured one counts.
+
+# --------------------------------------------------------------------------------------------- from the config to inputs
+
+
+def find_parts(words: Iterable[str], modalities: Sequence[str], bands: Mapping[str, Sequence[str]]) -> list[Part]:
+    """What the words of a config's input mean: a modality (all its bands), a band's name, or "modality.band".
+
+    modalities: those of the dataset. bands: the names of the bands, by modality, where they have names. Bands of one modality
+    that stand side by side make one part. Raises UserError for a word that means nothing, or two things.
     """
-    inputs = []
-    for name, modalities in wanted.items():
-        mean: list[float] = []
-        for modality in modalities:
-            given = means.get(modality) or about[modality]["mean"]
-            if len(given) != about[modality]["bands"]:
-                raise UserError(
-                    f"MEAN_PIXEL['{modality}'] has {len(given)} numbers, but {modality} has {about[modality]['bands']} bands."
-                )
-            mean += reversed(given) if bgr else given
-        bands = tuple(about[m]["bands"] for m in modalities)
-        inputs.append(Input(name, tuple(modalities), bands, bgr, tuple(map(float, mean))))
-    return inputs
+    parts: list[Part] = []
+    for word in words:
+        modality, picks = _find(word, modalities, bands)
+        if parts and picks and parts[-1][0] == modality and parts[-1][1]:
+            picks = parts.pop()[1] + picks
+        parts.append((modality, picks))
+    return parts
+
+
+def _find(word: str, modalities: Sequence[str], bands: Mapping[str, Sequence[str]]) -> Part:
+    if word in modalities:
+        return word, None
+    homes = [m for m, names in bands.items() if word in names or word in [f"{m}.{n}" for n in names]]
+    if len(homes) == 1:
+        return homes[0], (list(bands[homes[0]]).index(word.rpartition(".")[2]),)
+    if homes:
+        raise UserError(f"the band '{word}' is in {' and in '.join(homes)}: write '{homes[0]}.{word}' or the other.")
+    known = [*modalities, *(n for names in bands.values() for n in names)]
+    raise UserError(f"there is no modality and no band '{word}'.{nearest(word, known)} There is {listing(known, 20)}.")
+
+
+def make_inputs(
+    wanted: Mapping[str, Sequence[Part]],
+    about: Mapping[str, dict],
+    means: Mapping[str, Sequence[float] | None],
+    normalisation: Mapping[str, str],
+    bgr: bool,
+) -> list[Input]:
+    """The inputs of a config, normalised.
+
+    wanted: parts by input. about: what details.json says of each modality: bands, and per band mean, deviation, low and high
+    percentile of the training tiles. means: given ones by modality, in the file's band order; where there is none, the
+    measured one counts. normalisation: one of NORMALISATIONS by modality.
+    """
+    return [_make_input(name, parts, about, means, normalisation, bgr) for name, parts in wanted.items()]
+
+
+def _make_input(name, parts: Sequence[Part], about, means, normalisation, bgr: bool) -> Input:
+    columns: list[tuple[float, float, bool]] = []  # mean, deviation, clip of each channel
+    chosen = []
+    for modality, picks in parts:
+        count = about[modality]["bands"]
+        values = NORMALISATIONS[normalisation[modality]](modality, about[modality], means.get(modality))
+        picks = tuple(range(count)) if picks is None else picks
+        if max(picks) >= count:
+            raise UserError(f"bands['{modality}'] names more bands than the {count} that its files have.")
+        chosen.append(picks)
+        columns += [values[i] for i in (reversed(picks) if bgr else picks)]
+    mean, deviation, clip = (tuple(column) for column in zip(*columns, strict=True))
+    counts = tuple(about[m]["bands"] for m, _ in parts)
+    whole = all(picks == tuple(range(n)) for picks, n in zip(chosen, counts, strict=True))
+    return Input(
+        name, tuple(m for m, _ in parts), tuple(map(len, chosen)), bgr, tuple(map(float, mean)),
+        None if set(deviation) == {1.0} else tuple(map(float, deviation)), clip if any(clip) else None,
+        None if whole else tuple(chosen), None if whole else counts,
+    )  # fmt: skip
+
+
+def _mean(modality: str, about: dict, given: Sequence[float] | None) -> list[tuple]:
+    """Caffe's manner: the mean is taken off, units stay as they are."""
+    if given and len(given) != about["bands"]:
+        raise UserError(f"MEAN_PIXEL['{modality}'] has {len(given)} numbers, but {modality} has {about['bands']} bands.")
+    return [(mean, 1.0, False) for mean in given or about["mean"]]
+
+
+def _standard(modality: str, about: dict, given: Sequence[float] | None) -> list[tuple]:
+    """Mean 0 and deviation 1 over the training tiles."""
+    return [(m, d or 1.0, False) for m, d in zip(about["mean"], about["deviation"], strict=True)]
+
+
+def _percentile(modality: str, about: dict, given: Sequence[float] | None) -> list[tuple]:
+    """0 and 1 at the 2nd and 98th percentile of the training tiles, what lies beyond is clipped."""
+    return [(low, (high - low) or 1.0, True) for low, high in zip(about["low"], about["high"], strict=True)]
+
+
+def _imagenet(modality: str, about: dict, given: Sequence[float] | None) -> list[tuple]:
+    """As ImageNet's nets want bytes in the order R, G, B."""
+    if about["bands"] != 3 or about["dtype"] != "uint8":
+        raise UserError(
+            f"NORMALISATION['{modality}'] = 'imagenet' is for three bands of uint8, {modality} has {about['bands']} of"
+            f" {about['dtype']}: choose 'standard'."
+        )
+    return [(255 * m, 255 * d, False) for m, d in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)]
+
+
+NORMALISATIONS = {"mean": _mean, "standard": _standard, "percentile": _percentile, "imagenet": _imagenet}

@@ -9,21 +9,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tools.database import Database
 from tools.errors import UserError
-from tools.inputs import Input
+from tools.inputs import Input, modalities_of, reorder
 from tools.signals import leave_to_parent
 
 
 class Patches(Dataset):
     """Images and labels of one split, record by record.
 
-    folder: of the LMDBs, `MODALITY_SPLIT` each. inputs: what the net reads; records hold their bands in its order already.
+    folder: of the LMDBs, `MODALITY_SPLIT` each. inputs: what the net reads; records hold their bands in its order (BGR or not).
     Item i is ([channels x h x w per input], h x w labels), in the records' pixel types.
     """
 
     def __init__(self, folder, split: str, inputs: list[Input]):
         self.inputs = inputs
-        modalities = dict.fromkeys(m for i in inputs for m in i.modalities)
-        self.images = {m: Database(folder / f"{m}_{split}") for m in modalities}
+        self.images = {m: Database(folder / f"{m}_{split}") for m in modalities_of(inputs)}
         self.labels = Database(folder / f"labels_{split}")
         for database in self.images.values():
             if len(database) != len(self.labels):
@@ -42,8 +41,13 @@ class Patches(Dataset):
             images[modality], other = database[i]
             if other != tag or images[modality].shape[1:] != labels.shape[1:]:
                 raise UserError(f"record {i} of {database.folder} and of {self.labels.folder} are not of the same patch.")
-        stacks = [np.concatenate([images[m] for m in i.modalities]) for i in self.inputs]
-        return [torch.from_numpy(stack) for stack in stacks], torch.from_numpy(labels[0].copy())
+        stacks = [i.stack({m: reorder(images[m], i.bgr) for m in i.modalities}) for i in self.inputs]
+        return [as_tensor(stack) for stack in stacks], torch.from_numpy(labels[0].copy())
+
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    """Pixels of any number type as a tensor; uint16, which PyTorch can hardly compute with, as int32."""
+    return torch.from_numpy(pixels.astype(np.int32) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels))
 
 
 class BatchOrder(Sampler):

@@ -28,6 +28,11 @@ class Palette:
         """The label of pixels that are not scored, or None where the palette has none."""
         return self.classes if self.classes in self.colours else None
 
+    @property
+    def no_label(self) -> int:
+        """What stands in a label array where there is no label: the unscored label, or 255 where the palette has none."""
+        return UNKNOWN if self.unscored is None else self.unscored
+
     def _check(self) -> None:
         if not 2 <= self.classes < UNKNOWN:
             raise UserError(f"label_values names {self.classes} classes: there must be 2 to {UNKNOWN - 1}.")
@@ -61,7 +66,8 @@ class Palette:
             raise UserError(f"{self._name_colours(codes[missing])} Add them to the palette, or use --unknown ignore.")
         if self.unscored is None:
             raise UserError(
-                f"unknown colours cannot be ignored: the palette has no label for pixels that are not scored; add {self.classes}."
+                "unknown colours cannot be ignored: the palette has no label for pixels that are not scored; add"
+                f" {self.classes}."
             )
         labels[missing] = self.unscored
         return labels
@@ -75,9 +81,9 @@ class Palette:
         return table[labels]
 
     def check_labels(self, labels: np.ndarray) -> None:
-        """Raise UserError, with counts, where labels (any shape, uint8) hold numbers that the palette does not have."""
+        """Raise UserError, with counts, where labels (any shape, uint8) are neither in the palette nor `no_label`."""
         counts = np.bincount(labels.ravel(), minlength=256)
-        wrong = {label: count for label, count in enumerate(counts) if count and label not in self.colours}
+        wrong = {label: count for label, count in enumerate(counts) if count and label not in [*self.colours, self.no_label]}
         if wrong:
             found = ", ".join(f"{label} ({count:,} pixels)" for label, count in wrong.items())
             raise UserError(f"labels outside the palette's {list(self.colours)}: {found}.")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tools import raster
 from tools.errors import UserError
-from tools.windows import Window, sliding
+from tools.windows import Window, positions, sliding
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,32 @@ class Cutting:
         """How many patches a tile gives."""
         return len(self.windows(height, width)) * len(self.rotations) * len(self.flips)
 
-    def patches(self, tile: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    def strips(self, height: int, width: int, most: int) -> list[Window]:
+        """A tile as strips of whole rows of windows, none of more than `most` pixels unless one row of windows has more.
+
+        Cut strip by strip, a tile gives the same patches as cut whole.
+        """
+        rows = positions(height, self.size[0], self.step[0])
+        strips, first = [], 0
+        for i, row in enumerate(rows):
+            below = rows[i + 1] if i + 1 < len(rows) else None
+            if below is None or (below + self.size[0] - rows[first]) * width > most:
+                strips.append(Window(rows[first], 0, min(row + self.size[0], height) - rows[first], width))
+                first = i + 1
+        return strips
+
+    def patches(self, tile: np.ndarray, top: int = 0) -> Iterator[tuple[str, np.ndarray]]:
         """(name, patch) for each patch of a tile (bands x height x width); the name says where and how it was cut.
 
-        A tile smaller than a patch is continued by its mirror image.
+        top: the row of the tile at which this strip of it begins. A tile smaller than a patch is continued by its mirror
+        image.
         """
         tile = reflect(tile, self.size)
         for window in self.windows(*tile.shape[1:]):
             rows, cols = window.slices
             for rotation in self.rotations:
                 for flip in self.flips:
-                    name = f"{window.row:05d}_{window.col:05d}" + (f"_r{rotation}" if rotation else "") + "_f" * flip
+                    name = f"{top + window.row:05d}_{window.col:05d}" + (f"_r{rotation}" if rotation else "") + "_f" * flip
                     yield name, turn(tile[:, rows, cols], rotation, flip)
 
 

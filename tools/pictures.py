@@ -71,9 +71,7 @@ def net_graph(path: Path, net: Net, title: str) -> None:
 
 def _arrow(axis, start: float, end: float) -> None:
     if start - end == 1:
-        axis.add_patch(
-            FancyArrowPatch((0, start - 0.3), (0, end + 0.3), arrowstyle="-|>", mutation_scale=7, color="#636363")
-        )
+        axis.add_patch(FancyArrowPatch((0, start - 0.3), (0, end + 0.3), arrowstyle="-|>", mutation_scale=7, color="#636363"))
         return
     bend = 0.8 / (start - end) ** 0.45  # long arcs would leave the picture at the bend of short ones
     axis.add_patch(
@@ -127,7 +125,7 @@ def error_map(truth: np.ndarray, predicted: np.ndarray, palette: Palette) -> np.
     """h x w x 3: white where the label is right, red where it is wrong, grey where it is not scored."""
     picture = np.full((*truth.shape, 3), 255, np.uint8)
     picture[truth != predicted] = (222, 45, 38)
-    picture[truth >= palette.classes] = (160, 160, 160)
+    picture[(truth >= palette.classes) | (predicted >= palette.classes)] = (160, 160, 160)
     return picture
 
 

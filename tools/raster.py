@@ -19,6 +19,7 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a PNG wit
 
 # A JPEG that breaks off is only a warning to GDAL, and the missing part comes out grey: make it an error.
 os.environ.setdefault("GDAL_ERROR_ON_LIBJPEG_WARNING", "YES")
+os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # GDAL's short cut does not see that a PNG breaks off
 os.environ.setdefault("GDAL_PAM_ENABLED", "NO")  # no .aux.xml files beside PNGs
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SUFFIXES = (*_DRIVERS, ".vrt", ".jp2", ".img")  # what counts as a raster when a folder is given
@@ -61,11 +62,50 @@ def read(path: str | Path, window: Window | None = None) -> np.ndarray:
 
 def read_window(file: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
     """The same from a raster that is open already."""
+    pixels = _read(file, window, file.read)
+    if pixels.dtype.kind == "f" and file.nodata is not None:
+        pixels[pixels == file.nodata] = np.nan
+    return pixels
+
+
+def read_valid(file: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
+    """Where an open raster, or one window of it, has data in all of its bands: height x width, bool.
+
+    Not valid is what the file declares as nodata or masks out, and what is not a finite number.
+    """
+    valid = _read(file, window, file.read_masks).all(0)
+    if file.dtypes[0].startswith("float"):
+        valid &= np.isfinite(_read(file, window, file.read)).all(0)
+    return valid
+
+
+def may_lack_data(file: rasterio.DatasetReader) -> bool:
+    """Whether an open raster can have pixels without data at all; bytes of which none is declared nodata cannot."""
+    return file.dtypes[0].startswith("float") or any(
+        "all_valid" not in [f.name for f in flags] for flags in file.mask_flag_enums
+    )
+
+
+def _read(file: rasterio.DatasetReader, window: Window | None, read: Callable) -> np.ndarray:
     area = window and RasterWindow(window.col, window.row, window.width, window.height)
     try:
-        return file.read(window=area)
+        return read(window=area)
     except RasterioError as error:
         raise UserError(f"{file.name} breaks off or is damaged ({_reason(error)}): fetch it again.") from None
+
+
+def read_small(path: str | Path, most: int, bands: int | None = None) -> np.ndarray:
+    """A raster reduced so that no side is longer than `most` pixels (nearest neighbour): bands x height x width."""
+    with _open(path) as file:
+        scale = min(1, most / max(file.shape))
+        shape = [max(1, round(n * scale)) for n in file.shape]
+        chosen = list(range(1, min(bands or file.count, file.count) + 1))
+        return _read(file, None, lambda window: file.read(chosen, out_shape=(len(chosen), *shape)))
+
+
+def write_rows(file: rasterio.io.DatasetWriter, row: int, pixels: np.ndarray) -> None:
+    """Write whole rows, bands x rows x width, from `row` on, to a raster open for writing."""
+    file.write(pixels, window=RasterWindow(0, row, pixels.shape[2], pixels.shape[1]))
 
 
 def open_raster(path: str | Path) -> rasterio.DatasetReader:

@@ -8,8 +8,11 @@ import numpy as np
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """classes x classes pixel counts (int64) of two label arrays of one shape; pixels whose truth is no class do not count."""
-    scored = truth < classes
+    """classes x classes pixel counts (int64) of two label arrays of one shape.
+
+    Pixels whose truth is no class (eroded borders), or that were not labelled for want of data, do not count.
+    """
+    scored = (truth < classes) & (predicted < classes)
     index = truth[scored].astype(np.int64) * classes + predicted[scored]
     return np.bincount(index, minlength=classes * classes).reshape(classes, classes)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tools.dataset import tile_name
+from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, listing, nearest
+from tools.inputs import NORMALISATIONS, Part, find_parts
 from tools.palette import Palette
 
 SPLITS = ("train", "val", "test")
@@ -31,12 +32,15 @@ class Settings:
     label_values: list
     palette: Mapping[int, tuple]
     IGNORE_LABEL: int | list | None
+    bands: Mapping[str, list]
     MEAN_PIXEL: Mapping[str, tuple | None]
+    NORMALISATION: Mapping[str, str]
     INPUTS: Mapping[str, list]
     patch_size: tuple
     step_size: tuple
     ROTATIONS: list
     FLIPS: list
+    TILE_MEMORY_MB: int
     BGR: bool
     NET: str
     INIT_MODEL: str | None
@@ -77,15 +81,23 @@ class Settings:
     def _check_modalities(self) -> None:
         if "labels" not in self.folders:
             raise UserError("folders has no 'labels': say where the label arrays of the tiles are.")
+        dataset = Dataset(self.DATASET_DIR, self.folders)
+        for modality in self.folders:
+            for tile in [*self.train_ids, *self.val_ids, *self.test_ids]:
+                dataset.path(modality, tile)  # raises where the pattern does not fit the id
         images = [name for name in self.folders if not name.startswith("labels")]
-        for name, modalities in [*self.INPUTS.items(), ("MEAN_PIXEL", list(self.MEAN_PIXEL))]:
-            for modality in modalities:
+        for setting in ("MEAN_PIXEL", "bands", "NORMALISATION"):
+            for modality in getattr(self, setting):
                 if modality not in images:
-                    where = name if name == "MEAN_PIXEL" else f"INPUTS['{name}']"
                     raise UserError(
-                        f"{where} names the modality '{modality}', which folders does not have."
-                        f"{nearest(modality, images)} It has {listing(images)}."
+                        f"{setting} names the modality '{modality}', which folders does not have.{nearest(modality, images)}"
+                        f" It has {listing(images)}."
                     )
+        for name, words in self.INPUTS.items():
+            try:
+                find_parts(words, images, self.bands)
+            except UserError as error:
+                raise UserError(f"INPUTS['{name}']: {error}") from None
 
     def _check_classes(self) -> None:
         classes = Palette(self.label_values, self.palette).classes
@@ -100,9 +112,20 @@ class Settings:
         return [given] if isinstance(given, int) else list(given)
 
     @property
+    def parts(self) -> dict[str, list[Part]]:
+        """The modalities, and which of their bands, that make up each input."""
+        images = [name for name in self.folders if not name.startswith("labels")]
+        return {name: find_parts(words, images, self.bands) for name, words in self.INPUTS.items()}
+
+    @property
     def modalities(self) -> list[str]:
         """The modalities that the inputs are made of, each once, in the order in which the inputs name them."""
-        return list(dict.fromkeys(m for modalities in self.INPUTS.values() for m in modalities))
+        return list(dict.fromkeys(modality for parts in self.parts.values() for modality, _ in parts))
+
+    @property
+    def normalisation(self) -> dict[str, str]:
+        """How each modality is normalised; "mean" where the config does not say."""
+        return {m: self.NORMALISATION.get(m, "mean") for m in self.modalities}
 
     @property
     def snapshots(self) -> Path:
@@ -120,6 +143,14 @@ def _whole(least: int) -> Callable[[Any], bool]:
 
 def _size(v: Any) -> bool:
     return isinstance(v, list | tuple) and len(v) == 2 and all(map(_whole(1), v))
+
+
+def _sequence(v: Any) -> bool:
+    return isinstance(v, list | tuple)
+
+
+def _some_of(v: Any, choices: tuple) -> bool:
+    return _sequence(v) and all(one in choices for one in v) and len(set(v)) == len(v) > 0
 
 
 def _text(v: Any) -> bool:
@@ -145,6 +176,10 @@ def _mapping(value: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, Mapping) and bool(v) and all(map(_text, v)) and all(map(value, v.values()))
 
 
+def _any_mapping(value: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, Mapping) and all(map(_text, v)) and all(map(value, v.values()))
+
+
 _SIZE_WISH = "two whole numbers of pixels, height and width"
 _IDS_WISH = "a list of tile ids: numbers, names, or pairs such as (2, 10)"
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of the right form?, the right form in words)
@@ -157,18 +192,22 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "val_ids": (_ids, _IDS_WISH),
     "test_ids": (_ids, _IDS_WISH),
     "label_values": (_texts, "a list of class names"),
-    "palette": (lambda v: isinstance(v, Mapping) and all(map(_whole(0), v)), "colours by label, {0: (255, 255, 255), ...}"),
+    "palette": (lambda v: isinstance(v, Mapping) and all(map(_whole(0), v)) and all(map(_sequence, v.values())),
+                "colours by label, {0: (255, 255, 255), ...}"),
     "IGNORE_LABEL": (lambda v: v is None or _whole(0)(v) or (isinstance(v, list | tuple) and all(map(_whole(0), v))),
                      "a class number, a list of them, or None"),
     "MEAN_PIXEL": (lambda v: isinstance(v, Mapping) and all(map(_pixel, v.values())),
                    "a number per band by modality, or None to compute it, such as {'irrg': None}"),
-    "INPUTS": (_mapping(_texts), "inputs with lists of modalities, such as {'irrg': ['irrg']}"),
+    "bands": (_any_mapping(_texts), "names of the bands by modality, such as {'composite': ['ndvi', 'dsm', 'ndsm']}, or {}"),
+    "NORMALISATION": (_any_mapping(lambda v: v in NORMALISATIONS), f"one of {', '.join(NORMALISATIONS)} by modality, or {{}}"),
+    "INPUTS": (_mapping(_texts), "inputs with lists of modalities or bands, such as {'irrg': ['irrg']}"),
     "patch_size": (_size, _SIZE_WISH),
     "step_size": (_size, _SIZE_WISH),
-    "ROTATIONS": (lambda v: isinstance(v, list | tuple) and set(v) <= {0, 90, 180, 270} and len(set(v)) == len(v) > 0,
+    "ROTATIONS": (lambda v: _some_of(v, (0, 90, 180, 270)),
                   "a list out of 0, 90, 180 and 270 degrees"),
-    "FLIPS": (lambda v: isinstance(v, list | tuple) and set(v) <= {False, True} and len(set(v)) == len(v) > 0,
+    "FLIPS": (lambda v: _some_of(v, (False, True)),
               "[False], or [False, True] to add mirror images"),
+    "TILE_MEMORY_MB": (_whole(1), "a whole number of megabytes, 1 or more"),
     "BGR": (lambda v: isinstance(v, bool), "True or False"),
     "NET": (_text, "the name of a net"),
     "INIT_MODEL": (lambda v: v is None or _text(v), "the name or the file of initial weights, or None"),

@@ -1,29 +1,43 @@
-"""Mean and deviation of the bands of a dataset, added up tile by tile."""
+"""Mean, deviation and percentiles of the bands of a dataset, added up piece by piece."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+_SAMPLE = 20_000  # pixels per piece that percentiles are taken from
+PERCENTILES = (2, 98)
+
 
 @dataclass(frozen=True)
 class Moments:
-    """Pixel count, sum and sum of squares per band (float64); `+` joins two."""
+    """Pixel count, sum and sum of squares per band (float64), and a sample of pixels (bands x n); `+` joins two."""
 
     count: np.ndarray
     total: np.ndarray
     squares: np.ndarray
+    sample: np.ndarray
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> "Moments":
-        """The moments of an image, bands x h x w; pixels that are not finite do not count."""
+    def of(cls, pixels: np.ndarray, valid: np.ndarray | None = None) -> "Moments":
+        """The moments of an image, bands x h x w, over the pixels that are finite and `valid` (h x w) in all bands."""
         bands = pixels.reshape(len(pixels), -1)
-        found = [b[np.isfinite(b)].astype(np.float64) for b in bands]
-        return cls(
-            np.array([b.size for b in found]), np.array([b.sum() for b in found]), np.array([b @ b for b in found])
-        )  # fmt: skip
+        good = np.isfinite(bands).all(0)
+        if valid is not None:
+            good &= valid.ravel()
+        bands = bands if good.all() else bands[:, good]
+        sums = [band.sum(dtype=np.float64) for band in bands]
+        squares = [np.square(band, dtype=np.float64).sum() for band in bands]
+        every = max(1, bands.shape[1] // _SAMPLE)
+        count = np.full(len(bands), bands.shape[1])
+        return cls(count, np.array(sums), np.array(squares), bands[:, every // 2 :: every].copy())
 
     def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
+        return Moments(
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+            np.concatenate([self.sample, other.sample], 1),
+        )
 
     @property
     def mean(self) -> list[float]:
@@ -35,3 +49,15 @@ class Moments:
         """Standard deviation per band."""
         variance = self.squares / np.maximum(self.count, 1) - np.square(self.mean)
         return np.sqrt(np.maximum(variance, 0)).tolist()
+
+    def percentiles(self) -> tuple[list[float], list[float]]:
+        """The 2nd and the 98th percentile per band, from an evenly spaced sample."""
+        if not self.sample.shape[1]:
+            return [0.0] * len(self.sample), [1.0] * len(self.sample)
+        low, high = np.percentile(self.sample, PERCENTILES, axis=1)
+        return low.tolist(), high.tolist()
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """mean, deviation, low, high: per band, for details.json."""
+        low, high = self.percentiles()
+        return {"mean": self.mean, "deviation": self.deviation, "low": low, "high": high}

@@ -9,6 +9,7 @@ from torch import nn
 
 from tools.device import Device
 from tools.inputs import Input
+from tools.loader import as_tensor
 from tools.patches import reflect
 from tools.windows import Window, positions, sliding
 
@@ -83,7 +84,7 @@ def _forward(net, inputs: list[Input], read: Read, shape, windows: list[Window],
         images = []
         for i, spec in enumerate(inputs):
             stack = np.stack([reflect(p[i], size) for p in pixels])
-            images.append(spec.centre(device.send(torch.from_numpy(stack))).contiguous(memory_format=device.memory_format))
+            images.append(spec.normalise(device.send(as_tensor(stack))).contiguous(memory_format=device.memory_format))
         return net(*images).float().softmax(1).cpu().numpy()
 
 

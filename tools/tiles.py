@@ -16,6 +16,8 @@ from tools.scores import confusion
 from tools.stitching import predict
 from tools.windows import Window
 
+NO_DATA = 255  # the label of a pixel of which a modality has no data
+
 
 class TileReader:
     """The modalities of one tile, open for reading; use it in a `with`.
@@ -44,17 +46,31 @@ class TileReader:
 
     def _check_bands(self) -> None:
         for spec in self.inputs:
-            for modality, bands in zip(spec.modalities, spec.bands, strict=True):
+            for modality, bands in zip(spec.modalities, spec.file_bands or spec.bands, strict=True):
                 if self._files[modality].count != bands:
                     raise UserError(
                         f"{self.paths[modality]} has {self._files[modality].count} band(s), but the net was trained on {bands}"
                         f" of {modality}."
                     )
 
+    def valid(self, window: Window) -> np.ndarray | None:
+        """Where all modalities have data in a window (h x w, bool), or None where none of them can lack any."""
+        masks = [raster.read_valid(file, window) for file in self._files.values() if raster.may_lack_data(file)]
+        return np.logical_and.reduce(masks) if masks else None
+
     def read(self, window: Window) -> list[np.ndarray]:
         """The pixels of a window, channels x h x w for each input."""
         images = {m: raster.read_window(file, window) for m, file in self._files.items()}
         return [spec.stack(images) for spec in self.inputs]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some rows of a labelled tile: the first row, labels (rows x width, uint8), probabilities (classes x rows x width)."""
+
+    row: int
+    labels: np.ndarray
+    probabilities: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,22 +84,21 @@ class Labeller:
     batch: int
     device: Device
 
-    def probabilities(self, paths: Mapping[str, str | Path]) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, classes x rows x width) of one tile, band by band; paths: the file of each modality."""
+    def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
+        """The label map of one tile, in bands of whole rows from top to bottom; paths: the file of each modality."""
         with TileReader(self.inputs, paths) as tile:
-            yield from predict(
-                self.net, self.inputs, tile.read, tile.shape, self.size, self.step, self.batch, self.device
-            )  # fmt: skip
+            found = predict(self.net, self.inputs, tile.read, tile.shape, self.size, self.step, self.batch, self.device)
+            for row, probabilities in found:
+                labels = probabilities.argmax(0).astype(np.uint8)
+                valid = tile.valid(Window(row, 0, *labels.shape))
+                if valid is not None:
+                    labels[~valid] = NO_DATA
+                yield Band(row, labels, probabilities)
 
     def labels(self, paths: Mapping[str, str | Path]) -> np.ndarray:
-        """The label map of one tile: h x w, uint8."""
-        return np.concatenate([p.argmax(0).astype(np.uint8) for _, p in self.probabilities(paths)])
+        """The label map of one tile: h x w, uint8, NO_DATA where a modality has no data."""
+        return np.concatenate([band.labels for band in self.bands(paths)])
 
     def confusion(self, paths: Mapping[str, str | Path], truth: np.ndarray) -> np.ndarray:
         """The confusion matrix of one tile against its labels (h x w)."""
         return confusion(truth, self.labels(paths), self.net.classes)
-
-
-def modalities(inputs: list[Input]) -> list[str]:
-    """The modalities that the inputs are made of, each once."""
-    return list(dict.fromkeys(m for spec in inputs for m in spec.modalities))

@@ -37,7 +37,7 @@ class Trainer:
     def step(self, images: list[Tensor], labels: Tensor) -> None:
         """One iteration on a batch: N x channels x h x w per input, N x h x w labels, as they come from the database."""
         target = self._targets[self.device.send(labels).long()]
-        pixels = [i.centre(self.device.send(x)) for i, x in zip(self.inputs, images, strict=True)]
+        pixels = [i.normalise(self.device.send(x)) for i, x in zip(self.inputs, images, strict=True)]
         with self.device.autocast():
             logits = self.net(*[p.contiguous(memory_format=self.device.memory_format) for p in pixels])
         loss = masked_cross_entropy(logits.float(), target)
