@@ -46,7 +46,14 @@ _MESSAGES = {  # message -> "[repeated] type name = number"
         "repeated string input = 3",
         "repeated LayerParameter layer = 100",
     ],
+    "SolverState": [
+        "int32 iter = 1",
+        "string learned_net = 2",
+        "repeated BlobProto history = 3",
+    ],
 }
+# The same bytes as a BlobProto that holds only packed floats: a way to write many floats at once.
+_MESSAGES["RawBlob"] = ["bytes data = 5"]
 _UNPACKED = {("Datum", "float_data")}  # Caffe packs all other repeated numbers
 
 
@@ -76,3 +83,4 @@ def _classes() -> dict[str, type]:
 _made = _classes()
 BlobProto, Datum, LayerParameter = _made["BlobProto"], _made["Datum"], _made["LayerParameter"]
 V1LayerParameter, NetParameter = _made["V1LayerParameter"], _made["NetParameter"]
+RawBlob, SolverState = _made["RawBlob"], _made["SolverState"]
