@@ -8,38 +8,71 @@ multiples of).
 import importlib
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
+import nets.caffe_layers  # noqa: F401  (its kinds, which the tables in snapshots may have)
 from nets.net import Net
 from tools.errors import UserError, listing, nearest
 
-_NOT_NETS = {"__init__", "__main__", "layers", "net"}
-
 
 def names() -> list[str]:
-    """The nets of this folder, by file name."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_NETS)
+    """The nets of this folder: the files that have a function of their own name."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(p.stem for p in files if f"\ndef {p.stem}(" in p.read_text(encoding="utf-8"))
+
+
+def names_with_backbones() -> list[str]:
+    """The same, once per backbone where a net has several, as the config names them."""
+    found = []
+    for name in names():
+        backbones = getattr(importlib.import_module(f"nets.{name}"), "BACKBONES", {})
+        found += [f"{name}/{backbone}" for backbone in backbones] or [name]
+    return found
+
+
+def example_inputs(name: str) -> dict[str, int]:
+    """Inputs of 3 channels each, as many as the net called `name` reads."""
+    name = str(name).partition("/")[0]
+    two = name in names() and "inputs" in inspect.signature(_table(name)).parameters
+    return {"irrg": 3, "composite": 3} if two else {"irrg": 3}
+
+
+def _table(name: str) -> Callable:
+    """The function that declares a net of this folder."""
+    return getattr(importlib.import_module(f"nets.{name}"), name)
 
 
 def build(name: str, inputs: dict[str, int], classes: int, **options) -> nn.Module:
     """The net called `name`, with fresh weights.
 
-    name: a file of this folder without `.py`. inputs: channels of each input by name. classes: planes of the output.
-    options: further arguments of the table's function. Raises UserError for an unknown name or option, or a wrong number
-    of inputs.
+    name: a file of this folder without `.py` (with "/BACKBONE" where it has several), the path of a `.prototxt`, or a net of
+    a library, such as "smp:Unet/resnet34" or "torchvision:deeplabv3_resnet50". inputs: channels of each input by name.
+    classes: planes of the output. options: further arguments of the table's function. Raises UserError for an unknown name
+    or option, or a wrong number of inputs.
     """
+    if ":" in str(name) and not str(name).endswith(".prototxt"):
+        from nets.libraries import LibraryNet  # the libraries take seconds to import
+
+        return LibraryNet(name, inputs, classes, **options)
+    if str(name).endswith(".prototxt"):
+        return _build_prototxt(name, inputs, classes, options)
+    name, _, backbone = str(name).partition("/")
+    options = options | ({"backbone": backbone} if backbone else {})
     if name not in names():
         raise UserError(f"there is no net called '{name}'.{nearest(name, names())} There are {listing(names(), 40)}.")
-    table = getattr(importlib.import_module(f"nets.{name}"), name)
+    table = _table(name)
     wanted = inspect.signature(table).parameters
     for option in options:
         if option not in list(wanted)[2:]:
-            raise UserError(
-                f"the net {name} has no option '{option}'; its options: {listing(list(wanted)[2:]) or 'none'}."
-            )
+            raise UserError(f"the net {name} has no option '{option}'; its options: {listing(list(wanted)[2:]) or 'none'}.")
     if "inputs" in wanted:
+        if len(inputs) != 2:
+            raise UserError(
+                f"the net {name} reads two inputs, but there is {listing(inputs)}: name two of them, the images first."
+            )
         return Net(table(inputs, classes, **options))
     if len(inputs) != 1:
         raise UserError(
@@ -49,11 +82,40 @@ def build(name: str, inputs: dict[str, int], classes: int, **options) -> nn.Modu
     return Net(table(*inputs.values(), classes, **options))
 
 
+def _build_prototxt(path: str, inputs: dict[str, int], classes: int, options: dict) -> Net:
+    from nets.prototxt import read_prototxt
+
+    if options:
+        raise UserError(f"{path} has no options, but {listing(options)} is given: what it says is what is built.")
+    rows = read_prototxt(path, inputs).rows
+    net = Net(rows)
+    if rows[-1].kind == "softmax" and net.blobs[net.output].stride <= 32:
+        net = Net(rows[:-1])  # the scripts want scores of pixels: loss and blending take the softmax themselves
+    if net.classes != classes:
+        raise UserError(
+            f"{path} writes {net.classes} planes in '{net.output}', but there are {classes} classes: they must be as many."
+        )
+    return net
+
+
 def describe(net: nn.Module) -> str:
     """JSON text from which `rebuild` makes the same net, whatever becomes of the file that declared it."""
-    return json.dumps({"table": json.loads(net.to_json())})
+    if isinstance(net, Net):
+        return json.dumps({"table": json.loads(net.to_json())})
+    return json.dumps({"library": net.settings()})
 
 
 def rebuild(description: str) -> nn.Module:
     """The net that `describe` wrote down, with fresh weights."""
-    return Net.from_json(json.dumps(json.loads(description)["table"]))
+    what = json.loads(description)
+    if "library" in what:
+        from nets.libraries import LibraryNet
+
+        return LibraryNet(**what["library"])
+    return Net.from_json(json.dumps(what["table"]))
+
+
+def show(table: Callable) -> None:
+    """Print the net that a table's function declares, for 3 channels per input and 6 classes: `python -m nets.segnet`."""
+    two = "inputs" in inspect.signature(table).parameters
+    print(Net(table({"irrg": 3, "composite": 3} if two else 3, 6)))

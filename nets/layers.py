@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,6 +55,7 @@ class Row:
 
 
 KINDS: dict[str, Callable] = {}  # name of the kind -> its function
+ANY_SIZE: set[str] = {"resize"}  # kinds that take images of any size, or round up as Caffe does
 
 
 def layer(function: Callable) -> Callable[..., Row]:
@@ -71,9 +71,7 @@ def layer(function: Callable) -> Callable[..., Row]:
         count = len(words) if any_number else len(blobs)
         reads, values = words[:count], words[count:]
         if len(reads) < len(blobs) or not all(isinstance(r, str) for r in reads) or len(values) > len(options):
-            raise UserError(
-                f"layer '{name}': {function.__name__} is written {_usage(function.__name__, blobs, options)}."
-            )
+            raise UserError(f"layer '{name}': {function.__name__} is written {_usage(function.__name__, blobs, options)}.")
         for key in named:
             if key not in options:
                 raise UserError(
@@ -127,19 +125,34 @@ def conv(
     x: Blob,
     channels: int,
     kernel=3,
-    stride: int = 1,
-    dilation: int = 1,
+    stride=1,
+    dilation=1,
     groups: int = 1,
     bias=True,
     norm=True,
     relu=True,
+    pad=None,
 ):
-    """A unit of SegNet and its kind: convolution ("same" padding, He initialisation), batch norm, ReLU."""
-    pad = dilation * (kernel - 1) // 2
+    """A unit of SegNet and its kind: convolution (He initialisation), batch norm, ReLU.
+
+    kernel, stride, dilation, pad: a number, or a pair of height and width. pad: None for "same".
+    """
+    kernel, stride, dilation = pair(kernel), pair(stride), pair(dilation)
+    pad = same_pad(kernel, dilation) if pad is None else pair(pad)
     module = Unit(
         x.channels, channels, kernel, stride, pad, dilation, groups, bias=bias, norm=norm, relu=relu
     )  # fmt: skip
-    return module, Blob(channels, x.stride * stride)
+    return module, Blob(channels, x.stride * stride[0])
+
+
+def pair(value: int | Iterable[int]) -> tuple[int, int]:
+    """(height, width) from one number for both or from a pair."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def same_pad(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """The padding with which a convolution of stride 1 and an odd kernel keeps the size."""
+    return tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
 
 
 def score(name: str, x: str, classes: int, kernel: int = 3, **options) -> Row:
@@ -168,12 +181,17 @@ class Unpool(nn.Module):
     """Twice the height and width, zeros everywhere but at the positions that the mask names."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        # A scatter gives the values of max_unpool2d, is allowed in deterministic mode and can be exported. Going over
-        # N x HW x C is free of copies when the memory is channels_last, as it is wherever speed matters.
-        x, mask = x.permute(0, 2, 3, 1).reshape(n, h * w, c), mask.permute(0, 2, 3, 1).reshape(n, h * w, c)
-        out = x.new_zeros(n, 4 * h * w, c).scatter(1, mask, x)
-        return out.view(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+        return scatter(x, mask, 2 * x.shape[2], 2 * x.shape[3])
+
+
+def scatter(x: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
+    """N x C x height x width zeros with each value of x at the flat index in its plane that the mask names."""
+    n, c, h, w = x.shape
+    # A scatter gives the values of max_unpool2d, is allowed in deterministic mode and can be exported. Going over
+    # N x HW x C is free of copies when the memory is channels_last, as it is wherever speed matters.
+    x, mask = x.permute(0, 2, 3, 1).reshape(n, h * w, c), mask.permute(0, 2, 3, 1).reshape(n, h * w, c)
+    out = x.new_zeros(n, height * width, c).scatter(1, mask, x)
+    return out.view(n, height, width, c).permute(0, 3, 1, 2)
 
 
 @layer
@@ -184,6 +202,25 @@ def unpool(x: Blob, mask: Blob):
     return Unpool(), Blob(x.channels, x.stride / 2)
 
 
+class Resize(nn.Module):
+    """Bilinear resizing by the areas of the pixels (corners do not stay corners)."""
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
+
+
+@layer
+def resize(x: Blob, like: Blob):
+    """x made as high and wide as `like`, bilinearly."""
+    return Resize(), Blob(x.channels, like.stride)
+
+
+@layer
+def relu6(x: Blob):
+    """max(x, 0), but 6 at the most."""
+    return nn.ReLU6(), x
+
+
 def branch(prefix: str, rows: list[Row]) -> list[Row]:
     """The same rows once more under a prefix; blobs that come from outside `rows` keep their names."""
     inside = {row.name for row in rows} | {row.name + "_mask" for row in rows}
@@ -192,8 +229,7 @@ def branch(prefix: str, rows: list[Row]) -> list[Row]:
         return prefix + name if name in inside else name
 
     return [
-        Row(row.kind, prefix + row.name, tuple(map(rename, row.reads)), row.args, row.lr_mult, row.decay_mult)
-        for row in rows
+        Row(row.kind, prefix + row.name, tuple(map(rename, row.reads)), row.args, row.lr_mult, row.decay_mult) for row in rows
     ]
 
 

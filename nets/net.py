@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from nets.layers import KINDS, Blob, Row, size_multiple
+from nets.layers import ANY_SIZE, KINDS, Blob, Row, size_multiple
 from tools.errors import UserError, listing, nearest
 
 
@@ -33,16 +33,16 @@ class Net(nn.Module):
             raise UserError("the table has no input: begin it with data('data', channels).")
         self.output = self.rows[-1].name
         self.classes = self.blobs[self.output].channels
-        self.multiple = size_multiple(self.blobs.values())
         self._frees = self._last_uses()
+        self._sizes: dict[tuple, bool] = {}  # sizes of images -> whether they pass, where that has to be tried
+        self._any_size = any(row.kind in ANY_SIZE for row in self.rows)
+        self.multiple = _smallest_multiple(self) if self._any_size else size_multiple(self.blobs.values())
 
     def _add(self, row: Row) -> None:
         if row.name in self.writes:
             raise UserError(f"layer '{row.name}' stands in the table twice: give one of them another name.")
         if hasattr(self, row.name) or "." in row.name:
-            raise UserError(
-                f"a layer cannot be called '{row.name}': choose a name without dots that PyTorch does not use."
-            )
+            raise UserError(f"a layer cannot be called '{row.name}': choose a name without dots that PyTorch does not use.")
         for name in row.reads:
             if name not in self.blobs:
                 raise UserError(
@@ -66,7 +66,7 @@ class Net(nn.Module):
         return {row.name: [blob for blob, user in last.items() if user == row.name] for row in self.rows}
 
     def forward(self, *images: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and not images[0].is_meta:  # a trial on the meta device checks by itself
             self._check(images)
         blobs = dict(zip(self.inputs, images, strict=True))
         for row in self.rows:
@@ -84,7 +84,19 @@ class Net(nn.Module):
         for (name, channels), image in zip(self.inputs.items(), images, strict=True):
             if image.shape[1] != channels:
                 raise UserError(f"input '{name}' has {image.shape[1]} channels, the net reads {channels}.")
-        check_size(*images[0].shape[2:], self.multiple)
+        if not self._any_size or not self._fits({n: tuple(i.shape[2:]) for n, i in zip(self.inputs, images, strict=True)}):
+            check_size(*images[0].shape[2:], self.multiple)
+
+    def _fits(self, sizes: dict[str, tuple[int, int]]) -> bool:
+        """Whether images of these sizes pass a net that may round sizes: found by trying, once."""
+        key = tuple(sizes.values())
+        if key not in self._sizes:
+            try:
+                trial(self, sizes)
+                self._sizes[key] = True
+            except (RuntimeError, UserError):
+                self._sizes[key] = False
+        return self._sizes[key]
 
     def table(self, height: int | None = None, width: int | None = None) -> list[tuple[str, str, str, tuple, int]]:
         """(layer, kind, reads, size of its blob as C x H x W, learnable values) per row, for an image of this size."""
@@ -92,18 +104,23 @@ class Net(nn.Module):
         rows = []
         for row in self.rows:
             blob = self.blobs[row.name]
-            size = (blob.channels, int(height / blob.stride), int(width / blob.stride))
+            size = (blob.channels, max(1, int(height / blob.stride)), max(1, int(width / blob.stride)))
             rows.append((row.name, row.kind, ", ".join(row.reads), size, count_parameters(getattr(self, row.name))))
         return rows
 
     def __repr__(self) -> str:
         rows = [("layer", "kind", "reads", "writes", "learnable")]
         rows += [(n, k, r, " x ".join(map(str, s)), f"{p:,}" if p else "") for n, k, r, s, p in self.table()]
+        sizes = f"sizes multiples of {self.multiple}" if self.multiple > 1 else "any size"
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [
-            "  ".join(word.ljust(w) for word, w in zip(row, widths, strict=False)) + f"  {row[4]:>11}" for row in rows
-        ]
-        return "\n".join([*lines, f"{count_parameters(self):,} learnable values, sizes multiples of {self.multiple}"])
+        lines = ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=False)) + f"  {row[4]:>11}" for row in rows]
+        return "\n".join([*lines, f"{count_parameters(self):,} learnable values, {sizes}"])
+
+    def fuse(self) -> "Net":
+        """A copy for inference with batch norms folded into the convolutions: the same outputs (to 1e-5), faster."""
+        from nets.fusion import fuse
+
+        return fuse(self)
 
     def to_json(self) -> str:
         """The table as text, enough to build the same net again with `from_json`."""
@@ -126,6 +143,35 @@ def _read_row(row: dict) -> Row:
         raise UserError(f"layer '{row['name']}' has options that its kind {kind} lacks: {listing(unknown)}.")
     multipliers = {k: tuple(row[k]) for k in ("lr_mult", "decay_mult") if k in row}
     return Row(kind, row["name"], tuple(row.get("reads", ())), args, **multipliers)
+
+
+def trial(net: Net, sizes: dict[str, tuple[int, int]]) -> Tensor:
+    """What the net would write for one image per input of these sizes (height, width): a tensor without values.
+
+    Nothing is computed, only shapes. Raises RuntimeError or UserError where they do not fit together.
+    """
+    state = {name: value.to("meta") for name, value in net.state_dict().items()}
+    images = [torch.empty(2, net.inputs[name], *sizes[name], device="meta") for name in net.inputs]  # 2: batch norm wants that
+    with torch.no_grad():
+        return torch.func.functional_call(net, state, tuple(images))
+
+
+def _smallest_multiple(net: Net) -> int:
+    """The smallest power of two such that images whose sizes are multiples of it pass the net and keep their size.
+
+    Found by trying, since layers that round sizes up can do without it where a crop or a resize evens things out. 1 where
+    no size passes, as for a net with fully connected layers.
+    """
+    for multiple in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+        odd = 256 // multiple + 1
+        size = (odd * multiple, (odd + 2) * multiple)
+        try:
+            written = trial(net, dict.fromkeys(net.inputs, size))
+        except (RuntimeError, UserError):
+            continue
+        if net.blobs[net.output].stride != 1 or tuple(written.shape[2:]) == size:
+            return multiple
+    return 1
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -5,6 +5,7 @@ convolution but the last is followed by batch norm and ReLU. Decoder names run b
 At 3 channels and 6 classes: 29,446,470 learnable values, 10.05 G multiply-adds for 128x128 pixels.
 """
 
+from nets import show
 from nets.layers import conv, data, pool, score, unpool
 
 VGG16_PLANES = (64, 128, 256, 512, 512)  # of the five blocks
@@ -66,3 +67,7 @@ def segnet(channels, classes, planes=VGG16_PLANES):
         *decoder("pool5", planes),
         score("conv1_1_D", "conv1_2_D", classes),
     ]
+
+
+if __name__ == "__main__":
+    show(segnet)

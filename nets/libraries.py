@@ -1,0 +1,185 @@
+"""The networks of segmentation_models_pytorch and torchvision, behind the interface of our own.
+
+    smp:Unet/resnet34               architecture / encoder; every encoder of smp, and timm's as tu-NAME
+    torchvision:deeplabv3_resnet50  and its siblings
+
+Weights begin random; smp's option encoder_weights="imagenet" downloads its encoder's. Those expect other units than ours
+(pixels less their mean): where a batch norm follows the first convolution, training is not troubled by that.
+"""
+
+import importlib
+import inspect
+import math
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nets.net import count_parameters
+from tools.errors import UserError, listing, nearest
+from tools.torchvision_guard import torchvision
+
+timm = importlib.import_module("timm")  # after the guard, as is the next one
+smp = importlib.import_module("segmentation_models_pytorch")
+
+LIBRARIES = ("smp", "torchvision")
+_OURS = {"self", "kwargs", "encoder_name", "in_channels", "classes", "activation", "aux_params"}  # not left to options
+# What timm's encoders may need in order to take images of any size; which of these they know is found by trying.
+_ANY_SIZE = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
+_TRIAL = 96  # pixels: no size that a model is made for
+
+
+class LibraryNet(nn.Module):
+    """A net of a library that is called as ours are: N x C x H x W in, N x classes x H x W logits out, for any H and W.
+
+    name: LIBRARY:NET, see above. inputs: channels of the one input, by name. classes: planes of the output. options: further
+    arguments of smp's architecture. Sizes that the net cannot take are padded by reflection to the right and below, and cut
+    off again. Raises UserError for names, options or inputs that there are not.
+    """
+
+    def __init__(self, name: str, inputs: Mapping[str, int], classes: int, **options):
+        super().__init__()
+        library, _, net = name.partition(":")
+        if library not in LIBRARIES:
+            raise UserError(f"there is no library '{library}' to take '{name}' from: there are {listing(LIBRARIES)}.")
+        if len(inputs) != 1:
+            raise UserError(
+                f"{name} reads one input, but there are {len(inputs)} ({listing(inputs)}): join their bands into one input, or"
+                " choose a net with two branches."
+            )
+        self.name, self.inputs, self.classes, self.options = name, dict(inputs), classes, options
+        make = {"smp": _smp, "torchvision": _torchvision}[library]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about names that the libraries gave up: the names work
+            self.net, self._pad_to = make(net, *inputs.values(), classes, options)
+        self.multiple = 1
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[2:]
+        written = self.net(pad(image, self._pad_to))
+        if isinstance(written, dict):
+            written = written["out"]
+        return written[:, :, :height, :width]
+
+    def fuse(self) -> "LibraryNet":
+        """The net as it is: where batch norms follow convolutions, only the library knows."""
+        return self
+
+    def settings(self) -> dict:
+        """The arguments that make the same net again (with fresh weights, so that nothing is downloaded)."""
+        options = {k: v for k, v in self.options.items() if k != "encoder_weights"}
+        return {"name": self.name, "inputs": self.inputs, "classes": self.classes} | options
+
+    def __repr__(self) -> str:
+        parts = [f"{name} {count_parameters(part):,}" for name, part in self.net.named_children()]
+        (name, channels), classes = *self.inputs.items(), self.classes
+        return (
+            f"{self.name}: reads {name} ({channels} channels), writes {classes} classes\n{count_parameters(self):,} learnable"
+            f" values ({', '.join(parts)}), any size"
+        )
+
+
+def pad(image: Tensor, multiple: int) -> Tensor:
+    """The image, made larger to the right and below to multiples of `multiple`, by reflection.
+
+    Images too small to be reflected that far repeat their last row and column.
+    """
+    height, width = image.shape[2:]
+    below, right = -height % multiple, -width % multiple
+    if not (below or right):
+        return image
+    return F.pad(image, (0, right, 0, below), mode="reflect" if below < height and right < width else "replicate")
+
+
+# ------------------------------------------------------------------------------------------------ segmentation_models_pytorch
+
+
+def architectures() -> list[str]:
+    """smp's architectures."""
+    return sorted(cls.__name__ for cls in smp.MODEL_ARCHITECTURES_MAPPING.values())
+
+
+def encoders() -> list[str]:
+    """smp's own encoders and timm's."""
+    return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
+
+
+def _smp(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Module, int]:
+    """An architecture with an encoder, and the number that height and width must be multiples of."""
+    architecture, _, encoder = name.partition("/")
+    if architecture not in architectures():
+        raise UserError(
+            f"segmentation_models_pytorch has no '{architecture}'.{nearest(architecture, architectures())} It has"
+            f" {listing(architectures(), 20)}."
+        )
+    if not encoder:
+        raise UserError(f"smp:{architecture} needs an encoder: write smp:{architecture}/resnet34, for example.")
+    if encoder.split(".")[0] not in encoders():  # timm's names may end in .TAG_OF_WEIGHTS
+        raise UserError(f"there is no encoder '{encoder}'.{nearest(encoder, encoders())} `python -m nets` lists them.")
+    cls = getattr(smp, architecture)
+    known = [p for p in inspect.signature(cls.__init__).parameters if p not in _OURS]
+    for option in options:
+        if option not in known:
+            raise UserError(f"smp:{architecture} has no option '{option}'; its options: {listing(known, 20)}.")
+    arguments = {"encoder_weights": None} | options | {"in_channels": channels, "classes": classes}
+    net = _any_size(cls, encoder, arguments)
+    stride = net.encoder.output_stride
+    return net, stride if architecture == "DPT" else math.lcm(32, stride)
+
+
+def _any_size(cls: type, encoder: str, arguments: dict) -> nn.Module:
+    """The net, in a form that takes images of any size. Raises UserError where the encoder has none, or does not fit."""
+    ways = _ANY_SIZE if encoder.startswith("tu-") else _ANY_SIZE[:1]
+    reasons = []
+    for way in ways:
+        try:
+            net = cls(encoder, **arguments, **way)
+            if len(ways) > 1:
+                _try(net, arguments["in_channels"])
+            return net
+        except Exception as error:  # the libraries raise whatever occurs to them
+            reasons.append(str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__)
+    raise UserError(f"smp:{cls.__name__} cannot have the encoder '{encoder}' ({reasons[0]}): choose another one.") from None
+
+
+@torch.no_grad()
+def _try(net: nn.Module, channels: int) -> None:
+    """Label an image of a size that no model is made for."""
+    stride = net.encoder.output_stride
+    net.eval()(pad(torch.zeros(1, channels, _TRIAL, _TRIAL), math.lcm(_TRIAL, stride) if _TRIAL % stride else _TRIAL))
+    net.train()
+
+
+# ------------------------------------------------------------------------------------------------------------- torchvision
+
+
+def torchvision_names() -> list[str]:
+    """torchvision's networks that label pixels."""
+    return torchvision.models.list_models(module=torchvision.models.segmentation)
+
+
+def _torchvision(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Module, int]:
+    """One of torchvision's networks, whose first convolution reads as many channels as are wanted; it takes any size."""
+    if name not in torchvision_names():
+        raise UserError(
+            f"torchvision has no '{name}'.{nearest(name, torchvision_names())} It has {listing(torchvision_names())}."
+        )
+    if options:
+        raise UserError(f"torchvision:{name} has no options, but {listing(options)} is given.")
+    net = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
+    if channels != 3:
+        _read(net, channels)
+    return net, 1
+
+
+def _read(net: nn.Module, channels: int) -> None:
+    """Give the net a first convolution for this many channels."""
+    name, old = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups, old.bias is not None
+    )  # fmt: skip
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    owner, _, last = name.rpartition(".")
+    setattr(net.get_submodule(owner), last, new)
