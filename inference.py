@@ -15,11 +15,13 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
+import nets
 from tools import commands, device, pictures, raster, scores, snapshots
+from tools.caffe import is_caffemodel, load_caffemodel
 from tools.dataset import Dataset, tile_id, tile_name
 from tools.errors import UserError, run
 from tools.folders import refuse_existing, whole_folder, write_details, write_json
-from tools.inputs import Input, modalities_of
+from tools.inputs import Input, make_inputs
 from tools.palette import Palette
 from tools.settings import SPLITS, Settings, read_settings
 from tools.tiles import NO_DATA, Labeller
@@ -46,11 +48,11 @@ def main():
     args = arguments()
     settings = read_settings(args.config)
     weights = args.weights or snapshots.newest(settings.snapshots)
-    net, about = snapshots.load_net(weights)
+    tiles = given_images(args.images, settings.modalities) if args.images else dataset_tiles(settings, args.tiles)
+    net, about = load(settings, weights, tiles[0])
     inputs = [Input.from_dict(i) for i in about["inputs"]]
     check_agreement(settings, about, inputs, weights)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    tiles = given_images(args.images, inputs) if args.images else dataset_tiles(settings, args.tiles, inputs)
     check_tiles(tiles, palette)
     out = args.dir or settings.folder("results")
     refuse_existing(out, args.overwrite)
@@ -81,6 +83,20 @@ def arguments():
     return parser.parse_args()
 
 
+def load(settings: Settings, weights: Path, tile: Tile) -> tuple[nn.Module, dict]:
+    """The net, and what it is for: a snapshot knows both; weights of Caffe's go into the net that the config names."""
+    if not is_caffemodel(weights):
+        return snapshots.load_net(weights)
+    about = {m: {"bands": found.bands, "dtype": found.dtype} for m, p in tile.paths.items() if (found := raster.inspect(p))}
+    for modality in about:
+        if settings.normalisation[modality] != "mean" or not settings.MEAN_PIXEL.get(modality):
+            raise UserError(f"{weights} does not know which mean to take off: give the numbers in MEAN_PIXEL['{modality}'].")
+    inputs = make_inputs(settings.parts, about, settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
+    net = nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values))
+    print(load_caffemodel(net, weights))
+    return net, {"name": settings.NET, "iteration": "of Caffe's", **settings.about(), "inputs": [i.to_dict() for i in inputs]}
+
+
 def check_agreement(settings: Settings, about: dict, inputs: list[Input], weights: Path) -> None:
     """Raise UserError where the config contradicts what the weights were trained for."""
     wanted = {name: [m for m, _ in parts] for name, parts in settings.parts.items()}
@@ -94,7 +110,7 @@ def check_agreement(settings: Settings, about: dict, inputs: list[Input], weight
         raise UserError(f"{weights} was trained with INPUTS = {trained}, the config says {wanted}: they must agree.")
 
 
-def dataset_tiles(settings: Settings, words: list[str], inputs: list[Input]) -> list[Tile]:
+def dataset_tiles(settings: Settings, words: list[str]) -> list[Tile]:
     """The tiles that the ids name, or all test tiles, with what ground truth there is of them."""
     dataset = Dataset(settings.DATASET_DIR, settings.folders)
     known = [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]
@@ -106,16 +122,15 @@ def dataset_tiles(settings: Settings, words: list[str], inputs: list[Input]) -> 
     return [
         Tile(
             tile_name(t),
-            {m: dataset.path(m, t) for m in modalities_of(inputs)},
+            {m: dataset.path(m, t) for m in settings.modalities},
             {kind: dataset.path(kind, t) for kind in kinds if dataset.has(kind, t)},
         )
         for t in ids
     ]
 
 
-def given_images(paths: list[Path], inputs: list[Input]) -> list[Tile]:
+def given_images(paths: list[Path], wanted: list[str]) -> list[Tile]:
     """A tile for each file that the paths name."""
-    wanted = modalities_of(inputs)
     if len(wanted) > 1:
         raise UserError(f"the net reads {' and '.join(wanted)} of each tile, --images gives one file: use tile ids instead.")
     tiles = [Tile(file.stem, {wanted[0]: file}, {}) for file in raster.find(paths)]

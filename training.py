@@ -14,12 +14,17 @@ from torch import nn
 from tqdm import tqdm
 
 import nets
+from nets.net import check_size
 from tools import commands, device, pictures, scores, snapshots
+from tools.caffe import refuse_solverstate
+from tools.class_weights import class_weights
 from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, run
 from tools.folders import read_details, require
 from tools.inputs import Input, make_inputs
 from tools.loader import BatchOrder, Patches, batches
+from tools.losses import Loss
+from tools.palette import Palette
 from tools.pretrained import initialise
 from tools.progress import Progress
 from tools.raster import read_labels
@@ -37,13 +42,15 @@ def main():
     folder = args.snapshot or settings.snapshots
     inputs = check_database(settings)
     patches = Patches(settings.folder("lmdb"), "train", inputs)
+    loss = make_loss(settings, patches)
     begin = restored if args.restore else fresh
-    trainer = begin(settings, inputs, where, folder, args)
+    trainer = begin(settings, inputs, where, folder, loss, args)
     if args.niter <= trainer.iteration:
         raise UserError(f"--niter {args.niter}: {trainer.iteration} iterations are done already; give a larger number.")
+    trainer.solver.schedule.check(args.niter)
     pictures.net_graph(args.graph or folder / "net.png", trainer.net, settings.NET)
     print(f"{settings.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
-    with Signals() as signals, Progress(trainer, args.niter, settings.BATCH_SIZE, args.update) as progress:
+    with Signals() as signals, Progress(trainer, args.niter, batch_size(settings), args.update) as progress:
         for images, labels in feed(settings, patches, trainer, args.niter):
             trainer.step(images, labels)
             progress.show()
@@ -93,7 +100,7 @@ def check_database(settings: Settings) -> list[Input]:
     return make_inputs(settings.parts, details["modalities"], settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
 
 
-def fresh(settings: Settings, inputs: list[Input], where: device.Device, folder: Path, args) -> Trainer:
+def fresh(settings: Settings, inputs: list[Input], where: device.Device, folder: Path, loss: Loss, args) -> Trainer:
     """A net at iteration 0, perhaps with weights from elsewhere."""
     if snapshots.found(folder) and not args.overwrite:
         raise UserError(f"{folder} holds snapshots: go on with --restore, choose another --snapshot, or add --overwrite.")
@@ -102,14 +109,17 @@ def fresh(settings: Settings, inputs: list[Input], where: device.Device, folder:
     source = args.init or settings.INIT_MODEL
     report = initialise(net, source, inputs) if source else None
     print(report or "all layers begin with random weights")
-    snapshots.remove(folder)
-    return make_trainer(settings, net, inputs, where, report.loaded if report else [])
+    trainer = make_trainer(settings, net, inputs, where, loss, report.loaded if report else [])
+    check_validation(settings, net)
+    snapshots.remove(folder)  # last, when nothing else in the config can be wrong
+    return trainer
 
 
-def restored(settings: Settings, inputs: list[Input], where: device.Device, folder: Path, args) -> Trainer:
+def restored(settings: Settings, inputs: list[Input], where: device.Device, folder: Path, loss: Loss, args) -> Trainer:
     """The run as it stood at a snapshot."""
     if args.init:
         raise UserError("--init and --restore do not go together: a restored run has its weights already.")
+    refuse_solverstate(args.restore)
     state = snapshots.load_state(args.restore)
     net, about = snapshots.load_net(snapshots.weights_of(args.restore))
     if nets.describe(net) != nets.describe(build(settings, inputs)) or about["inputs"] != [i.to_dict() for i in inputs]:
@@ -117,9 +127,19 @@ def restored(settings: Settings, inputs: list[Input], where: device.Device, fold
             f"{args.restore} is of the net {about['name']} with the inputs {', '.join(i['name'] for i in about['inputs'])},"
             f" which is not what the config builds ({settings.NET}): restore with the config that it was trained with."
         )
-    trainer = make_trainer(settings, net, inputs, where, state["pretrained"])
+    trainer = make_trainer(settings, net, inputs, where, loss, state["pretrained"])
+    check_validation(settings, net)
     trainer.restore(state)
     return trainer
+
+
+def check_validation(settings: Settings, net: nn.Module) -> None:
+    """Raise UserError now, and not at the first snapshot, where the validation tiles cannot be labelled."""
+    if settings.val_ids:
+        check_size(*settings.test_patch_size, net.multiple)
+        palette = Palette(settings.label_values, settings.palette)
+        dataset = Dataset(settings.DATASET_DIR, settings.folders)
+        dataset.check([*settings.modalities, "labels"], settings.val_ids, palette)
 
 
 def build(settings: Settings, inputs: list[Input]) -> nn.Module:
@@ -128,17 +148,33 @@ def build(settings: Settings, inputs: list[Input]) -> nn.Module:
 
 
 def make_trainer(
-    settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, pretrained: list[str]
+    settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, loss: Loss, pretrained: list[str]
 ) -> Trainer:
     """The net on its device, with the config's solver."""
     net = where.place(net)
-    solver = Solver(net, settings.BASE_LR, settings.LR_POLICY, settings.SOLVER, pretrained)
-    return Trainer(net, solver, inputs, settings.ignored, where)
+    solver = Solver(
+        net, settings.BASE_LR, settings.LR_POLICY, settings.SOLVER, pretrained, settings.MULTIPLIERS,
+        settings.GRADIENT_CLIP, settings.FREEZE_ITERATIONS,
+    )  # fmt: skip
+    if solver.schedule.waits_for_scores and not settings.val_ids:
+        raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
+    return Trainer(net, solver, inputs, settings.ignored, where, loss, settings.ITER_SIZE, settings.EMA_DECAY)
+
+
+def make_loss(settings: Settings, patches: Patches) -> Loss:
+    """The config's loss, with class weights from the labels that are to be learned."""
+    records = (labels for labels, _ in tqdm(patches.labels, "counting labels", leave=False, unit="patch", delay=1))
+    return Loss(settings.LOSS, class_weights(settings.CLASS_WEIGHTS, records, len(settings.label_values), settings.ignored))
+
+
+def batch_size(settings: Settings) -> int:
+    """Patches in an iteration."""
+    return settings.BATCH_SIZE * settings.ITER_SIZE
 
 
 def feed(settings: Settings, patches: Patches, trainer: Trainer, niter: int):
     """The batches from the trainer's iteration to the last."""
-    order = BatchOrder(len(patches), settings.BATCH_SIZE, settings.SEED, trainer.iteration, niter)
+    order = BatchOrder(len(patches), batch_size(settings), settings.SEED, trainer.iteration, niter)
     return batches(patches, order, settings.WORKERS, trainer.device.device.type == "cuda")
 
 
@@ -152,20 +188,16 @@ def snapshot(settings: Settings, trainer: Trainer, folder: Path, plot: Path) -> 
     """Score the validation tiles, write the snapshot, draw the loss plot."""
     trainer.fetch_losses()
     if settings.val_ids and trainer.iteration not in trainer.scores:
-        result = validate(settings, trainer)
+        with trainer.averaged():
+            result = validate(settings, trainer)
         trainer.scores[trainer.iteration] = result["mean_iou_without_ignored"] or 0.0
         accuracy, iou = 100 * result["overall_accuracy"], 100 * trainer.scores[trainer.iteration]
+        trainer.solver.report(trainer.scores[trainer.iteration])
         tqdm.write(f"iteration {trainer.iteration}: validation accuracy {accuracy:.2f} %, mean IoU {iou:.2f} %")
-    about = {
-        "name": settings.NET,
-        "dataset": settings.DATASET,
-        "inputs": [i.to_dict() for i in trainer.inputs],
-        "classes": list(settings.label_values),
-        "palette": {str(k): list(v) for k, v in settings.palette.items()},
-        "ignored": settings.ignored,
-        "patch_size": list(settings.patch_size),
-    }
-    snapshots.save(folder, trainer.iteration, trainer.net, about, trainer.state())
+    about = {"name": settings.NET, **settings.about(), "inputs": [i.to_dict() for i in trainer.inputs]}
+    state = trainer.state()
+    with trainer.averaged():
+        snapshots.save(folder, trainer.iteration, trainer.net, about, state)
     pictures.loss_plot(plot, trainer.losses, trainer.scores, f"{settings.NET} on {settings.DATASET}")
 
 

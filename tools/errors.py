@@ -29,11 +29,11 @@ def listing(names: Iterable, most: int = 8) -> str:
 def run(main: Callable[[], None]) -> None:
     """Call `main`; say a user's mistake or a full disk in one sentence and leave with exit code 2."""
     try:
-        main()
+        return main()
     except UserError as error:
-        _leave(str(error), 2)
+        sentence, code = str(error), 2
     except KeyboardInterrupt:
-        _leave("stopped.", 130)
+        sentence, code = "stopped.", 130
     except BrokenPipeError:  # the reader of our output went away (`... | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -41,7 +41,8 @@ def run(main: Callable[[], None]) -> None:
         if error.errno not in _EXPECTED_OS_ERRORS:
             raise
         where = f" at {error.filename}" if error.filename else ""
-        _leave(f"{_EXPECTED_OS_ERRORS[error.errno]}{where}.", 2)
+        sentence, code = f"{_EXPECTED_OS_ERRORS[error.errno]}{where}.", 2
+    _leave(sentence, code)  # out here, where progress bars are closed and the sentence is the last line
 
 
 _EXPECTED_OS_ERRORS = {

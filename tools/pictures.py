@@ -29,7 +29,7 @@ def loss_plot(path: Path, losses: Sequence[float], scores: Mapping[int, float], 
     axis.plot(iterations, losses, color="#c6dbef", linewidth=0.8, label="loss of the batch")
     axis.plot(iterations, running_mean(losses, max(1, len(losses) // 50)), color="#08519c", label="running mean")
     axis.set(xlabel="iteration", ylabel="loss", title=title)
-    axis.set_ylim(0, 1.05 * float(np.percentile(losses, 99.5)))
+    axis.set_ylim(0, max(1.05 * float(np.percentile(losses, 99.5)), 1e-6))
     handles, labels = axis.get_legend_handles_labels()
     if scores:
         other = axis.twinx()
@@ -116,7 +116,7 @@ def as_picture(image: np.ndarray) -> np.ndarray:
     """h x w x 3 uint8 to look at: the first three bands (or the one, in grey), stretched unless they are bytes already."""
     bands = image[:3] if len(image) >= 3 else image[[0, 0, 0]]
     if bands.dtype != np.uint8:
-        low, high = np.nanpercentile(bands, [2, 98])
+        low, high = np.nanpercentile(bands, [2, 98]) if np.isfinite(bands).any() else (0, 1)
         bands = np.clip(255 * (np.nan_to_num(bands, nan=low) - low) / max(high - low, 1e-6), 0, 255).astype(np.uint8)
     return bands.transpose(1, 2, 0)
 

@@ -1,7 +1,7 @@
 """Begin with weights from elsewhere: ImageNet's, a snapshot's or Caffe's, matched by layer name, as in Caffe.
 
 **What an ImageNet filter sees.** torchvision's filters expect R, G, B between 0 and 1, less ImageNet's mean, divided by its
-deviation. Our nets read raw units less the mean of their own bands. The difference is folded into the weights and the bias of
+deviation. Our nets read bytes less the mean of their own bands, or as NORMALISATION has it. The difference is folded into the weights and the bias of
 each first layer, so that it answers a pixel just as torchvision's net does (at the image's edge the two differ, unless the
 means agree: there zeros are padded, and zero is the mean). Band 1 of an input takes the place of R, band 2 of G, band 3 of B,
 in the order of the files, however the bands are stored: of an IRRG tile, IR is seen as red, R as green, G as blue.
@@ -28,8 +28,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tools.caffe import is_caffemodel, load_caffemodel
 from tools.errors import UserError, listing, nearest
-from tools.inputs import Input
+from tools.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
 from tools.snapshots import read_weights
 
 # Our layer: the number of its convolution among torchvision's `features`, in vgg16 and in vgg16_bn. In the latter, the batch
@@ -76,8 +77,7 @@ MOBILENET = (
 _LEFT_OUT = r"(classifier|fc)\.|features\.18\.\d"  # of torchvision's nets: what judges whole images
 DOWNLOADS = ("vgg16", "vgg16_bn", "resnet50", "resnet101", "mobilenet_v2")
 
-IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
-IMAGENET_DEVIATION = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)
+_MEAN, _DEVIATION = (torch.tensor(values, dtype=torch.float64) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
 
 Layers = dict[str, dict[str, Tensor]]  # layer -> name of the tensor inside it ("weight", "bn.bias") -> values
 
@@ -123,9 +123,7 @@ def initialise(net: nn.Module, source: str | Path, inputs: Iterable[Input] = ())
     as it was.
     """
     source = str(source)
-    if source.endswith((".caffemodel", ".caffemodel.h5", ".h5")):
-        from tools.caffe import load_caffemodel  # needs protobuf, which nobody else does
-
+    if is_caffemodel(source):
         return load_caffemodel(net, source)
     weights = read(source)
     imagenet = from_torchvision(weights)
@@ -288,7 +286,7 @@ def _first_layers(net: nn.Module, takes: Mapping[str, str], layers: Layers, inpu
 
 
 def _as_imagenet(name: str, channels: int) -> Input:
-    mean = (255 * IMAGENET_MEAN).tolist() if channels == 3 else [255 * IMAGENET_MEAN.mean().item()] * channels
+    mean = (255 * _MEAN).tolist() if channels == 3 else [255 * _MEAN.mean().item()] * channels
     return Input(name, (name,), (channels,), False, tuple(mean))
 
 
@@ -306,11 +304,11 @@ def fold(tensors: Mapping[str, Tensor], seen: Input) -> dict[str, Tensor]:
     A layer without bias but with batch norm takes the constant into its running mean.
     """
     weight = tensors["weight"].double()
-    raw = weight / (255 * IMAGENET_DEVIATION).view(1, 3, 1, 1)  # answers pixels between 0 and 255
-    constant = -(weight.sum((2, 3)) @ (IMAGENET_MEAN / IMAGENET_DEVIATION))
+    raw = weight / (255 * _DEVIATION).view(1, 3, 1, 1)  # answers pixels between 0 and 255
+    constant = -(weight.sum((2, 3)) @ (_MEAN / _DEVIATION))
     raw = spread(raw, seen.channels)[:, _stored_order(seen)]
     mean = torch.tensor(seen.mean, dtype=torch.float64)
-    deviation = torch.tensor(getattr(seen, "std", None) or [1.0] * seen.channels, dtype=torch.float64)  # Caffe's manner: 1
+    deviation = torch.tensor(seen.deviation or [1.0] * seen.channels, dtype=torch.float64)
     constant += raw.sum((2, 3)) @ mean
     folded = dict(tensors) | {"weight": (raw * deviation.view(1, -1, 1, 1)).float()}
     if "bias" in tensors:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tools.class_weights import CLASS_WEIGHTS
 from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, listing, nearest
 from tools.inputs import NORMALISATIONS, Part, find_parts
@@ -48,6 +49,13 @@ class Settings:
     BASE_LR: float
     LR_POLICY: Mapping[str, Any]
     SOLVER: Mapping[str, Any]
+    LOSS: str
+    CLASS_WEIGHTS: str
+    MULTIPLIERS: Mapping[str, Mapping[str, float]]
+    FREEZE_ITERATIONS: int
+    GRADIENT_CLIP: float | None
+    ITER_SIZE: int
+    EMA_DECAY: float | None
     SNAPSHOT_EVERY: int
     SEED: int
     WORKERS: int
@@ -127,6 +135,16 @@ class Settings:
         """How each modality is normalised; "mean" where the config does not say."""
         return {m: self.NORMALISATION.get(m, "mean") for m in self.modalities}
 
+    def about(self) -> dict[str, Any]:
+        """What a weights file says of the data that it is for, as JSON values."""
+        return {
+            "dataset": self.DATASET,
+            "classes": list(self.label_values),
+            "palette": {str(label): list(colour) for label, colour in self.palette.items()},
+            "ignored": self.ignored,
+            "patch_size": list(self.patch_size),
+        }
+
     @property
     def snapshots(self) -> Path:
         """Where the snapshots of this net on this dataset lie."""
@@ -139,6 +157,10 @@ class Settings:
 
 def _whole(least: int) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least
+
+
+def _number(v: Any) -> bool:
+    return isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < float("inf")
 
 
 def _size(v: Any) -> bool:
@@ -215,6 +237,13 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "BASE_LR": (lambda v: isinstance(v, int | float) and 0 < v < float("inf"), "a number above 0"),
     "LR_POLICY": (lambda v: isinstance(v, Mapping) and "name" in v, "a policy with its numbers, such as {'name': 'fixed'}"),
     "SOLVER": (lambda v: isinstance(v, Mapping) and "name" in v, "a solver with its numbers, such as {'name': 'sgd', ...}"),
+    "LOSS": (_text, "losses and their factors, such as 'ce + 0.5 dice'"),
+    "CLASS_WEIGHTS": (lambda v: _text(v) and v in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}"),
+    "MULTIPLIERS": (_any_mapping(_mapping(_number)), "numbers by layer, such as {'conv1_*': {'lr': 0.1, 'decay': 0}}, or {}"),
+    "FREEZE_ITERATIONS": (_whole(0), "a whole number of iterations, 0 or more"),
+    "GRADIENT_CLIP": (lambda v: v is None or (_number(v) and v > 0), "a norm above 0, or None"),
+    "ITER_SIZE": (_whole(1), "a whole number of batches, 1 or more"),
+    "EMA_DECAY": (lambda v: v is None or (_number(v) and 0 < v < 1), "a number between 0 and 1, such as 0.999, or None"),
     "SNAPSHOT_EVERY": (_whole(1), "a whole number of iterations, 1 or more"),
     "SEED": (_whole(0), "a whole number, 0 or more"),
     "WORKERS": (_whole(0), "a whole number of processes, 0 or more"),

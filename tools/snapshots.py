@@ -88,16 +88,13 @@ def load_state(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist.")
     if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{path} is no solverstate of ours, or it breaks off; Caffe's own .solverstate is not read: begin anew with its"
-            " weights by --init."
-        )
+        raise UserError(f"{path} is no solverstate of ours, or it breaks off: restore another snapshot.")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{path} is damaged or holds more than numbers ({reason}): restore another snapshot.") from None
-    if not isinstance(state, dict) or "iteration" not in state:
+    if not isinstance(state, dict) or not state.keys() >= {"iteration", "optimizer", "random", "pretrained", "losses"}:
         raise UserError(f"{path} is not a solverstate that training.py wrote.")
     return state
 

@@ -1,86 +1,200 @@
-"""Caffe's solver: learning-rate policies, multipliers per layer, SGD with momentum and weight decay."""
+"""Caffe's solver with today's manners: optimizers, multipliers, clipped gradients, layers that begin to learn later."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tools.choices import REQUIRED, numbers_of, read_choice
 from tools.errors import UserError, listing, nearest
+from tools.schedules import Schedule
 
 # Multipliers of (weight, bias, gamma, beta): layers that come with weights learn at half the rate of fresh ones.
 PRETRAINED = (0.5, 1.0, 0.5, 1.0)
 FRESH = (1.0, 1.0, 1.0, 2.0)
+NO_PATTERNS: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 
-def fixed(iteration: int) -> float:
-    """The base rate throughout."""
-    return 1.0
+class SGD(torch.optim.Optimizer):
+    """Caffe's: h = momentum h + rate (gradient + decay w), w = w - h.
+
+    In PyTorch's own SGD the rate is no part of h, so that a new rate also changes what earlier gradients do.
+    """
+
+    def __init__(self, groups: list[dict], lr: float, momentum: float):
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the parameters that have a gradient."""
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
+                continue
+            for p in weights:
+                if "history" not in self.state[p]:
+                    self.state[p]["history"] = torch.zeros_like(p)
+            history = [self.state[p]["history"] for p in weights]
+            gradients = torch._foreach_add([p.grad for p in weights], weights, alpha=group["weight_decay"])
+            torch._foreach_mul_(history, group["momentum"])
+            torch._foreach_add_(history, gradients, alpha=group["lr"])
+            torch._foreach_sub_(weights, history)
 
 
-def step(iteration: int, step_iterations: int, gamma: float) -> float:
-    """The rate is multiplied by gamma every `step_iterations`."""
-    return gamma ** (iteration // step_iterations)
+def adamw(groups: list[dict], lr: float, beta1: float = 0.9, beta2: float = 0.999) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101): the decay is taken off the weights themselves, times the rate."""
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)
 
 
-POLICIES = {"fixed": (fixed, ()), "step": (step, ("step_iterations", "gamma"))}  # name -> (function, its settings)
-SOLVERS = {"sgd": ("momentum", "weight_decay")}  # name -> its settings
+SOLVERS: dict[str, tuple[Mapping[str, Any], Callable]] = {  # name -> (its numbers with defaults, what makes the optimizer)
+    "sgd": (numbers_of(SGD, without=2), SGD),
+    "adamw": (numbers_of(adamw, without=2), adamw),
+}
 
 
-def read_choice(setting: str, given: Mapping[str, Any], choices: Mapping[str, Collection[str]]) -> dict[str, Any]:
-    """The numbers of a setting such as {"name": "step", ...}. Raises UserError unless it names a choice and just its numbers."""
-    name = given.get("name")
-    if name not in choices:
-        raise UserError(
-            f"{setting} names '{name}', which there is not.{nearest(name, choices)} There is {listing(choices)}."
-        )
-    numbers = {k: v for k, v in given.items() if k != "name"}
-    for key in {*numbers, *choices[name]}:
-        if key not in choices[name]:
-            raise UserError(f"{setting}: '{name}' does not read '{key}'; it reads {listing(choices[name]) or 'nothing'}.")
-        if not isinstance(numbers.get(key), int | float) or numbers[key] < 0:
-            raise UserError(f"{setting}: '{name}' needs a number, 0 or more, for '{key}'; it is {numbers.get(key)!r}.")
-    return numbers
+def adamw(groups: list[dict], lr: float, beta1: float = 0.9, beta2: float = 0.999) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101): the decay is taken off the weights themselves, times the rate."""
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)
 
 
-def read_policy(given: Mapping[str, Any]) -> tuple[Callable, dict[str, Any]]:
-    """The function of a policy and its numbers. Raises UserError for a policy that there is not, or wrong numbers."""
-    numbers = read_choice("LR_POLICY", given, {name: keys for name, (_, keys) in POLICIES.items()})
-    if numbers.get("step_iterations", 1) < 1:
-        raise UserError(f"LR_POLICY: step_iterations = {numbers['step_iterations']}: it must be 1 or more.")
-    return POLICIES[given["name"]][0], numbers
+SOLVERS: dict[str, tuple[Mapping[str, Any], Callable]] = {  # name -> (its numbers with defaults, what makes the optimizer)
+    "sgd": (numbers_of(SGD, without=2), SGD),
+    "adamw": (numbers_of(adamw, without=2), adamw),
+}
+
+
+def adamw(groups: list[dict], lr: float, beta1: float = 0.9, beta2: float = 0.999) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101): the decay is taken off the weights themselves, times the rate."""
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)
+
+
+SOLVERS: dict[str, tuple[Mapping[str, Any], Callable]] = {  # name -> (its numbers with defaults, what makes the optimizer)
+    "sgd": (numbers_of(SGD, without=2), SGD),
+    "adamw": (numbers_of(adamw, without=2), adamw),
+}
 
 
 class Solver:
     """An optimizer whose rate follows a policy, by iteration, and whose multipliers follow Caffe's.
 
     net: whose parameters learn. base_lr: the rate before policy and multipliers. policy, solver: as in the config.
-    pretrained: the layers that were initialised from other weights. Raises UserError for settings that do not fit.
+    pretrained: the layers that were initialised from other weights. patterns: the config's MULTIPLIERS. clip: the norm that all
+    gradients together are cut down to, None for any. freeze_iterations: how many of the first iterations leave the pretrained
+    layers as they are. Raises UserError for settings that do not fit.
+
+    A frozen layer keeps its weights, gamma and beta, without decay or momentum; its batch norm goes on in training mode, by
+    the batch's statistics. Weights such as VGG-16's come without statistics, so that there are none to keep, and nothing
+    jumps when the layer begins to learn.
     """
 
-    def __init__(self, net: nn.Module, base_lr: float, policy: Mapping, solver: Mapping, pretrained: Collection[str] = ()):
-        self.base_lr, self.pretrained = base_lr, pretrained
-        self._policy, self._policy_numbers = read_policy(policy)
-        numbers = read_choice("SOLVER", solver, SOLVERS)
-        groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"))
-        self.optimizer = torch.optim.SGD(groups, lr=base_lr, **numbers)
+    def __init__(
+        self,
+        net: nn.Module,
+        base_lr: float,
+        policy: Mapping,
+        solver: Mapping,
+        pretrained: Collection[str] = (),
+        patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
+        clip: float | None = None,
+        freeze_iterations: int = 0,
+    ):
+        self.schedule, self.pretrained, self.name = Schedule(base_lr, policy), pretrained, solver.get("name")
+        numbers = read_choice("SOLVER", solver, {n: known | {"weight_decay": REQUIRED} for n, (known, _) in SOLVERS.items()})
+        groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns)
+        self.optimizer = SOLVERS[self.name][1](groups, base_lr, **numbers)
+        self._parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        self._clip, self._freeze_iterations = clip, freeze_iterations
+        self._frozen = self._to_freeze() if freeze_iterations else []
+
+    def _to_freeze(self) -> list[nn.Parameter]:
+        frozen = [p for name, p in self._parameters.items() if _came_with_weights(name, self.pretrained)]
+        if len(frozen) in (0, len(self._parameters)):
+            count = "all layers begin" if frozen else "no layer begins"
+            raise UserError(
+                f"FREEZE_ITERATIONS = {self._freeze_iterations}, but {count} with weights from elsewhere (INIT_MODEL, --init):"
+                " set it to 0."
+            )
+        return frozen
 
     def rate(self, iteration: int) -> float:
         """The learning rate at an iteration (the first is 0), before the multipliers."""
-        return self.base_lr * self._policy(iteration, **self._policy_numbers)
+        return self.schedule.rate(iteration)
+
+    def report(self, score: float) -> None:
+        """Take note of a validation's score, of which more is better: the policy `plateau` goes by it."""
+        self.schedule.report(score)
 
     def step(self, iteration: int) -> None:
         """Update the parameters by their gradients, then forget the gradients."""
+        if iteration < self._freeze_iterations:
+            for parameter in self._frozen:
+                parameter.grad = None
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters.values(), self._clip)
+        rate = self.rate(iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(iteration) * group["lr_mult"]
+            group["lr"] = rate * group["lr_mult"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of what the next update depends on beside weights and iteration; the optimizer's by parameter name."""
+        states = {name: self.optimizer.state.get(p, {}) for name, p in self._parameters.items()}
+        states = {name: {k: _copy(v) for k, v in values.items()} for name, values in states.items()}
+        return {"optimizer": {"name": self.name, "state": states}, "policy": self.schedule.state_dict()}
 
-def parameter_groups(net: nn.Module, pretrained: Collection[str], weight_decay: float) -> list[dict]:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave, with rates, multipliers, decay and momentum as the config says.
+
+        Raises UserError where the state is of another net or optimizer.
+        """
+        saved = state["optimizer"]
+        self._check_state(saved)
+        places = [p for group in self.optimizer.param_groups for p in group["params"]]
+        names = {p: name for name, p in self._parameters.items()}
+        own = self.optimizer.state_dict()
+        own["state"] = {i: dict(v) for i, p in enumerate(places) if (v := saved["state"][names[p]])}
+        self.optimizer.load_state_dict(own)
+        for parameter, values in self.optimizer.state.items():
+            values |= {k: _laid_out_as(parameter, v) for k, v in values.items()}
+        self.schedule.load_state_dict(state["policy"])
+
+    def _check_state(self, saved: Mapping[str, Any]) -> None:
+        reason = f"it is of {saved.get('name')}, not of {self.name}" if saved.get("name") != self.name else ""
+        if odd := sorted(map(str, saved["state"].keys() ^ self._parameters.keys())):
+            reason = f"{listing(odd, 3)} {'is' if len(odd) == 1 else 'are'} in one of them alone"
+        for name in saved["state"].keys() & self._parameters.keys():
+            shapes = {tuple(v.shape) for v in saved["state"][name].values() if isinstance(v, Tensor) and v.dim()}
+            if shapes - {tuple(self._parameters[name].shape)}:
+                reason = f"'{name}' has the shape {shapes.pop()} there"
+        if reason:
+            raise UserError(f"the solverstate is of another net or solver ({reason}): restore the one that goes with it.")
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+
+
+def _laid_out_as(parameter: nn.Parameter, value: Any) -> Any:
+    """A state of the parameter in the parameter's own memory format, without which fused optimizers mix up the values."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value.clone()
+
+
+def parameter_groups(
+    net: nn.Module, pretrained: Collection[str], weight_decay: float, patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS
+) -> list[dict]:
     """The learnable parameters, grouped by their multipliers (`lr_mult`, and `weight_decay` with its own taken in)."""
     groups: dict[tuple[float, float], list] = {}
-    for parameter, lr, decay in multipliers(net, pretrained):
+    for parameter, lr, decay in multipliers(net, pretrained, patterns):
         groups.setdefault((lr, decay), []).append(parameter)
     return [
         {"params": parameters, "lr_mult": lr, "weight_decay": weight_decay * decay}
@@ -88,19 +202,55 @@ def parameter_groups(net: nn.Module, pretrained: Collection[str], weight_decay: 
     ]
 
 
-def multipliers(net: nn.Module, pretrained: Collection[str]) -> Iterator[tuple[nn.Parameter, float, float]]:
+def multipliers(
+    net: nn.Module, pretrained: Collection[str], patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS
+) -> Iterator[tuple[nn.Parameter, float, float]]:
     """(parameter, learning-rate multiplier, decay multiplier) of each learnable parameter.
 
-    A row's own multipliers come first, then the rule of PRETRAINED and FRESH; decay is 1 unless a row says otherwise.
+    What `patterns` say comes first, then a row's own multipliers, then the rule of PRETRAINED and FRESH; decay is 1 unless one
+    of them says otherwise.
     """
     rows = {row.name: row for row in getattr(net, "rows", ())}
     modules = dict(net.named_modules())
+    asked = by_pattern([name for name, _ in net.named_parameters()], patterns)
     for name, parameter in net.named_parameters():
         owner, _, kind = name.rpartition(".")
         role = (kind == "bias") + 2 * isinstance(modules[owner], nn.modules.batchnorm._BatchNorm)
         row = rows.get(name.split(".")[0])
-        ready = any(name.startswith(layer + ".") for layer in pretrained)
-        lr = row.lr_mult[role] if row and row.lr_mult else (PRETRAINED if ready else FRESH)[role]
+        rule = PRETRAINED if _came_with_weights(name, pretrained) else FRESH
+        lr = row.lr_mult[role] if row and row.lr_mult else rule[role]
         decay = row.decay_mult[role] if row and row.decay_mult else 1.0
         if parameter.requires_grad:
-            yield parameter, lr, decay
+            yield parameter, asked[name].get("lr", lr), asked[name].get("decay", decay)
+
+
+def by_pattern(names: list[str], patterns: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The multipliers ("lr", "decay") that patterns such as "conv1_*" or "*.bias" give to parameters, by parameter name.
+
+    A pattern is matched with the layer's name and with the parameter's (conv1_1 and conv1_1.bn.weight); of several that match,
+    the last one counts. Raises UserError for a pattern that matches nothing, or multipliers that are none.
+    """
+    found = {name: {} for name in names}
+    for pattern, numbers in patterns.items():
+        for key, value in numbers.items():
+            if key not in ("lr", "decay") or not 0 <= value < math.inf:
+                raise UserError(f"MULTIPLIERS['{pattern}'] has {key!r}: {value!r}: it takes 'lr' and 'decay', each 0 or more.")
+        matched = [name for name in names if any(fnmatchcase(n, pattern) for n in (*_layers(name), name))]
+        if not matched:
+            layers = list(dict.fromkeys(layer for name in names for layer in _layers(name)))
+            raise UserError(
+                f"MULTIPLIERS['{pattern}'] matches no layer that learns.{nearest(pattern, layers)} There are {listing(layers)}."
+            )
+        for name in matched:
+            found[name] |= numbers
+    return found
+
+
+def _layers(name: str) -> list[str]:
+    """The names of the modules that a parameter lies in, the outermost first."""
+    parts = name.split(".")[:-1]
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _came_with_weights(name: str, pretrained: Collection[str]) -> bool:
+    return any(name.startswith(layer + ".") for layer in pretrained)

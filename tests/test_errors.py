@@ -1,0 +1,173 @@
+"""Proves that a user's mistake, a full disk or an interruption is one sentence with its exit code, and no traceback."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO, call, make_town, names, refused
+
+from tools.errors import UserError, listing, nearest, run
+
+SCRIPTS = ["convert_gt", "extract_images", "create_db", "training", "inference"]
+
+
+def outcome(capsys, error):
+    """(exit code, stderr) of a script that ends with `error`."""
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    return end.value.code, capsys.readouterr().err
+
+
+def test_a_users_mistake_is_one_line_with_the_scripts_name_and_exit_code_2(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/some/where/training.py", "--niter", "3"])
+    assert outcome(capsys, UserError("tile 7 is missing.")) == (2, "training.py: tile 7 is missing.\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+def test_a_disk_that_cannot_be_written_is_one_line_that_names_the_file(capsys, number):
+    code, err = outcome(capsys, OSError(number, "whatever", "/a/file"))
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "/a/file" in err
+
+
+def test_a_disk_that_is_really_full_is_said_in_one_line():
+    code = "from tools.errors import run\ndef main():\n    open('/dev/full', 'w').write('x' * 10**6)\nrun(main)\n"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "the disk is full" in ran.stderr
+
+
+def test_ctrl_c_is_one_word(capsys):
+    code, err = outcome(capsys, KeyboardInterrupt())
+    assert (code, err.count("\n")) == (130, 1)
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    for error in (ZeroDivisionError(), OSError(errno.EIO, "an I/O error")):
+        with pytest.raises(type(error)):
+            outcome(None, error)
+
+
+def test_a_reader_that_goes_away_ends_a_script_quietly():
+    code = "from tools.errors import run\ndef main():\n    for i in range(10**6):\n        print(i)\nrun(main)\n"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_the_nearest_name_is_offered_only_when_it_is_near():
+    assert nearest("patchsize", ["patch_size", "palette"]) == " Did you mean 'patch_size'?"
+    assert nearest("PALETTE", ["patch_size", "palette"]) == " Did you mean 'palette'?"
+    assert nearest("zebra", ["patch_size", "palette"]) == ""
+
+
+def test_long_lists_are_cut_short():
+    assert listing([1, 2, 3], 5) == "1, 2, 3"
+    assert listing(range(10), 2) == "0, 1 (+8 more)"
+    assert listing([]) == ""
+
+
+# --------------------------------------------------------------------------------------------------- the command lines
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_begins_with_what_the_script_makes_and_shows_an_example(script):
+    ran = call(script, "--help")
+    assert ran.code == 0
+    assert ran.out.split()[0] in ("Makes", "Packs", "Trains", "Labels")
+    assert f"python {script}.py" in ran.out.split("options:")[0]
+    assert "--config" in ran.out
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_refuses_a_config_that_is_not_there(script, tmp_path):
+    words = {"convert_gt": ["a.tif", "--from-color", "--out", tmp_path / "out"], "training": ["--niter", 1]}
+    ran = call(script, *words.get(script, []), "--config", tmp_path / "none.py")
+    refused(ran, tmp_path / "none.py", "does not exist")
+    assert ran.err.startswith(f"{script}.py: ")
+
+
+def test_scripts_run_from_any_folder(tmp_path):
+    words = [sys.executable, REPO / "extract_images.py", "--config", tmp_path / "none.py"]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"extract_images.py: {tmp_path}/none.py does not exist")
+
+
+@pytest.mark.parametrize("words", [["--niter", "0"], ["--niter", "many"], ["--niter", "5", "--update", "0"], []])
+def test_numbers_on_the_command_line_are_checked(words):
+    assert call("training", *words).code == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- a full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of so many kilobytes; skips where that is not allowed."""
+    (tmp_path / "disk").mkdir()
+
+    def mount(kilobytes):
+        words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(tmp_path / "disk")]
+        if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("a small disk can be mounted by root only")
+        return tmp_path / "disk"
+
+    yield mount
+    subprocess.run(["umount", str(tmp_path / "disk")], capture_output=True, check=False)
+
+
+def full(ran, disk, before):
+    refused(ran, "disk is full")
+    assert names(disk) == before
+
+
+@pytest.mark.parametrize("kilobytes", [100, 600])
+def test_extraction_onto_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, small_disk, kilobytes):
+    town, disk = make_town(tmp_path / "town"), small_disk(kilobytes)
+    full(call("extract_images", "--config", town.config(BASE_DIR=f"{disk}/")), disk, [])
+
+
+@pytest.mark.parametrize("kilobytes", [8, 100, 700])
+def test_packing_onto_a_full_disk_is_one_sentence_and_leaves_nothing(patches, tmp_path, small_disk, kilobytes):
+    own, disk = patches.copy(tmp_path / "own", "patches"), small_disk(kilobytes)
+    (disk / "vaihingen_patches").symlink_to(own.folder("patches"))
+    full(call("create_db", "--config", own.config(BASE_DIR=f"{disk}/")), disk, ["vaihingen_patches"])
+
+
+@pytest.mark.parametrize(("folder", "way"), [("gts_for_participants", "--from-color"), ("gts_numpy", "--to-color")])
+def test_conversion_onto_a_full_disk_is_one_sentence_and_leaves_nothing(town, small_disk, folder, way):
+    disk = small_disk(8)
+    full(call("convert_gt", town.root / folder, way, "--out", disk / "out", "--config", town.config()), disk, [])
+
+
+@pytest.mark.parametrize("kilobytes", [400, 4000, 8000])
+def test_a_snapshot_for_a_full_disk_is_one_sentence_and_the_earlier_ones_stay(databases, tmp_path, small_disk, kilobytes):
+    """The disk is full at the weights (400), at the solverstate (4000), at the second snapshot (8000)."""
+    own, disk = databases.copy(tmp_path / "own", "lmdb"), small_disk(kilobytes)
+    config = own.config(SNAPSHOT_EVERY=1, val_ids=[])
+    words = ["--niter", 3, "--snapshot", disk, "--graph", tmp_path / "net.png", "--plot", tmp_path / "loss.png"]
+    refused(call("training", *words, "--device", "cpu", "--config", config), "disk is full")
+    whole = [n for n in names(disk) if n.endswith(".solverstate")]
+    assert whole == (["net_iter_1.solverstate"] if kilobytes == 8000 else [])
+    assert not [n for n in names(disk) if "partial" in n]
+    if whole:
+        small = ["--niter", 2, "--restore", disk / whole[0], "--snapshot", tmp_path / "elsewhere"]
+        assert call("training", *small, "--device", "cpu", "--config", config).code == 0
+
+
+@pytest.mark.parametrize("kilobytes", [4, 40, 60])
+def test_maps_for_a_full_disk_are_one_sentence_and_leave_nothing(trained, small_disk, kilobytes):
+    disk = small_disk(kilobytes)
+    weights = trained.snapshots / "net_iter_150.safetensors"
+    words = ["--weights", weights, "--dir", disk / "maps", "--device", "cpu", "--config", trained.config()]
+    full(call("inference", *words), disk, [])

@@ -1,0 +1,95 @@
+"""Proves that colours become labels and labels colours as the palette says, and that what it does not say is refused."""
+
+import numpy as np
+import pytest
+from conftest import COLOURS, NAMES
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools.errors import UserError
+from tools.palette import Palette
+
+ISPRS = Palette(NAMES, COLOURS)
+
+
+def without_unscored():
+    return Palette(NAMES, {k: v for k, v in COLOURS.items() if k != 6})
+
+
+def test_each_colour_becomes_its_label():
+    rgb = np.array([[COLOURS[k] for k in (0, 1, 2)], [COLOURS[k] for k in (3, 4, 5)]], np.uint8)
+    assert ISPRS.to_labels(rgb).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_black_is_the_label_after_the_last_class():
+    assert ISPRS.unscored == 6
+    assert ISPRS.to_labels(np.zeros((1, 1, 3), np.uint8)).tolist() == [[6]]
+    assert without_unscored().unscored is None
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
+def test_labels_to_colours_and_back_is_exact(values):
+    labels = np.array([values], np.uint8)
+    assert np.array_equal(ISPRS.to_labels(ISPRS.to_colours(labels)), labels)
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_a_colour_that_is_one_off_is_unknown_and_never_class_0(colour):
+    rgb = np.array([[colour]], np.uint8)
+    if colour in COLOURS.values():
+        assert COLOURS[ISPRS.to_labels(rgb)[0, 0]] == colour
+    else:
+        with pytest.raises(UserError):
+            ISPRS.to_labels(rgb)
+
+
+def test_unknown_colours_are_named_with_their_counts_most_frequent_first():
+    rgb = np.zeros((4, 5, 3), np.uint8)
+    rgb[0, :3] = (1, 2, 3)
+    rgb[1, :] = (250, 250, 250)
+    with pytest.raises(UserError, match=r"8 pixels .*: \(250, 250, 250\) on 5 pixels, \(1, 2, 3\) on 3 pixels"):
+        ISPRS.to_labels(rgb)
+
+
+def test_many_unknown_colours_are_cut_short_in_the_sentence():
+    rgb = np.stack([np.arange(1, 41, dtype=np.uint8)] * 3, -1)[None]
+    with pytest.raises(UserError, match=r"40 pixels .* and 34 more"):
+        ISPRS.to_labels(rgb)
+
+
+def test_unknown_colours_can_be_made_not_scored():
+    rgb = np.array([[COLOURS[3], (9, 9, 9)]], np.uint8)
+    assert ISPRS.to_labels(rgb, "ignore").tolist() == [[3, 6]]
+
+
+def test_unknown_colours_cannot_be_ignored_where_no_label_is_left_for_them():
+    with pytest.raises(UserError, match="no label for pixels that are not scored; add 6"):
+        without_unscored().to_labels(np.full((1, 1, 3), 9, np.uint8), "ignore")
+
+
+@pytest.mark.parametrize("label", [7, 255])
+def test_a_label_without_a_colour_is_refused_with_its_count(label):
+    labels = np.zeros((3, 3), np.uint8)
+    labels[1] = label
+    for use in (ISPRS.to_colours, ISPRS.check_labels):
+        with pytest.raises(UserError, match=rf"{label} \(3 pixels\)"):
+            use(labels)
+
+
+@pytest.mark.parametrize(
+    ("names", "colours", "words"),
+    [
+        (["a"], {0: (0, 0, 0)}, "there must be 2"),
+        (["a", "a"], {0: (0, 0, 0), 1: (1, 1, 1)}, "a name twice"),
+        (["a", "b"], {0: (0, 0, 0)}, "give a colour to each"),
+        (["a", "b"], {0: (0, 0, 0), 1: (1, 1, 1), 3: (3, 3, 3)}, "give a colour to each"),
+        (["a", "b"], {0: (0, 0, 0), 1: (0, 0, 0)}, "gives the colour (0, 0, 0) to both 0 and 1"),
+        (["a", "b"], {0: (0, 0, 0), 1: (0, 0, 256)}, "palette[1] = (0, 0, 256)"),
+        (["a", "b"], {0: (0, 0, 0), 1: (0, 0)}, "palette[1] = (0, 0)"),
+        (["a", "b"], {0: (0, 0, 0), 1: (0, 0, 0.5)}, "palette[1] = (0, 0, 0.5)"),
+    ],
+)
+def test_classes_and_colours_that_do_not_fit_together_are_refused(names, colours, words):
+    with pytest.raises(UserError) as found:
+        Palette(names, colours)
+    assert words in str(found.value)

@@ -1,0 +1,80 @@
+"""Proves that the pictures for people are there, are PNGs, and show the palette's colours and the errors where they are."""
+
+import numpy as np
+import pytest
+from conftest import COLOURS, NAMES, names
+from PIL import Image
+
+import nets
+from tools import pictures
+from tools.palette import Palette
+
+ISPRS = Palette(NAMES, COLOURS)
+TRUTH = np.array([[0, 1, 2], [3, 6, 5]], np.uint8)
+FOUND = np.array([[0, 2, 2], [3, 1, 0]], np.uint8)
+
+
+def png(path):
+    """The pixels (h x w x 3) of a picture that must be a PNG."""
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_errors_are_red_right_labels_white_and_unscored_pixels_grey():
+    picture = pictures.error_map(TRUTH, FOUND, ISPRS)
+    white, red, grey = [255, 255, 255], [222, 45, 38], [160, 160, 160]
+    assert picture.tolist() == [[white, red, white], [white, grey, red]]
+
+
+@pytest.mark.parametrize("truth", [TRUTH, None])
+def test_a_comparison_shows_the_map_in_the_palettes_colours(tmp_path, truth):
+    image = np.zeros((3, 2, 3), np.uint8)
+    pictures.comparison(tmp_path / "a.png", image, truth, np.full((2, 3), 4, np.uint8), ISPRS, "tile 1")
+    shown = png(tmp_path / "a.png")
+    yellow = (shown == COLOURS[4]).all(-1).sum()
+    assert yellow > 0.1 * shown.shape[0] * shown.shape[1]  # of the prediction; the legend alone is far less
+    assert ((shown == (222, 45, 38)).all(-1).sum() > 1000) == (truth is not None)
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_bytes_are_shown_as_they_are():
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, 6)).astype(np.uint8)
+    assert np.array_equal(pictures.as_picture(image), image[:3].transpose(1, 2, 0))
+    assert np.array_equal(pictures.as_picture(image[:1])[..., 1], image[0])
+    assert np.array_equal(pictures.as_picture(image[:2])[..., 2], image[0])
+
+
+def test_other_numbers_are_stretched_and_missing_ones_do_no_harm():
+    heights = np.linspace(250, 300, 100, dtype=np.float32).reshape(1, 10, 10)
+    heights[0, 0, 0] = np.nan
+    shown = pictures.as_picture(heights)
+    assert shown.dtype == np.uint8
+    assert (shown.min(), shown.max()) == (0, 255)
+    assert (np.diff(shown[1:, 0, 0].astype(int)) >= 0).all()
+    flat = pictures.as_picture(np.full((1, 4, 4), 7.0, np.float32))
+    assert flat.shape == (4, 4, 3)
+
+
+def test_an_image_without_any_number_is_shown_too():
+    assert pictures.as_picture(np.full((1, 4, 4), np.nan, np.float32)).shape == (4, 4, 3)
+
+
+def test_a_running_mean_by_hand():
+    np.testing.assert_allclose(pictures.running_mean([1, 2, 3, 4], 2), [1, 1.5, 2.5, 3.5])
+    np.testing.assert_allclose(pictures.running_mean([5], 3), [5])
+
+
+@pytest.mark.parametrize("losses", [[1.5], [0.0, 0.0], list(np.linspace(2, 0.1, 300))])
+@pytest.mark.parametrize("scores", [{}, {1: 0.5}])
+def test_the_loss_plot_is_drawn_from_the_first_iteration_on(tmp_path, losses, scores):
+    pictures.loss_plot(tmp_path / "loss.png", losses, scores, "a net on a town")
+    assert png(tmp_path / "loss.png").std() > 1
+
+
+def test_the_graph_shows_a_box_for_every_layer(tmp_path):
+    net = nets.build("segnet_slim", {"irrg": 3}, 6)
+    pictures.net_graph(tmp_path / "net.png", net, "segnet_slim")
+    shown = png(tmp_path / "net.png")
+    blue = (shown == (0x9E, 0xCA, 0xE1)).all(-1).sum(1) > 50  # rows of the picture that pass through a convolution
+    assert np.count_nonzero(np.diff(blue.astype(int)) == 1) == sum(row.kind == "conv" for row in net.rows)

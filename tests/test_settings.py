@@ -1,0 +1,220 @@
+"""Proves that a config says what the scripts do: every setting is known, of the right form and read by something, and each
+mistake in it is one sentence."""
+
+import ast
+from dataclasses import fields
+
+import pytest
+from conftest import COLOURS, FOLDERS, NAMES, REPO, call, refused, write_config
+
+from tools.errors import UserError
+from tools.settings import RULES, SPLITS, Settings, read_settings
+
+POTSDAM_TEST = [(2, 11), (7, 12), (3, 11), (5, 12), (7, 10)]
+POTSDAM_TRAIN = [
+    (3, 12), (6, 8), (4, 11), (3, 10), (7, 9), (4, 10), (6, 10), (7, 7), (5, 10), (7, 11),
+    (2, 12), (6, 9), (5, 11), (6, 12), (7, 8), (2, 10), (6, 7), (6, 11), (4, 12),
+]  # fmt: skip
+
+
+def config(tmp_path, **changes):
+    return write_config(tmp_path / "config.py", tmp_path, **changes)
+
+
+def fault(tmp_path, **changes):
+    """The sentence with which a config is refused."""
+    with pytest.raises(UserError) as found:
+        read_settings(config(tmp_path, **changes))
+    assert str(found.value).startswith(str(tmp_path / "config.py"))
+    return str(found.value)
+
+
+def block(tmp_path, dataset):
+    """The settings of one of the blocks of the project's own config."""
+    text = (REPO / "config.py").read_text()
+    assert text.count('DATASET = "demo"  #') == 1
+    (tmp_path / "own.py").write_text(text.replace('DATASET = "demo"  #', f'DATASET = "{dataset}"  #'))
+    return read_settings(tmp_path / "own.py")
+
+
+# ------------------------------------------------------------------------------------------------------ the three blocks
+
+
+def test_the_demo_is_the_default_and_is_laid_out_as_vaihingen(tmp_path):
+    settings = read_settings(REPO / "config.py")
+    assert settings.DATASET == "demo"
+    assert settings.folders == block(tmp_path, "vaihingen").folders
+
+
+def test_vaihingen_has_the_originals_split_and_file_names(tmp_path):
+    settings = block(tmp_path, "vaihingen")
+    assert sorted(settings.train_ids + settings.val_ids) == [1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30]
+    assert settings.test_ids == [32, 34, 37]
+    assert settings.folders["irrg"] == "top/top_mosaic_09cm_area{}.tif"
+    assert settings.folders["dsm"] == "dsm/dsm_09cm_matching_area{}.tif"
+    assert settings.folders["ndsm"] == "ndsm/dsm_09cm_matching_area{}_normalized.jpg"
+    assert settings.MEAN_PIXEL["irrg"] == (120.90, 81.93, 81.29)
+
+
+def test_potsdam_has_the_originals_split_and_file_names(tmp_path):
+    settings = block(tmp_path, "potsdam")
+    assert sorted(settings.train_ids + settings.val_ids) == sorted(POTSDAM_TRAIN)
+    assert settings.test_ids == POTSDAM_TEST
+    names = {m: pattern.format(2, 10) for m, pattern in settings.folders.items()}
+    assert names["rgb"] == "2_Ortho_RGB/top_potsdam_2_10_RGB.tif"
+    assert names["irrg"] == "3_Ortho_IRRG/top_potsdam_2_10_IRRG.tif"
+    assert names["rgbir"] == "4_Ortho_RGBIR/top_potsdam_2_10_RGBIR.tif"
+    assert names["dsm"] == "1_DSM/dsm_potsdam_02_10.tif"
+    assert names["ndsm"] == "1_DSM_normalisation/dsm_potsdam_02_10_normalized_lastools.jpg"
+
+
+@pytest.mark.parametrize("dataset", ["demo", "vaihingen", "potsdam"])
+def test_the_blocks_share_isprs_classes(tmp_path, dataset):
+    settings = block(tmp_path, dataset)
+    assert settings.label_values == NAMES
+    assert settings.palette == COLOURS
+    assert settings.ignored == [5]
+    assert settings.val_ids, "no tiles are set aside for validation"
+
+
+def test_a_dataset_without_a_block_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is there a block for DATASET = 'vaihingn'\?"):
+        block(tmp_path, "vaihingn")
+
+
+# -------------------------------------------------------------------------------------------------- unknown and missing
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_known_name(tmp_path):
+    assert "there is no setting 'PATCH_SIZE'. Did you mean 'patch_size'?" in fault(tmp_path, PATCH_SIZE=(1, 1))
+    assert "there is no setting 'BATCHSIZE'. Did you mean 'BATCH_SIZE'?" in fault(tmp_path, BATCHSIZE=3)
+    assert fault(tmp_path, zebra=3).endswith("there is no setting 'zebra'.")
+
+
+def test_names_with_an_underscore_and_imported_modules_are_the_users_own(tmp_path):
+    path = config(tmp_path)
+    path.write_text("import os\n_mine = 3\n" + path.read_text())
+    assert read_settings(path).SEED == 1
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings)])
+def test_a_missing_setting_is_named(tmp_path, name):
+    path = config(tmp_path)
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if not line.startswith(f"{name} = ")))
+    with pytest.raises(UserError, match=f"does not set {name}"):
+        read_settings(path)
+
+
+def test_every_setting_is_read_by_a_script_or_a_tool():
+    files = [p for p in [*REPO.glob("*.py"), *REPO.glob("tools/*.py")] if p.name not in ("config.py", "settings.py")]
+    read = {
+        node.attr
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "settings"
+    }
+    by_property = {"IGNORE_LABEL": "ignored", "FOLDER_SUFFIX": "folder", "BASE_DIR": "folder"}
+    by_name = {f"{split}_ids" for split in SPLITS}  # getattr(settings, f"{split}_ids")
+    unread = {f.name for f in fields(Settings)} - read - by_name
+    assert {name for name in unread if by_property.get(name) not in read} == set()
+
+
+def test_every_setting_has_a_rule_for_its_form():
+    assert set(RULES) == {f.name for f in fields(Settings)}
+
+
+# ------------------------------------------------------------------------------------------------------------ wrong form
+
+WRONG = {
+    "DATASET": ["", 3], "BASE_DIR": [None], "DATASET_DIR": [3], "FOLDER_SUFFIX": ["/tmp", None],
+    "folders": [{}, [], {"irrg": 3}], "train_ids": [[], 5, [1.5], [()]], "val_ids": [5, [None]], "test_ids": [{1}],
+    "label_values": [[], "tree", [1, 2]], "palette": [[], {"a": (1, 2, 3)}, {0: 5}, {0: None}, {0: "white"}],
+    "IGNORE_LABEL": ["clutter", [None], True, -1], "MEAN_PIXEL": [None, {"irrg": 5}, {"irrg": ("a",)}],
+    "INPUTS": [{}, {"irrg": "irrg"}, {"irrg": []}, ["irrg"]], "patch_size": [128, (128,), (0, 32), (32.0, 32)],
+    "step_size": [16, (16, 0)], "ROTATIONS": [90, [], [45], [0, 0], ["0"], [[0]]], "FLIPS": [True, [], [True, True], [[]]],
+    "BGR": [1, None], "NET": ["", None], "INIT_MODEL": [""], "BATCH_SIZE": [0, 2.5, True], "BASE_LR": [0, -1, "0.1"],
+    "LR_POLICY": ["step", {}], "SOLVER": ["sgd", {}],
+    "LOSS": ["", None, ["ce"]], "CLASS_WEIGHTS": ["inverted", None, {}], "MULTIPLIERS": [None, {"a": 1}, {"a": {"lr": "1"}}],
+    "FREEZE_ITERATIONS": [-1, None], "GRADIENT_CLIP": [0, "1"], "ITER_SIZE": [0, 1.5], "EMA_DECAY": [0, 1, 2, "a"],
+    "SNAPSHOT_EVERY": [0, None], "SEED": [-1, 1.5], "WORKERS": [-1],
+    "test_patch_size": [64], "test_step_size": [(0, 1)], "TEST_BATCH_SIZE": [0],
+}  # fmt: skip
+
+
+def test_all_settings_are_tried_with_a_wrong_form():
+    assert set(RULES) == set(WRONG)
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in WRONG.items() for v in values])
+def test_a_setting_of_the_wrong_form_is_named_with_its_value(tmp_path, name, value):
+    sentence = fault(tmp_path, **{name: value})
+    assert name in sentence
+    assert repr(value) in sentence or name == "palette"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"val_ids": [3]}, "tile 3 stands in train_ids and in val_ids"),
+        ({"test_ids": ["1"]}, "tile 1 stands in train_ids and in test_ids"),
+        ({"train_ids": [1, 1]}, "tile 1 stands in train_ids and in train_ids"),
+        ({"palette": COLOURS | {5: COLOURS[1]}}, "the colour (0, 0, 255) to both 1 and 5"),
+        ({"IGNORE_LABEL": 6}, "IGNORE_LABEL = 6: there is no such class"),
+        ({"IGNORE_LABEL": [0, 9]}, "IGNORE_LABEL = 9"),
+        ({"step_size": (33, 16)}, "step_size = (33, 16) is wider than patch_size = (32, 32)"),
+        ({"test_step_size": (16, 33)}, "test_step_size = (16, 33) is wider than test_patch_size"),
+        ({"INPUTS": {"image": ["irgr"]}}, "INPUTS['image'] names the modality 'irgr'"),
+        ({"INPUTS": {"image": ["irgr"]}}, "Did you mean 'irrg'?"),
+        ({"INPUTS": {"image": ["labels"]}}, "'labels', which folders does not have"),
+        ({"MEAN_PIXEL": {"rgb": None}}, "MEAN_PIXEL names the modality 'rgb'"),
+        ({"folders": {"irrg": "top/{}.tif"}}, "folders has no 'labels'"),
+        ({"folders": FOLDERS | {"irrg": "top/all.tif"}}, "folders['irrg'] = 'top/all.tif'"),
+        ({"folders": FOLDERS | {"irrg": "top/{}_{}.tif"}}, "folders['irrg'] = 'top/{}_{}.tif'"),
+        ({"folders": FOLDERS | {"irrg": "top/{id}.tif"}}, "folders['irrg'] = 'top/{id}.tif'"),
+        ({"train_ids": [(2, 10)]}, "does not fit the tile id (2, 10)"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tmp_path, changes, words):
+    assert words in fault(tmp_path, **changes)
+
+
+def test_a_syntax_error_is_named_with_its_line(tmp_path):
+    path = config(tmp_path)
+    path.write_text("SEED = 1\nBASE_DIR = (\n")
+    with pytest.raises(UserError, match=r"config\.py, line 2: SyntaxError"):
+        read_settings(path)
+
+
+def test_an_error_while_the_config_runs_is_named_with_its_line(tmp_path):
+    path = config(tmp_path)
+    path.write_text("SEED = 1\n\nBASE_LR = 1 / 0\n")
+    with pytest.raises(UserError, match=r"config\.py, line 3: ZeroDivisionError"):
+        read_settings(path)
+
+
+def test_a_config_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="does not exist: name a config file with --config"):
+        read_settings(tmp_path / "none.py")
+
+
+def test_a_mistake_in_the_config_is_one_sentence_at_the_command_line(tmp_path):
+    refused(call("extract_images", "--config", config(tmp_path, BATCHSIZE=3)), "config.py", "Did you mean 'BATCH_SIZE'?")
+
+
+# -------------------------------------------------------------------------------------------------- what follows from them
+
+
+def test_folders_follow_from_base_dataset_and_suffix(tmp_path):
+    settings = read_settings(config(tmp_path, FOLDER_SUFFIX="_fold1", NET="smp:Unet/resnet34"))
+    assert settings.folder("patches") == tmp_path / "vaihingen_patches_fold1"
+    assert settings.snapshots == tmp_path / "vaihingen_snapshots_smp_Unet_resnet34_fold1"
+
+
+@pytest.mark.parametrize(("given", "ignored"), [(None, []), (0, [0]), ([1, 5], [1, 5])])
+def test_ignored_classes_may_be_none_one_or_several(tmp_path, given, ignored):
+    assert read_settings(config(tmp_path, IGNORE_LABEL=given)).ignored == ignored
+
+
+def test_modalities_stand_once_in_the_order_of_the_inputs(tmp_path):
+    inputs = {"a": ["dsm", "irrg"], "b": ["irrg"]}
+    assert read_settings(config(tmp_path, INPUTS=inputs)).modalities == ["dsm", "irrg"]

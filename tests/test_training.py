@@ -1,0 +1,389 @@
+"""Proves that training learns, leaves whole snapshots and pictures, obeys signals, and refuses what it cannot go on with."""
+
+import os
+import pickle
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from conftest import NAMES, TRAIN, call, names, pixels, refused, spawn, wait_for
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from tools import snapshots
+from tools.device import Device
+from tools.inputs import Input
+from tools.solver import Solver
+from tools.trainer import NO_LOSS, Trainer, masked_cross_entropy
+
+CPU = Device(torch.device("cpu"), bf16=False)
+
+
+@pytest.fixture
+def own(databases, tmp_path):
+    """A town with databases, to be spoilt, without validation to be quick."""
+    town = databases.copy(tmp_path / "own", "lmdb")
+    town.changes = {"val_ids": []}
+    return town
+
+
+def train(town, niter, *words, **changes):
+    return call("training", "--niter", niter, "--device", "cpu", "--config", town.config(**changes), *words)
+
+
+def done(ran):
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def weights(town, iteration):
+    return load_file(town.snapshots / f"net_iter_{iteration}.safetensors")
+
+
+def same(first, second):
+    return set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ------------------------------------------------------------------------------------------------------ what it leaves
+
+
+def test_the_loss_goes_down(trained):
+    losses = snapshots.load_state(trained.snapshots / "net_iter_150.solverstate")["losses"]
+    assert len(losses) == 150
+    assert losses[-20:].mean() < 0.5 * losses[:20].mean()
+
+
+def test_the_net_knows_more_of_the_validation_tile_than_its_commonest_class(trained):
+    truth = pixels(trained.path("labels", 15))[0]
+    scores = snapshots.load_state(trained.snapshots / "net_iter_150.solverstate")["scores"]
+    shares = np.bincount(truth.ravel(), minlength=6) / truth.size
+    assert set(scores) == {80, 150}
+    assert scores[150] > 2 * shares.max() / 5  # the mean IoU of five classes when all is called the commonest
+
+
+def test_snapshots_plot_and_graph_are_there_and_nothing_else(trained):
+    files = ["loss.png", "net.png"]
+    files += [f"net_iter_{i}.{suffix}" for i in (150, 80) for suffix in ("safetensors", "solverstate")]
+    assert names(trained.snapshots) == files
+    for name in ("loss.png", "net.png"):
+        assert (trained.snapshots / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_snapshot_says_all_that_is_needed_to_use_it(trained):
+    with safe_open(trained.snapshots / "net_iter_150.safetensors", "pt") as file:
+        assert {"net", "name", "inputs", "classes", "palette", "ignored", "iteration"} <= set(file.metadata())
+    net, about = snapshots.load_net(trained.snapshots / "net_iter_150.safetensors")
+    assert (about["name"], about["iteration"], about["classes"], about["ignored"]) == ("segnet_slim", 150, NAMES, [5])
+    values = np.concatenate([pixels(trained.path("irrg", t)).reshape(3, -1) for t in TRAIN], axis=1)
+    np.testing.assert_allclose(about["inputs"][0]["mean"], values.mean(1)[::-1], rtol=1e-6)  # BGR
+    assert same(net.state_dict(), load_file(trained.snapshots / "net_iter_150.safetensors"))
+
+
+def test_loss_rate_and_speed_are_shown(own):
+    ran = done(train(own, 4, "--update", 2))
+    assert all(word in ran.err for word in ("loss ", "rate 0.0", "images/s", "4/4"))
+    assert "net_iter_4.safetensors" in ran.out
+
+
+def test_files_go_where_the_command_line_says(own, tmp_path):
+    words = ["--snapshot", tmp_path / "snaps", "--plot", tmp_path / "p/plot.png", "--graph", tmp_path / "g/graph.png"]
+    done(train(own, 1, *words))
+    assert names(tmp_path / "snaps") == ["net_iter_1.safetensors", "net_iter_1.solverstate"]
+    assert names(tmp_path / "p") == ["plot.png"]
+    assert names(tmp_path / "g") == ["graph.png"]
+    assert not own.snapshots.exists()
+
+
+def test_the_seed_decides_the_weights(own):
+    found = []
+    for seed in (1, 1, 2):
+        done(train(own, 2, "--overwrite", SEED=seed))
+        found.append(weights(own, 2))
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2])
+
+
+def test_layers_that_came_with_weights_learn_at_half_rate(own, tmp_path, monkeypatch):
+    done(train(own, 1))
+    shutil.copy(own.snapshots / "net_iter_1.safetensors", tmp_path / "first.safetensors")
+    multipliers, step = {}, Trainer.step
+
+    def watched(self, *batch):
+        step(self, *batch)
+        groups = self.solver.optimizer.param_groups
+        multipliers.update({id(p): group["lr_mult"] for group in groups for p in group["params"]})
+        multipliers.update({name: multipliers[id(p)] for name, p in self.net.named_parameters()})
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    done(train(own, 1, "--init", tmp_path / "first.safetensors", "--overwrite"))
+    assert (multipliers["conv1_1.weight"], multipliers["conv1_1.bias"], multipliers["conv1_1.bn.weight"]) == (0.5, 1, 0.5)
+    assert "conv1_1" in snapshots.load_state(own.snapshots / "net_iter_1.solverstate")["pretrained"]
+
+
+# ------------------------------------------------------------------------------------------------------------- restoring
+
+
+def test_a_restored_run_needs_more_iterations_than_are_done(own):
+    done(train(own, 2))
+    refused(train(own, 2, "--restore", own.snapshots / "net_iter_2.solverstate"), "--niter 2: 2 iterations are done already")
+
+
+def test_a_snapshot_of_another_net_is_refused(own, trained):
+    state = trained.snapshots / "net_iter_80.solverstate"
+    refused(train(own, 100, "--restore", state, NET="segnet"), state, "is of the net segnet_slim", "config builds (segnet)")
+
+
+def test_a_snapshot_with_another_mean_is_refused(own, trained):
+    state = trained.snapshots / "net_iter_80.solverstate"
+    refused(train(own, 100, "--restore", state, MEAN_PIXEL={"irrg": (1, 2, 3)}), state)
+
+
+def test_a_solverstate_of_another_net_beside_the_weights_is_refused(own, tmp_path):
+    done(train(own, 1))
+    state = snapshots.load_state(own.snapshots / "net_iter_1.solverstate")
+    del state["optimizer"]["state"]["conv1_1.weight"]
+    torch.save(state, own.snapshots / "net_iter_1.solverstate")
+    ran = train(own, 2, "--restore", own.snapshots / "net_iter_1.solverstate")
+    refused(ran, "the solverstate is of another net or solver")
+
+
+def cut_off(path):
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def in_caffes_format(path):
+    path.write_bytes(b"\x08\xe8\x07\x12\x1d_iter_1000.caffemodel")
+
+
+def something_else(path):
+    torch.save({"model": torch.zeros(3)}, path)
+
+
+def half_of_it(path):
+    torch.save({"iteration": 1, "model": torch.zeros(3)}, path)
+
+
+@pytest.mark.parametrize("spoil", [cut_off, in_caffes_format, something_else, half_of_it])
+def test_a_broken_or_foreign_solverstate_is_refused(own, spoil):
+    done(train(own, 1))
+    state = own.snapshots / "net_iter_1.solverstate"
+    spoil(state)
+    refused(train(own, 2, "--restore", state), state)
+
+
+class Evil:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda what, path: path.write_bytes(pickle.dumps(what))])
+def test_a_solverstate_that_holds_code_is_refused_and_the_code_is_not_run(own, tmp_path, write):
+    done(train(own, 1))
+    state = own.snapshots / "net_iter_1.solverstate"
+    write({"iteration": Evil(tmp_path / "owned")}, state)
+    refused(train(own, 2, "--restore", state), state)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_weights_that_hold_code_are_refused_and_the_code_is_not_run(own, tmp_path):
+    for name in ("evil.pth", "evil.caffemodel", "evil.safetensors"):
+        torch.save({"conv1_1.weight": Evil(tmp_path / "owned")}, tmp_path / name)
+        refused(train(own, 1, "--init", tmp_path / name), tmp_path / name)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_solverstate_without_its_weights_is_refused(own):
+    done(train(own, 1))
+    (own.snapshots / "net_iter_1.safetensors").unlink()
+    ran = train(own, 2, "--restore", own.snapshots / "net_iter_1.solverstate")
+    refused(ran, own.snapshots / "net_iter_1.safetensors", "does not exist")
+    refused(train(own, 2, "--restore", "nowhere.solverstate"), "nowhere.solverstate does not exist")
+
+
+def test_weights_and_a_snapshot_to_restore_do_not_go_together(own, trained):
+    state = trained.snapshots / "net_iter_80.solverstate"
+    refused(train(own, 100, "--restore", state, "--init", "vgg16"), "--init and --restore do not go together")
+
+
+# --------------------------------------------------------------------------------------------------- nothing is overwritten
+
+
+def test_earlier_snapshots_are_refused_and_replaced_only_on_request(own):
+    done(train(own, 2))
+    before = weights(own, 2)
+    (own.snapshots / "notes.txt").write_text("mine")
+    refused(train(own, 1), own.snapshots, "holds snapshots", "--restore", "--overwrite")
+    assert same(weights(own, 2), before)
+    done(train(own, 1, "--overwrite"))
+    assert names(own.snapshots) == ["loss.png", "net.png", "net_iter_1.safetensors", "net_iter_1.solverstate", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("niter", "changes"),
+    [(3, {"LR_POLICY": {"name": "stepp"}}), (3, {"INIT_MODEL": "none.safetensors"}), (3, {"NET": "sgnet"})],
+)
+def test_a_mistake_beside_overwrite_does_not_cost_the_earlier_snapshots(own, niter, changes):
+    done(train(own, 1))
+    assert train(own, niter, "--overwrite", **changes).code == 2
+    assert snapshots.newest(own.snapshots).name == "net_iter_1.safetensors"
+
+
+# ------------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"patch_size": (64, 64)}, "patch_size = [32, 32], the config says [64, 64]"),
+        ({"label_values": [*NAMES[:5], "rubbish"]}, "classes = "),
+        ({"BGR": False}, "bgr = True, the config says False"),
+        ({"train_ids": [1, 3]}, "train_ids = ['1', '3', '5'], the config says ['1', '3']"),
+        ({"INPUTS": {"a": ["irrg", "dsm"]}}, "has no dsm"),
+        ({"NET": "segnet_slimm"}, "Did you mean 'segnet_slim'?"),
+        ({"FOLDER_SUFFIX": "_b"}, "vaihingen_lmdb_b does not exist: make it with create_db.py"),
+    ],
+)
+def test_databases_of_another_config_are_refused(own, changes, words):
+    refused(train(own, 1, **changes), words)
+
+
+def test_a_database_that_breaks_off_is_refused(own):
+    path = own.folder("lmdb") / "irrg_train/data.mdb"
+    os.truncate(path, path.stat().st_size // 2)
+    refused(train(own, 1), path.parent, "breaks off")
+
+
+def test_windows_that_the_net_cannot_take_are_refused_before_training_begins(own):
+    ran = train(own, 1, val_ids=[15], test_patch_size=(40, 40), test_step_size=(40, 40))
+    refused(ran, "cannot take images of 40x40 pixels", "multiples of 32")
+    assert "training: " not in ran.err  # no progress bar
+
+
+def test_validation_tiles_that_are_missing_are_named_before_training_begins(own):
+    own.path("labels", 15).unlink()
+    ran = train(own, 1, val_ids=[15])
+    refused(ran, own.path("labels", 15), "does not exist")
+    assert "training: " not in ran.err  # no progress bar
+
+
+def test_a_device_that_is_not_there_is_refused(own):
+    for name in ("cuda:99", "abacus"):
+        ran = call("training", "--niter", 1, "--device", name, "--config", own.config())
+        refused(ran, f"--device {name}")
+
+
+def test_a_loss_that_is_no_number_stops_with_the_iteration_named_and_the_last_snapshot_as_it_was(own):
+    done(train(own, 4))
+    before = [(own.snapshots / f"net_iter_4.{s}").read_bytes() for s in ("safetensors", "solverstate")]
+    state = own.snapshots / "net_iter_4.solverstate"
+    ran = train(own, 200, "--restore", state, "--update", 1, BASE_LR=1e30, SNAPSHOT_EVERY=100)
+    refused(ran, "the loss is", "at iteration ", "BASE_LR")
+    iteration = int(ran.sentence.split("at iteration ")[1].split(":")[0])
+    assert 5 <= iteration <= 8
+    assert [(own.snapshots / f"net_iter_4.{s}").read_bytes() for s in ("safetensors", "solverstate")] == before
+    assert snapshots.newest(own.snapshots).name == "net_iter_4.safetensors"
+
+
+# --------------------------------------------------------------------------------------------------------------- signals
+
+
+def signals_at(monkeypatch, at):
+    """Send signals to ourselves during these iterations: {iteration: signal}."""
+    step = Trainer.step
+
+    def watched(self, *batch):
+        step(self, *batch)
+        if self.iteration in at:
+            os.kill(os.getpid(), at[self.iteration])
+
+    monkeypatch.setattr(Trainer, "step", watched)
+
+
+def test_sighup_writes_a_snapshot_and_goes_on(own, monkeypatch):
+    signals_at(monkeypatch, {2: signal.SIGHUP})
+    done(train(own, 4, SNAPSHOT_EVERY=100))
+    assert [p.name for p in snapshots.found(own.snapshots)] == ["net_iter_2.safetensors", "net_iter_4.safetensors"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_write_a_snapshot_and_stop(own, monkeypatch, number):
+    before = signal.getsignal(number)
+    signals_at(monkeypatch, {3: number})
+    ran = done(train(own, 100, SNAPSHOT_EVERY=100))
+    assert [p.name for p in snapshots.found(own.snapshots)] == ["net_iter_3.safetensors"]
+    assert "a snapshot after this iteration, then stop" in ran.err
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.slow
+def test_a_ctrl_c_that_reaches_the_workers_too_stops_with_a_snapshot(own):
+    config = own.config(WORKERS=2, SNAPSHOT_EVERY=3)
+    with spawn("training", "--niter", 10**6, "--device", "cpu", "--config", config) as process:
+        wait_for(lambda: snapshots.found(own.snapshots), process)
+        os.killpg(process.pid, signal.SIGHUP)
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert f"newest snapshot: {snapshots.newest(own.snapshots)}" in out
+
+
+# -------------------------------------------------------------------------------------------------------------- the step
+
+
+def test_the_loss_is_caffes_mean_over_the_pixels_that_count():
+    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = torch.arange(40).reshape(2, 4, 5) % 4
+    target[target == 3] = NO_LOSS
+    share = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True)
+    each = [-np.log(share[n, target[n, i, j], i, j]) for n, i, j in np.argwhere(target.numpy() != NO_LOSS)]
+    assert len(each) == 30
+    assert masked_cross_entropy(logits, target).item() == pytest.approx(np.mean(each))
+
+
+def test_a_batch_in_which_nothing_counts_has_no_loss_and_no_gradient():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    loss = masked_cross_entropy(logits, torch.full((1, 2, 2), NO_LOSS))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.abs().sum() == 0
+
+
+class Logits(nn.Module):
+    """A net whose output is its one parameter."""
+
+    classes = 6
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(1, 6, 1, 8))
+
+    def forward(self, x):
+        return self.value
+
+
+def gradient(labels, ignored):
+    """What one step changes in the logits of each pixel."""
+    net = Logits()
+    solver = Solver(net, 1.0, {"name": "fixed"}, {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0})
+    trainer = Trainer(net, solver, [Input("x", ("x",), (1,), False, (0.0,))], ignored, CPU)
+    trainer.step([torch.zeros(1, 1, 1, 8)], torch.tensor(labels, dtype=torch.uint8).view(1, 1, 8))
+    return net.value.detach().abs().sum(1).view(8)
+
+
+def test_ignored_classes_and_labels_beyond_the_classes_give_no_gradient():
+    assert (gradient([0, 1, 2, 3, 4, 5, 6, 255], [5]) > 0).tolist() == [True] * 5 + [False] * 3
+    assert (gradient([0, 1, 2, 3, 4, 5, 6, 255], []) > 0).tolist() == [True] * 6 + [False] * 2
+    assert (gradient([0, 1, 2, 3, 4, 5, 6, 255], [0, 5]) > 0).tolist() == [False] + [True] * 4 + [False] * 3
+
+
+def test_a_class_that_the_data_lack_makes_nothing_infinite():
+    assert torch.isfinite(gradient([0, 0, 0, 0, 0, 0, 0, 0], [5])).all()

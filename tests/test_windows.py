@@ -1,0 +1,60 @@
+"""Proves that the one sliding window covers every pixel, stands nowhere twice, and is pushed inward at the far borders."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools.windows import Window, positions, sliding
+
+lengths = st.integers(1, 200)
+
+
+@st.composite
+def axes(draw):
+    """(length, size, step) of an axis; the step is at most the size, as the settings demand."""
+    size = draw(st.integers(1, 64))
+    return draw(lengths), size, draw(st.integers(1, size))
+
+
+def test_positions_by_hand():
+    assert positions(10, 4, 3) == [0, 3, 6]
+    assert positions(11, 4, 3) == [0, 3, 6, 7]
+    assert positions(12, 4, 4) == [0, 4, 8]
+    assert positions(4, 4, 1) == [0]
+    assert positions(3, 4, 2) == [0]
+
+
+@given(axes())
+def test_every_pixel_is_covered(axis):
+    length, size, step = axis
+    covered = np.zeros(length, int)
+    for start in positions(length, size, step):
+        covered[start : start + size] += 1
+    assert (covered > 0).all()
+
+
+@given(axes())
+def test_no_position_stands_twice_and_they_go_up(axis):
+    found = positions(*axis)
+    assert found == sorted(set(found))
+
+
+@given(axes())
+def test_the_last_window_is_pushed_inward_and_the_others_are_a_step_apart(axis):
+    length, size, step = axis
+    found = positions(*axis)
+    assert found[-1] == max(length - size, 0)
+    assert found[:-1] == [i * step for i in range(len(found) - 1)]
+
+
+@given(axes(), axes())
+def test_the_windows_of_an_image_are_all_pairs_of_positions_row_by_row(rows, cols):
+    size, step = (rows[1], cols[1]), (rows[2], cols[2])
+    expected = [Window(r, c, *size) for r in positions(*rows) for c in positions(*cols)]
+    assert sliding(rows[0], cols[0], size, step) == expected
+
+
+def test_a_window_slices_the_last_two_axes():
+    image = np.arange(2 * 5 * 7).reshape(2, 5, 7)
+    rows, cols = Window(1, 2, 3, 4).slices
+    assert image[:, rows, cols].tolist() == image[:, 1:4, 2:6].tolist()
