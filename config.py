@@ -4,13 +4,17 @@ Adding a dataset: copy one of the blocks below, give it a name, and set DATASET 
 Names that begin with an underscore are yours; any other name that no script knows is refused.
 """
 
+from tools.dataset import find_ids, list_ids
+from tools.splits import split_by_share
+
 # ------------------------------------------------------------------------------------------------------ which data, where
 DATASET = "demo"  # one of the blocks below
 BASE_DIR = "data/"  # everything that the scripts make lies below this folder
 FOLDER_SUFFIX = ""  # added to the folders of patches, databases and snapshots, e.g. "_fold1", to keep experiments apart
 
+INPUTS = {"irrg": ["irrg"]}  # inputs of the net: name -> the modalities, or named bands of them, that it stacks in this order
 bands = {}  # names of a modality's bands, where INPUTS picks some: {"rgbir": ["red", "green", "blue", "ir"]}
-# ISPRS's classes serve three of the blocks. A label beyond the last class name (6, black) is a pixel that is not scored.
+# ISPRS's classes serve three of the blocks, the others set their own. A label beyond the last class (6, black): not scored.
 label_values = [
     "impervious surfaces",
     "building",
@@ -29,6 +33,10 @@ palette = {  # label: colour (R, G, B)
     6: (0, 0, 0),
 }
 IGNORE_LABEL = 5  # class, or list of classes, that gives no loss and is left out of the second mean; None for none
+SOURCE_CLASSES = None  # the ground truth's own classes where they differ: {"hut": (255, 0, 0), ...}, or with numbers
+CLASS_MAPPING = None  # what becomes of each: {"hut": "building", "shadow": None}, several may join; None: not scored
+LABEL_ATTRIBUTE = None  # where folders["labels"] is a .gpkg, .shp or .geojson: the attribute that names a polygon's class
+LABEL_BACKGROUND = None  # and the class of pixels that no polygon covers; None: not scored
 
 if DATASET == "demo":  # made by `python -m tools.demo`: Vaihingen's layout, 512x512 pixels a tile
     DATASET_DIR = BASE_DIR + "demo/"
@@ -75,8 +83,58 @@ elif DATASET == "potsdam":
     test_ids = [(2, 11), (7, 12), (3, 11), (5, 12), (7, 10)]
     MEAN_PIXEL = {"irrg": None}
 
+elif DATASET == "deepglobe":  # convert_gt.py data/deepglobe/train/*_mask.png --from-color --threshold --out ...
+    DATASET_DIR = BASE_DIR + "deepglobe/"
+    folders = {"rgb": "train/{}_sat.jpg", "labels": "gts_numpy/{}_mask.png"}
+    INPUTS = {"rgb": ["rgb"]}
+    label_values = ["urban", "agriculture", "rangeland", "forest", "water", "barren"]
+    palette = {0: (0, 255, 255), 1: (255, 255, 0), 2: (255, 0, 255), 3: (0, 255, 0), 4: (0, 0, 255), 5: (255, 255, 255)}
+    palette[6] = (0, 0, 0)  # unknown: not scored
+    IGNORE_LABEL = None
+    _ids = find_ids(DATASET_DIR, folders["rgb"])  # only these images have public masks, so the split is ours
+    train_ids, val_ids, test_ids = split_by_share(_ids, train=0.7, val=0.1, test=0.2, seed=1)
+    MEAN_PIXEL = {"rgb": None}
+
+elif DATASET == "openearthmap":  # convert_gt.py data/openearthmap/*/labels/ --from-index (colour masks: --from-color) --out ...
+    DATASET_DIR = BASE_DIR + "openearthmap/"
+    _suffix = ".tif"  # of the images; ".jpg" in the small version, whose masks are ".png"
+    _mask_suffix = ".tif"
+    folders = {"rgb": "{0}/images/{0}_{1}" + _suffix, "labels": "gts_numpy/{}_{}" + _mask_suffix}  # id: (region, number)
+    INPUTS = {"rgb": ["rgb"]}
+    label_values = ["background", "bareland", "rangeland", "developed", "road", "tree", "water", "agriculture", "building"]
+    palette = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 255, 36), 3: (148, 148, 148), 4: (255, 255, 255), 5: (34, 97, 38)}
+    palette |= {6: (0, 69, 255), 7: (75, 181, 73), 8: (222, 31, 7)}
+    IGNORE_LABEL = 0  # background
+    _ids = list_ids(DATASET_DIR + "train.txt", "{}_{}.tif")  # the lists name .tif in all versions
+    train_ids, val_ids, _ = split_by_share(_ids, train=0.95, val=0.05, test=0, seed=1)
+    test_ids = list_ids(DATASET_DIR + "val.txt", "{}_{}.tif")  # the labels of its own test images are not public
+    MEAN_PIXEL = {"rgb": None}
+
+elif DATASET == "dubai":  # convert_gt.py data/dubai/masks/ --from-color --unknown ignore --out data/dubai/gts_numpy/
+    DATASET_DIR = BASE_DIR + "dubai/"
+    folders = {"rgb": "images/tile{}_{:03d}.jpg", "labels": "gts_numpy/tile{}_{:03d}.png"}  # id: (tile, part)
+    INPUTS = {"rgb": ["rgb"]}
+    label_values = ["building", "land", "road", "vegetation", "water"]
+    palette = {0: (60, 16, 152), 1: (132, 41, 246), 2: (110, 193, 228), 3: (254, 221, 58), 4: (226, 169, 41)}
+    palette[5] = (155, 155, 155)  # unlabelled, and pixels in black, which is in no legend: not scored
+    IGNORE_LABEL = None
+    train_ids = [(tile, part) for tile in range(1, 6) for part in range(1, 10)]
+    val_ids = [(6, part) for part in range(1, 10)]  # whole tiles: the parts of one are neighbours
+    test_ids = [(7, part) for part in range(1, 10)]
+    MEAN_PIXEL = {"rgb": None}
+
+elif DATASET == "folder":  # your own: images/NAME.tif, and masks/NAME.png made into labels by convert_gt.py
+    DATASET_DIR = BASE_DIR + "folder/"
+    folders = {"rgb": "images/{}.tif", "labels": "gts_numpy/{}.png"}  # a CSV list instead: read_list in tools/splits.py
+    INPUTS = {"rgb": ["rgb"]}
+    label_values = ["background", "building"]
+    palette = {0: (0, 0, 0), 1: (255, 255, 255)}  # add 2 where some pixels are not scored
+    IGNORE_LABEL = None
+    _ids = find_ids(DATASET_DIR, folders["rgb"])  # one or few large rasters: cut them into blocks first, tools/blocks.py
+    train_ids, val_ids, test_ids = split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1)
+    MEAN_PIXEL = {"rgb": None}
+
 # ------------------------------------------------------------------------------------------------------ extract_images.py
-INPUTS = {"irrg": ["irrg"]}  # inputs of the net: name -> the modalities, or named bands of them, that it stacks in this order
 patch_size = (128, 128)  # pixels, height and width; a multiple of 32 for SegNet
 step_size = (64, 64)  # pixels from one patch to the next; the original's 32 gives four times as many
 ROTATIONS = [0, 90]  # degrees, multiples of 90, exact; each one multiplies the number of training patches
@@ -88,12 +146,20 @@ BGR = True  # bands are stored in reversed order, as Caffe has them; nets see th
 
 # ------------------------------------------------------------------------------------------------------------- training.py
 NORMALISATION = {}  # by modality: "mean" (taken off; where none is named), "standard", "percentile" (2 to 98), "imagenet"
-NET = "segnet_slim"  # a file of nets/, without .py
+NET = "segnet_slim"  # a file of nets/, without .py; `python -m nets` lists what else there is
+NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
 INIT_MODEL = None  # weights to begin with: "vgg16" (torchvision's), or a file
 BATCH_SIZE = 10  # patches in an iteration
 BASE_LR = 0.05  # learning rate before the policy and the multipliers; the original: 0.01
-LR_POLICY = {"name": "step", "step_iterations": 1200, "gamma": 0.1}  # or {"name": "fixed"}; the original: 25000 iterations
+LR_POLICY = {"name": "step", "step_iterations": 1200, "gamma": 0.1}  # the original: 25000; others in tools/schedules.py
 SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
+MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
+FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL do not learn
+LOSS = "ce"  # ce, focal, dice, jaccard, tversky, lovasz, or a sum such as "ce + 0.5 dice"
+CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "inverse", "median" or "effective"
+ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 x 2 learns as batch 20, in half the memory
+GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such as 1.0; None: as they are
+EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
 SNAPSHOT_EVERY = 500  # iterations between snapshots, each with scores on the validation tiles
 SEED = 1  # of the initial weights and of the order of the patches
 WORKERS = 1  # processes that read the database; 4 keep a large GPU busy, 0 reads in the training process
@@ -102,3 +168,4 @@ WORKERS = 1  # processes that read the database; 4 keep a large GPU busy, 0 read
 test_patch_size = (128, 128)  # pixels, height and width of the sliding window
 test_step_size = (64, 64)  # pixels from one window to the next; smaller is slower and a little better
 TEST_BATCH_SIZE = 16  # windows that go through the net together
+THRESHOLD = None  # of two classes: the probability above which the second is chosen, such as 0.3; None: the likelier one

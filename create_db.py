@@ -4,16 +4,21 @@
     python create_db.py --overwrite --config my_config.py
 
 The databases appear under their name when all of them are whole, with a details.json and, for each split, a list of the
-patches in the order of their keys.
+patches in the order of their keys. A patch of which no pixel is scored (no label, or an ignored class) is left out and
+counted.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
 
 from tools import commands
 from tools.database import Database, name_tag, pack, pair, shuffled
 from tools.dataset import tile_name
 from tools.errors import UserError, run
 from tools.folders import read_details, refuse_existing, require, whole_folder, write_details
+from tools.patches import read_patch
 from tools.settings import SPLITS, Settings, read_settings
 
 
@@ -25,11 +30,18 @@ def main():
     details = check_patches(settings, patches)
     modalities = [*settings.modalities, "labels"]
     splits = [split for split in SPLITS if details["splits"][split]["patches"]]
-    names = {split: pair([patches / f"{m}_{split}" for m in modalities]) for split in splits}
+    paired = {split: pair([patches / f"{m}_{split}" for m in modalities]) for split in splits}
+    names = {split: scored(settings, patches / f"labels_{split}", paired[split]) for split in splits}
+    left_out = {split: len(paired[split]) - len(names[split]) for split in splits}
+    for split in splits:
+        details["splits"][split] |= {"patches": len(names[split]), "without labels": left_out[split]}
     with whole_folder(out, args.overwrite) as folder:
         for split in splits:
             pack_split(settings, patches, folder, split, shuffled(names[split], settings.SEED))
         write_details(folder, **details, **{"made by": "create_db.py", "bgr": settings.BGR, "seed": settings.SEED})
+    for split in splits:
+        if left_out[split]:
+            print(f"note: {left_out[split]} of {len(paired[split])} {split} patches have no scored pixel and were left out.")
     print(f"{', '.join(f'{len(names[s])} {s}' for s in splits)} records of {', '.join(modalities)} in {out}")
 
 
@@ -47,7 +59,8 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     details = read_details(patches)
     require(
         details | {"train_ids": details["splits"]["train"]["tiles"]}, patches, "extract_images.py",
-        dataset=settings.DATASET, patch_size=list(settings.patch_size), step_size=list(settings.step_size),
+        dataset=settings.DATASET, patch_size=list(settings.patch_size),
+        step_size=None if details.get("grid") else list(settings.step_size),  # the cells of a grid have no step
         rotations=list(settings.ROTATIONS), flips=list(settings.FLIPS), classes=list(settings.label_values),
         train_ids=list(map(tile_name, settings.train_ids)),
     )  # fmt: skip
@@ -56,6 +69,24 @@ def check_patches(settings: Settings, patches: Path) -> dict:
         raise UserError(f"{patches} has no patches of {', '.join(missing)}: extract them with extract_images.py --overwrite.")
     del details["made"], details["made by"]
     return details
+
+
+def scored(settings: Settings, folder: Path, names: list[str]) -> list[str]:
+    """The names whose label patch has a pixel that gives a loss. Raises UserError where none has."""
+    counts = [c for c in range(len(settings.label_values)) if c not in settings.ignored]
+    suffix = next(folder.iterdir()).suffix
+
+    def any_scored(name: str) -> bool:
+        return bool(np.isin(read_patch(folder / (name + suffix)), counts).any())
+
+    with ThreadPoolExecutor() as pool:
+        kept = [name for name, good in zip(names, pool.map(any_scored, names), strict=True) if good]
+    if not kept:
+        raise UserError(
+            f"none of the {len(names)} patches in {folder} has a pixel that is scored: check the labels and IGNORE_LABEL"
+            f" ({settings.IGNORE_LABEL})."
+        )
+    return kept
 
 
 def pack_split(settings: Settings, patches: Path, folder: Path, split: str, names: list[str]) -> None:

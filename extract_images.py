@@ -2,9 +2,14 @@
 
     python extract_images.py
     python extract_images.py --overwrite --config my_config.py
+    python extract_images.py --grid cells.gpkg --shares 0.7 0.15 0.15
 
 Training and validation tiles are cut patch_size by step_size, test tiles without overlap. Training patches are also turned
 (ROTATIONS) and mirrored (FLIPS). The folder appears under its name when all patches are in it, with a details.json.
+
+With --grid there is a patch for each cell of a vector file instead (polygons, of which the bounding rectangle counts): it is
+resampled to patch_size, images bilinear and labels by nearest neighbour, with a JSON file for each patch in metadata_SPLIT/.
+Cells that no tile holds wholly are left out and counted.
 """
 
 import contextlib
@@ -15,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tools import commands, raster
+from tools import commands, grid, raster
 from tools.dataset import Dataset, tile_name
-from tools.errors import run
+from tools.errors import UserError, run
 from tools.folders import refuse_existing, whole_folder, write_details
 from tools.palette import Palette
 from tools.patches import Cutting, patch_suffix, write_patch
@@ -31,23 +36,38 @@ def main():
     settings = read_settings(args.config)
     out = settings.folder("patches")
     refuse_existing(out, args.overwrite)
+    cells = grid.read_grid(args.grid, args.shares, args.split_attribute, settings.SEED) if args.grid else None
     dataset = Dataset(settings.DATASET_DIR, settings.folders)
     tiles = {split: list(getattr(settings, f"{split}_ids")) for split in SPLITS}
     palette = Palette(settings.label_values, settings.palette)
     about = dataset.check([*settings.modalities, "labels"], [t for split in SPLITS for t in tiles[split]], palette)
     cuttings = {split: cutting(settings, split) for split in SPLITS}
-    counts = {s: sum(cuttings[s].count(about[t].height, about[t].width) for t in tiles[s]) for s in SPLITS}
+    plan = cells.plan(tiles, grid.tile_places(dataset, [*settings.modalities, "labels"], about)) if cells else None
+    if plan:
+        print(plan.notes())
+        counts = plan.patches_by_split(cuttings)
+    else:
+        counts = {s: sum(cuttings[s].count(about[t].height, about[t].width) for t in tiles[s]) for s in SPLITS}
     with whole_folder(out, args.overwrite) as folder:
-        moments = extract(settings, dataset, tiles, cuttings, folder)
-        write_details(folder, **details(settings, dataset, tiles, counts, moments))
+        moments = extract(settings, dataset, tiles, plan, cuttings, folder)
+        if plan:
+            grid.write_metadata(folder, plan, cuttings, dataset, [*settings.modalities, "labels"])
+        write_details(folder, **details(settings, dataset, tiles, counts, moments, plan))
     print(f"{', '.join(f'{n} {split}' for split, n in counts.items())} patches in {out}")
 
 
 def arguments():
     parser = commands.parser(__doc__)
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="cut the cells of this .shp, .gpkg or .geojson")
+    parser.add_argument("--shares", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"),
+                        help="draw the cells' splits so, by SEED (default: a cell goes where its tile goes)")  # fmt: skip
+    parser.add_argument("--split-attribute", metavar="NAME", help="the cells' attribute that says train, val or test")
     commands.add_overwrite(parser)
     commands.add_config(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.grid and (args.shares or args.split_attribute):
+        raise UserError("--shares and --split-attribute share out the cells of a grid: name it with --grid.")
+    return args
 
 
 def cutting(settings: Settings, split: str) -> Cutting:
@@ -58,14 +78,17 @@ def cutting(settings: Settings, split: str) -> Cutting:
     return Cutting(size, size if split == "test" else step)
 
 
-def extract(settings: Settings, dataset: Dataset, tiles: dict, cuttings: dict, folder: Path) -> dict[str, Moments]:
-    """Cut all tiles, on all cores; the moments of the training tiles by modality come back."""
-    palette = Palette(settings.label_values, settings.palette)
-    jobs = [(m, split, t, []) for split in SPLITS for t in tiles[split] for m in settings.modalities]
-    jobs += [("labels", split, t, settings.modalities) for split in SPLITS for t in tiles[split]]
+def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan | None, cuttings: dict, folder: Path):
+    """Cut all tiles, or the cells of a grid, on all cores; the moments of the training tiles by modality come back."""
+    no_label, memory = Palette(settings.label_values, settings.palette).no_label, settings.TILE_MEMORY_MB * 1_000_000
+    places = plan.places() if plan else [(split, t) for split in SPLITS for t in tiles[split]]
+    jobs = [(m, *place, []) for place in places for m in settings.modalities]
+    jobs += [("labels", *place, settings.modalities) for place in places]
     for modality, split, *_ in jobs:
         (folder / f"{modality}_{split}").mkdir(exist_ok=True)
-    work = partial(cut_tile, dataset, cuttings, palette.no_label, settings.TILE_MEMORY_MB * 1_000_000, folder)
+    work = partial(cut_tile, dataset, cuttings, no_label, memory, folder)
+    if plan:
+        work = partial(grid.cut_tile, dataset, plan, cuttings, no_label, folder)
     moments: dict[str, Moments] = {}
     with ProcessPoolExecutor() as pool:
         results = tqdm(pool.map(work, jobs), "extracting", len(jobs), unit="tile")
@@ -107,7 +130,7 @@ def new_rows(strips: list[Window]) -> list[int]:
     return [max(0, end - strip.row) for end, strip in zip(ends, strips, strict=False)]
 
 
-def details(settings: Settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict[str, Moments]) -> dict:
+def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict[str, Moments], plan: grid.Plan | None) -> dict:
     """What create_db.py and the curious need to know of the patches."""
     first = {m: raster.inspect(dataset.path(m, tiles["train"][0])) for m in settings.modalities}
     return {
@@ -117,13 +140,14 @@ def details(settings: Settings, dataset: Dataset, tiles: dict, counts: dict, mom
             m: {"bands": r.bands, "dtype": r.dtype, "nodata": r.nodata, **moments[m].to_dict()} for m, r in first.items()
         },
         "patch_size": settings.patch_size,
-        "step_size": settings.step_size,
+        "step_size": None if plan else settings.step_size,
         "rotations": settings.ROTATIONS,
         "flips": settings.FLIPS,
         "classes": settings.label_values,
         "palette": settings.palette,
         "splits": {s: {"tiles": list(map(tile_name, tiles[s])), "patches": counts[s]} for s in SPLITS},
         "files": {m: settings.folders[m] for m in [*settings.modalities, "labels"]},
+        "grid": plan and plan.to_dict(),
     }
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 import nets
+from nets.net import check_size
 from tools import commands, device, pictures, raster, scores, snapshots
 from tools.caffe import is_caffemodel, load_caffemodel
 from tools.dataset import Dataset, tile_id, tile_name
@@ -24,7 +25,7 @@ from tools.folders import refuse_existing, whole_folder, write_details, write_js
 from tools.inputs import Input, make_inputs
 from tools.palette import Palette
 from tools.settings import SPLITS, Settings, read_settings
-from tools.tiles import NO_DATA, Labeller
+from tools.tiles import NO_DATA, Labeller, TileReader
 from tools.windows import Window
 
 PICTURE_SIZE = 1024  # pixels, the longer side of a tile in the pictures
@@ -53,7 +54,7 @@ def main():
     inputs = [Input.from_dict(i) for i in about["inputs"]]
     check_agreement(settings, about, inputs, weights)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    check_tiles(tiles, palette)
+    check_tiles(tiles, palette, inputs)
     out = args.dir or settings.folder("results")
     refuse_existing(out, args.overwrite)
     where = device.choose(args.device)
@@ -65,7 +66,8 @@ def main():
         if result:
             write_json(folder / "scores.json", result)
         write_details(folder, **{"made by": "inference.py"}, weights=weights, window=settings.test_patch_size,
-                      step=settings.test_step_size, tiles={t.name: t.paths for t in tiles})  # fmt: skip
+                      step=settings.test_step_size, threshold=settings.THRESHOLD,
+                      tiles={t.name: t.paths for t in tiles})  # fmt: skip
     print_scores(result, [palette.names[i] for i in about["ignored"]])
     print(f"maps of {len(tiles)} tiles in {out}; picture: {out / (tiles[0].name + '.png')}")
 
@@ -92,7 +94,7 @@ def load(settings: Settings, weights: Path, tile: Tile) -> tuple[nn.Module, dict
         if settings.normalisation[modality] != "mean" or not settings.MEAN_PIXEL.get(modality):
             raise UserError(f"{weights} does not know which mean to take off: give the numbers in MEAN_PIXEL['{modality}'].")
     inputs = make_inputs(settings.parts, about, settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
-    net = nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values))
+    net = nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values), **settings.NET_OPTIONS)
     print(load_caffemodel(net, weights))
     return net, {"name": settings.NET, "iteration": "of Caffe's", **settings.about(), "inputs": [i.to_dict() for i in inputs]}
 
@@ -141,7 +143,7 @@ def given_images(paths: list[Path], wanted: list[str]) -> list[Tile]:
     return tiles
 
 
-def check_tiles(tiles: list[Tile], palette: Palette) -> None:
+def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> None:
     """Raise UserError, before any work, that names all files that cannot be read to their end or do not fit."""
     faults = [raster.read_fault(path) for tile in tiles for path in tile.paths.values()]
     for tile in tiles:
@@ -149,6 +151,9 @@ def check_tiles(tiles: list[Tile], palette: Palette) -> None:
             faults.append(raster.label_fault(path) or raster.read_fault(path, palette.check_labels) or size_fault(path, tile))
     if any(faults):
         raise UserError(" ".join(fault for fault in faults if fault))
+    for tile in tiles:
+        with TileReader(inputs, tile.paths):
+            pass  # its modalities have one size, and the bands that the net was trained on
 
 
 def size_fault(truth: Path, tile: Tile) -> str | None:
@@ -160,7 +165,8 @@ def size_fault(truth: Path, tile: Tile) -> str | None:
 def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device) -> Labeller:
     """The net, ready to label tiles as the config says."""
     size, step = tuple(settings.test_patch_size), tuple(settings.test_step_size)
-    return Labeller(where.place(net).eval(), inputs, size, step, settings.TEST_BATCH_SIZE, where)
+    check_size(*size, net.multiple)
+    return Labeller(where.place(net).eval(), inputs, size, step, settings.TEST_BATCH_SIZE, where, settings.THRESHOLD)
 
 
 def label_tile(labeller: Labeller, tile: Tile, palette: Palette, folder: Path) -> dict[str, np.ndarray]:

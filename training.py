@@ -144,7 +144,7 @@ def check_validation(settings: Settings, net: nn.Module) -> None:
 
 def build(settings: Settings, inputs: list[Input]) -> nn.Module:
     """The config's net, for these inputs and its classes."""
-    return nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values))
+    return nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values), **settings.NET_OPTIONS)
 
 
 def make_trainer(
@@ -192,7 +192,8 @@ def snapshot(settings: Settings, trainer: Trainer, folder: Path, plot: Path) -> 
             result = validate(settings, trainer)
         trainer.scores[trainer.iteration] = result["mean_iou_without_ignored"] or 0.0
         accuracy, iou = 100 * result["overall_accuracy"], 100 * trainer.scores[trainer.iteration]
-        trainer.solver.report(trainer.scores[trainer.iteration])
+        if trainer.iteration % settings.SNAPSHOT_EVERY == 0:  # else the rate would depend on where a run was interrupted
+            trainer.solver.report(trainer.scores[trainer.iteration])
         tqdm.write(f"iteration {trainer.iteration}: validation accuracy {accuracy:.2f} %, mean IoU {iou:.2f} %")
     about = {"name": settings.NET, **settings.about(), "inputs": [i.to_dict() for i in trainer.inputs]}
     state = trainer.state()
@@ -204,7 +205,8 @@ def snapshot(settings: Settings, trainer: Trainer, folder: Path, plot: Path) -> 
 def validate(settings: Settings, trainer: Trainer) -> dict:
     """Scores on the validation tiles, labelled as inference would, without overlap of the windows."""
     size = tuple(settings.test_patch_size)
-    labeller = Labeller(trainer.net, trainer.inputs, size, size, settings.TEST_BATCH_SIZE, trainer.device)
+    batch, threshold = settings.TEST_BATCH_SIZE, settings.THRESHOLD
+    labeller = Labeller(trainer.net, trainer.inputs, size, size, batch, trainer.device, threshold)
     dataset = Dataset(settings.DATASET_DIR, settings.folders)
     matrix = 0
     for tile in settings.val_ids:

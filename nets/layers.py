@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,6 +117,8 @@ class Unit(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         x = super().forward(x)
         if self.bn is not None:
+            if self.training and not torch.compiler.is_compiling() and x.numel() == x.shape[1]:
+                raise UserError("batch norm cannot learn from one value per plane: train on 2 or more images at a time.")
             x = self.bn(x)
         return F.relu(x, inplace=True) if self.relu else x
 

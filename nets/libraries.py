@@ -53,12 +53,12 @@ class LibraryNet(nn.Module):
         make = {"smp": _smp, "torchvision": _torchvision}[library]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that the libraries gave up: the names work
-            self.net, self._pad_to = make(net, *inputs.values(), classes, options)
+            self.net, self._pad_to, self._least = make(net, *inputs.values(), classes, options)
         self.multiple = 1
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
-        written = self.net(pad(image, self._pad_to))
+        written = self.net(pad(image, self._pad_to, self._least))
         if isinstance(written, dict):
             written = written["out"]
         return written[:, :, :height, :width]
@@ -81,13 +81,13 @@ class LibraryNet(nn.Module):
         )
 
 
-def pad(image: Tensor, multiple: int) -> Tensor:
-    """The image, made larger to the right and below to multiples of `multiple`, by reflection.
+def pad(image: Tensor, multiple: int, least: int = 0) -> Tensor:
+    """The image, made larger to the right and below to multiples of `multiple`, and at least `least`, by reflection.
 
     Images too small to be reflected that far repeat their last row and column.
     """
     height, width = image.shape[2:]
-    below, right = -height % multiple, -width % multiple
+    below, right = (max(least, math.ceil(n / multiple) * multiple) - n for n in (height, width))
     if not (below or right):
         return image
     return F.pad(image, (0, right, 0, below), mode="reflect" if below < height and right < width else "replicate")
@@ -106,8 +106,8 @@ def encoders() -> list[str]:
     return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
 
 
-def _smp(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Module, int]:
-    """An architecture with an encoder, and the number that height and width must be multiples of."""
+def _smp(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Module, int, int]:
+    """An architecture with an encoder, the number that height and width must be multiples of, and their least size."""
     architecture, _, encoder = name.partition("/")
     if architecture not in architectures():
         raise UserError(
@@ -126,7 +126,8 @@ def _smp(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Modu
     arguments = {"encoder_weights": None} | options | {"in_channels": channels, "classes": classes}
     net = _any_size(cls, encoder, arguments)
     stride = net.encoder.output_stride
-    return net, stride if architecture == "DPT" else math.lcm(32, stride)
+    multiple = 2 * stride if architecture == "DPT" else math.lcm(32, stride)
+    return net, multiple, 128 if architecture == "PAN" else 0  # PAN halves its deepest maps three times more
 
 
 def _any_size(cls: type, encoder: str, arguments: dict) -> nn.Module:
@@ -147,8 +148,8 @@ def _any_size(cls: type, encoder: str, arguments: dict) -> nn.Module:
 @torch.no_grad()
 def _try(net: nn.Module, channels: int) -> None:
     """Label an image of a size that no model is made for."""
-    stride = net.encoder.output_stride
-    net.eval()(pad(torch.zeros(1, channels, _TRIAL, _TRIAL), math.lcm(_TRIAL, stride) if _TRIAL % stride else _TRIAL))
+    stride = 2 * net.encoder.output_stride
+    net.eval()(torch.zeros(1, channels, *[math.ceil(_TRIAL / stride) * stride] * 2))
     net.train()
 
 
@@ -160,7 +161,7 @@ def torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models.segmentation)
 
 
-def _torchvision(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Module, int]:
+def _torchvision(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Module, int, int]:
     """One of torchvision's networks, whose first convolution reads as many channels as are wanted; it takes any size."""
     if name not in torchvision_names():
         raise UserError(
@@ -171,7 +172,7 @@ def _torchvision(name: str, channels: int, classes: int, options: dict) -> tuple
     net = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
     if channels != 3:
         _read(net, channels)
-    return net, 1
+    return net, 1, 0
 
 
 def _read(net: nn.Module, channels: int) -> None:

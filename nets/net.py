@@ -71,12 +71,15 @@ class Net(nn.Module):
         blobs = dict(zip(self.inputs, images, strict=True))
         for row in self.rows:
             if row.kind != "data":
-                written = getattr(self, row.name)(*[blobs[name] for name in row.reads])
-                names = self.writes[row.name]
-                blobs |= zip(names, written, strict=True) if len(names) > 1 else {names[0]: written}
+                blobs |= self._run(row, blobs)
             for name in self._frees[row.name]:
                 del blobs[name]
         return blobs[self.output]
+
+    def _run(self, row: Row, blobs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The blobs that a layer writes. (A function, so that no local variable outlives the layer and keeps them.)"""
+        written, names = getattr(self, row.name)(*[blobs[name] for name in row.reads]), self.writes[row.name]
+        return dict(zip(names, written, strict=True)) if len(names) > 1 else {names[0]: written}
 
     def _check(self, images: tuple[Tensor, ...]) -> None:
         if len(images) != len(self.inputs):

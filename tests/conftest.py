@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -157,7 +158,8 @@ class Town:
 def write_config(path, base, **changes):
     """A config of the made town: the project's own, with what differs. None of its values is left out."""
     own = runpy.run_path(str(REPO / "config.py"))
-    settings = {name: value for name, value in own.items() if not name.startswith("_")}
+    imported = (ModuleType, FunctionType, type)
+    settings = {k: v for k, v in own.items() if not k.startswith("_") and not isinstance(v, imported)}
     settings |= {
         "DATASET": "vaihingen", "BASE_DIR": f"{base}/", "DATASET_DIR": f"{base}/vaihingen/", "folders": FOLDERS,
         "train_ids": TRAIN, "val_ids": VAL, "test_ids": TEST, "label_values": NAMES, "palette": COLOURS, "IGNORE_LABEL": 5,

@@ -213,6 +213,7 @@ def test_overwrite_replaces_the_folder(tmp_path):
     out = tmp_path / "town"
     out.mkdir()
     (out / "old.txt").write_text("old")
+    (out / "details.json").write_text("{}")  # which tells a folder of ours
     demo.make_dataset(out, size=64, overwrite=True, tile_ids=[1])
     assert not (out / "old.txt").exists() and (out / "top/top_mosaic_09cm_area1.tif").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["town"]

@@ -90,6 +90,12 @@ def test_a_unit_is_not_joined_when_something_else_reads_what_lies_between(tmp_pa
     assert rows["sum"].reads == ("a_relu", "b")
 
 
+def test_a_relu_that_writes_elsewhere_leaves_its_convolution_to_other_readers(tmp_path):
+    text = DATA + CONV % ("a", "data", "a", 4) + 'layer { name: "a_relu" type: "ReLU" bottom: "a" top: "r" }\n'
+    text += 'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "r" top: "sum" }'
+    assert [(r.name, r.reads) for r in rows_of(tmp_path, text)][2:] == [("a_relu", ("a",)), ("sum", ("a", "a_relu"))]
+
+
 def test_a_published_fusenet_lists_one_relu_twice_in_place(tmp_path):
     twice = 'layer { name: "a_relu" type: "ReLU" bottom: "a" top: "a" }\n'
     assert rows_of(tmp_path, DATA + unit("a", "data", 4) + twice) == rows_of(tmp_path, DATA + unit("a", "data", 4))

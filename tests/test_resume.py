@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import call, kill, spawn, wait_for
 
-from tools import snapshots
+from tools import pictures, snapshots
 from tools.trainer import Trainer
 
 NITER, EVERY = 10, 4
@@ -64,7 +64,9 @@ def unbroken(databases, tmp_path_factory):
 
 
 @pytest.fixture
-def own(databases, tmp_path):
+def own(databases, tmp_path, monkeypatch):
+    for picture in ("net_graph", "loss_plot"):  # they take longer than the training
+        monkeypatch.setattr(pictures, picture, lambda *_: None)
     return databases.copy(tmp_path / "own", "lmdb")
 
 
@@ -151,7 +153,7 @@ def test_the_readers_make_no_difference(own, unbroken, monkeypatch):
 @pytest.mark.slow
 def test_a_process_that_is_killed_at_random_moments_ends_as_if_never_killed(databases, tmp_path):
     towns = [databases.copy(tmp_path / name, "lmdb") for name in ("killed", "unbroken")]
-    niter, kills, dice = 60, 3, random.Random(0)
+    niter, kills, dice = 40, 2, random.Random(0)
     changes = {"SNAPSHOT_EVERY": 3, "LR_POLICY": POLICY, "WORKERS": 1, "val_ids": []}
     for town in towns:
         config = town.config(**changes)

@@ -270,7 +270,7 @@ def test_windows_that_the_net_cannot_take_are_refused_before_training_begins(own
 def test_validation_tiles_that_are_missing_are_named_before_training_begins(own):
     own.path("labels", 15).unlink()
     ran = train(own, 1, val_ids=[15])
-    refused(ran, own.path("labels", 15), "does not exist")
+    refused(ran, own.path("labels", 15), "matches no file")
     assert "training: " not in ran.err  # no progress bar
 
 

@@ -33,3 +33,18 @@ def whole_number(least: int):
         return value
 
     return number
+
+
+def number(above: float):
+    """A type for argparse: a number above `above`."""
+
+    def convert(word: str) -> float:
+        try:
+            value = float(word)
+        except ValueError:
+            value = above
+        if not above < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{word!r} must be a number above {above:g}")
+        return value
+
+    return convert

@@ -1,5 +1,6 @@
 """The layout of a dataset on disk: which file is which modality of which tile, and whether all are there and fit."""
 
+import glob
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from tools.errors import UserError, listing
 from tools.palette import Palette
 
 TileId = int | str | tuple
+VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson")  # of labels that are polygons
 
 
 def tile_name(tile: TileId) -> str:
@@ -30,18 +32,97 @@ def tile_id(word: str, known: Iterable[TileId]) -> TileId:
     return (numbers if len(numbers) > 1 else numbers[0]) if numbers else word
 
 
+def find_ids(root: str | Path, pattern: str) -> list[TileId]:
+    """The ids of the tiles whose files are there: those that a pattern of `folders` stands for below `root`, in their order.
+
+    "images/{}.tif" gives names, or numbers where they are written as {} would; "{0}/images/{0}_{1}.tif" gives pairs. Raises
+    UserError where there is no such file.
+    """
+    words, found = _regular(pattern), []
+    for file in Path(root).glob("*".join(glob.escape(text) for text in re.split(r"\{[^{}]*\}", pattern))):
+        if match := words.fullmatch(file.relative_to(root).as_posix()):
+            found.append(_id_of(match, pattern))
+    if not found:
+        raise UserError(f"no file is called {Path(root) / pattern}: put the tiles there, or correct the pattern.")
+    return sorted(found, key=_order)
+
+
+def list_ids(path: str | Path, pattern: str) -> list[TileId]:
+    """The ids of the tiles that a text file names, one on a line, each as in the pattern ("{}_{}.tif").
+
+    Raises UserError for a line that the pattern does not fit.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except OSError:
+        raise UserError(f"{path} does not exist: it should list the tiles, one on a line.") from None
+    words, found = _regular(pattern), []
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if line:
+            if not (match := words.fullmatch(line)):
+                raise UserError(f"{path}, line {number}: '{line}' is not of the form {pattern}.")
+            found.append(_id_of(match, pattern))
+    return found
+
+
+def _regular(pattern: str) -> re.Pattern:
+    """What the names of a pattern's files are like: a group for each field, which is the same where {0} stands twice."""
+    words, names = "", []
+    for text, field, _, _ in Formatter().parse(pattern):
+        words += re.escape(text)
+        if field is not None:
+            name = field if field in names else field or str(len(names))
+            words += f"(?P=_{name})" if name in names else f"(?P<_{name}>[^/]+)"
+            names.append(name)
+    return re.compile(words)
+
+
+def _id_of(match: re.Match, pattern: str) -> TileId:
+    """A part is a number where the pattern would write that number as the file has it: 07 is '07' for {}, and 7 for {:02d}."""
+    kinds = {name or str(i): kind for i, (_, name, kind, _) in enumerate(Formatter().parse(pattern)) if name is not None}
+    parts = []
+    for name, word in sorted(match.groupdict().items(), key=lambda group: group[0]):
+        number = int(word) if word.isdigit() else None
+        parts.append(word if number is None or format(number, kinds[name[1:]]) != word else number)
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _order(tile: TileId) -> list[tuple]:
+    """Sorts numbers by size and before names."""
+    return [(isinstance(part, str), part) for part in (tile if isinstance(tile, tuple) else (tile,))]
+
+
 class Dataset:
     """Where the files of the tiles are.
 
-    root: the folder of the dataset. patterns: {modality: file below root}, with one {} per part of a tile's id.
+    root: the folder of the dataset. patterns: {modality: file below root}, with one {} per part of a tile's id, or
+    {modality: {tile: file below root}}. Labels may be polygons (one vector file for all tiles, or one for each): the label
+    arrays that convert_gt.py makes of them are then `labels_numpy/TILE.tif`.
     """
 
-    def __init__(self, root: str | Path, patterns: Mapping[str, str]):
+    def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]]):
         self.root, self.patterns = Path(root), patterns
 
     def path(self, modality: str, tile: TileId) -> Path:
-        """The file of one modality of one tile."""
+        """The raster of one modality of one tile."""
+        if self.is_vector(modality):
+            return self.root / f"{modality}_numpy" / f"{tile_name(tile)}.tif"
+        return self.given(modality, tile)
+
+    def is_vector(self, modality: str) -> bool:
+        """Whether a modality is given as polygons."""
+        pattern = self.patterns[modality]
+        return isinstance(pattern, str) and pattern.lower().endswith(VECTOR_SUFFIXES)
+
+    def given(self, modality: str, tile: TileId) -> Path:
+        """The file that `patterns` names for one modality of one tile."""
         parts, pattern = tile if isinstance(tile, tuple) else (tile,), self.patterns[modality]
+        if isinstance(pattern, Mapping):
+            if tile not in pattern:
+                raise UserError(f"folders['{modality}'] has no file for the tile {tile_name(tile)}.")
+            return self.root / pattern[tile]
+        if self.is_vector(modality) and "{" not in pattern:
+            return self.root / pattern
         try:
             fields = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
             if (fields.count("") or len(set(fields))) == len(parts):  # {0} may stand twice
@@ -80,7 +161,11 @@ class Dataset:
         return {tile: raster.inspect(self.path(modalities[0], tile)) for tile in tiles}
 
     def _advice(self, modality: str) -> str:
-        return "; labels are made from colour ground truth by convert_gt.py" if modality.startswith("labels") else ""
+        if not modality.startswith("labels"):
+            return ""
+        if self.is_vector(modality):
+            return f"; labels are made from {self.patterns[modality]} by convert_gt.py --from-vector"
+        return "; labels are made from colour ground truth by convert_gt.py"
 
     def _problem(self, palette: Palette | None, file: tuple[str, TileId]) -> str | None:
         modality, tile = file

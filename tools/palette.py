@@ -57,13 +57,14 @@ class Palette:
         unknown: "error" raises UserError naming the colours that no class has, with their pixel counts; "ignore" makes
         such pixels not scored.
         """
-        codes = _codes(rgb)
-        labels = self._table()[codes]
+        codes = codes_of(rgb)
+        labels = look_up_table({colour: label for label, colour in self.colours.items()})[codes]
         missing = labels == UNKNOWN
         if not missing.any():
             return labels
         if unknown == "error":
-            raise UserError(f"{self._name_colours(codes[missing])} Add them to the palette, or use --unknown ignore.")
+            counts = dict(zip(*map(np.ndarray.tolist, np.unique(codes[missing], return_counts=True)), strict=True))
+            raise UserError(f"{name_colours(counts)} Add them to the palette, or use --unknown ignore.")
         if self.unscored is None:
             raise UserError(
                 "unknown colours cannot be ignored: the palette has no label for pixels that are not scored; add"
@@ -88,23 +89,28 @@ class Palette:
             found = ", ".join(f"{label} ({count:,} pixels)" for label, count in wrong.items())
             raise UserError(f"labels outside the palette's {list(self.colours)}: {found}.")
 
-    def _table(self) -> np.ndarray:
-        """The label of each of the 2^24 colours: 16 MB, made in a millisecond, and one look-up per pixel."""
-        table = np.full(1 << 24, UNKNOWN, np.uint8)
-        for label, (r, g, b) in self.colours.items():
-            table[r << 16 | g << 8 | b] = label
-        return table
 
-    def _name_colours(self, codes: np.ndarray) -> str:
-        values, counts = np.unique(codes, return_counts=True)
-        most = np.argsort(-counts)[:6]
-        found = ", ".join(
-            f"({v >> 16}, {v >> 8 & 255}, {v & 255}) on {counts[i]:,} pixels" for i in most for v in [int(values[i])]
-        )
-        more = f" and {len(values) - len(most)} more" if len(values) > len(most) else ""
-        return f"{len(codes):,} pixels have colours that no class has: {found}{more}."
-
-
-def _codes(rgb: np.ndarray) -> np.ndarray:
-    """One number per pixel, r * 65536 + g * 256 + b."""
+def codes_of(rgb: np.ndarray) -> np.ndarray:
+    """One number per pixel (h x w, uint32) of colours (h x w x 3, uint8): r * 65536 + g * 256 + b."""
     return rgb[..., 0].astype(np.uint32) << 16 | rgb[..., 1].astype(np.uint32) << 8 | rgb[..., 2]
+
+
+def colour_of(code: int) -> Colour:
+    """The colour that has this number."""
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def look_up_table(labels: Mapping[Colour, int]) -> np.ndarray:
+    """The label of each of the 2^24 colours, UNKNOWN where it has none: 16 MB, made in a millisecond, one look-up a pixel."""
+    table = np.full(1 << 24, UNKNOWN, np.uint8)
+    for (r, g, b), label in labels.items():
+        table[r << 16 | g << 8 | b] = label
+    return table
+
+
+def name_colours(counts: Mapping[int, int]) -> str:
+    """A sentence that names colours without a class, {number of the colour: pixels}, the most frequent first."""
+    most = sorted(counts, key=counts.get, reverse=True)[:6]
+    found = ", ".join(f"{colour_of(code)} on {counts[code]:,} pixels" for code in most)
+    more = f" and {len(counts) - len(most)} more" if len(counts) > len(most) else ""
+    return f"{sum(counts.values()):,} pixels have colours that no class has: {found}{more}."

@@ -31,7 +31,7 @@ class Cutting:
 
     def count(self, height: int, width: int) -> int:
         """How many patches a tile gives."""
-        return len(self.windows(height, width)) * len(self.rotations) * len(self.flips)
+        return len(self.windows(height, width)) * len(self.turns)
 
     def strips(self, height: int, width: int, most: int) -> list[Window]:
         """A tile as strips of whole rows of windows, none of more than `most` pixels unless one row of windows has more.
@@ -56,10 +56,19 @@ class Cutting:
         tile = reflect(tile, self.size)
         for window in self.windows(*tile.shape[1:]):
             rows, cols = window.slices
-            for rotation in self.rotations:
-                for flip in self.flips:
-                    name = f"{top + window.row:05d}_{window.col:05d}" + (f"_r{rotation}" if rotation else "") + "_f" * flip
-                    yield name, turn(tile[:, rows, cols], rotation, flip)
+            for rotation, flip in self.turns:
+                name = f"{top + window.row:05d}_{window.col:05d}{turn_name(rotation, flip)}"
+                yield name, turn(tile[:, rows, cols], rotation, flip)
+
+    @property
+    def turns(self) -> list[tuple[int, bool]]:
+        """How each patch is turned and mirrored: (degrees, mirrored)."""
+        return [(rotation, flip) for rotation in self.rotations for flip in self.flips]
+
+
+def turn_name(rotation: int, flip: bool) -> str:
+    """What a patch's name says of its turn: "_r90_f", or nothing for a straight one."""
+    return (f"_r{rotation}" if rotation else "") + "_f" * flip
 
 
 def turn(patch: np.ndarray, rotation: int, flip: bool) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Begin with weights from elsewhere: ImageNet's, a snapshot's or Caffe's, matched by layer name, as in Caffe.
 
 **What an ImageNet filter sees.** torchvision's filters expect R, G, B between 0 and 1, less ImageNet's mean, divided by its
-deviation. Our nets read bytes less the mean of their own bands, or as NORMALISATION has it. The difference is folded into the weights and the bias of
-each first layer, so that it answers a pixel just as torchvision's net does (at the image's edge the two differ, unless the
-means agree: there zeros are padded, and zero is the mean). Band 1 of an input takes the place of R, band 2 of G, band 3 of B,
-in the order of the files, however the bands are stored: of an IRRG tile, IR is seen as red, R as green, G as blue.
+deviation. Our nets read bytes less the mean of their own bands, or as NORMALISATION has it. The difference is folded into the
+weights and the bias of each first layer, so that it answers a pixel just as torchvision's net does (at the image's edge the
+two differ, unless the means agree: there zeros are padded, and zero is the mean). Band 1 of an input takes the place of R,
+band 2 of G, band 3 of B, in the order of the files, however the bands are stored: of an IRRG tile, IR is seen as red, R as
+green, G as blue.
 
 **Other than 3 bands.** More: the first three bands take R, G, B, each further one the mean of the three filters, and all are
 multiplied by 3 / bands. Fewer: each takes the mean, multiplied by 3 / bands. So a picture whose bands are all alike is
@@ -251,7 +252,7 @@ def own_layers(net: nn.Module, weights: Mapping[str, Tensor]) -> Layers:
 
 def _namesakes(net: nn.Module, layers: Layers) -> dict[str, str]:
     """For each layer of the net that takes weights, the source's: that of its name, with or without its branch's prefix."""
-    prefixes = [f"{name}_" for name in getattr(net, "inputs", ())]
+    prefixes = [*(f"{name}_" for name in getattr(net, "inputs", ())), "net."]  # net.: before all names of a library's net
     takes = {}
     for layer in own_layers(net, net.state_dict()):
         names = [layer, *(layer.removeprefix(p) for p in prefixes if layer.startswith(p))]
@@ -352,10 +353,12 @@ def fill(net: nn.Module, filling: Layers, report: Report) -> None:
 
 def check_fit(layer: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Raise UserError unless the source's tensors of a layer are those of the net, but for a batch norm that it lacks."""
-    for name, value in tensors.items():
+    for name in tensors:
         if name not in own:
             what = "batch norm" if name.startswith("bn.") else f"'{name}'"
             raise UserError(f"layer '{layer}' has no {what}, but the weights have it: give weights of a net without it.")
+    for name in (n for n in own if n in tensors):
+        value = tensors[name]
         if value.shape != own[name].shape:
             raise UserError(
                 f"layer '{layer}' has a {name} of {_shape(own[name])}, the weights have {_shape(value)}: rename the layer to"

@@ -137,16 +137,20 @@ def label_fault(path: str | Path) -> str | None:
 def read_colours(path: str | Path) -> np.ndarray:
     """The colours that a picture shows: height x width x 3, uint8. Palettes are looked up, an alpha band is dropped."""
     with _open(path) as file:
-        pixels = read_window(file)
-        if file.dtypes[0] != "uint8" or file.count not in (1, 3, 4):
-            raise UserError(f"{path} has {file.count} band(s) of {file.dtypes[0]}: a colour picture has 8-bit R, G, B.")
-        if file.count == 1:
-            if file.colorinterp[0].name != "palette":
-                raise UserError(f"{path} has one band and no palette, so no colours: is it a label array already?")
-            colours = file.colormap(1)
-            table = np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)
-            return table[pixels[0]]
-    return np.moveaxis(pixels[:3], 0, -1)
+        return read_colours_window(file)
+
+
+def read_colours_window(file: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
+    """The same of one window of a raster that is open already."""
+    if file.dtypes[0] != "uint8" or file.count not in (1, 3, 4):
+        raise UserError(f"{file.name} has {file.count} band(s) of {file.dtypes[0]}: a colour picture has 8-bit R, G, B.")
+    pixels = read_window(file, window)
+    if file.count > 1:
+        return np.moveaxis(pixels[:3], 0, -1)
+    if file.colorinterp[0].name != "palette":
+        raise UserError(f"{file.name} has one band and no palette, so no colours: is it a label array already?")
+    colours = file.colormap(1)
+    return np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)[pixels[0]]
 
 
 def write(path, array, *, crs=None, transform=None, nodata=None, colours=None, tags=None) -> None:
@@ -174,7 +178,8 @@ def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours
         profile |= {"quality": 95}
     file = rasterio.open(path, "w", **profile)
     if colours is not None:
-        file.write_colormap(1, dict(colours))
+        every = {i: (0, 0, 0) for i in range(256)} if profile["driver"] == "PNG" else {}  # 255 must have a colour there too
+        file.write_colormap(1, every | dict(colours))
     return file
 
 

@@ -13,6 +13,7 @@ from tools.class_weights import CLASS_WEIGHTS
 from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, listing, nearest
 from tools.inputs import NORMALISATIONS, Part, find_parts
+from tools.legend import Legend, label_of
 from tools.palette import Palette
 
 SPLITS = ("train", "val", "test")
@@ -44,6 +45,7 @@ class Settings:
     TILE_MEMORY_MB: int
     BGR: bool
     NET: str
+    NET_OPTIONS: Mapping[str, Any]
     INIT_MODEL: str | None
     BATCH_SIZE: int
     BASE_LR: float
@@ -62,6 +64,11 @@ class Settings:
     test_patch_size: tuple
     test_step_size: tuple
     TEST_BATCH_SIZE: int
+    SOURCE_CLASSES: Mapping[str, tuple | int] | None = None
+    CLASS_MAPPING: Mapping[str, str | None] | None = None
+    LABEL_ATTRIBUTE: str | None = None
+    LABEL_BACKGROUND: str | None = None
+    THRESHOLD: float | None = None
 
     def __post_init__(self):
         for name, (rule, wish) in RULES.items():
@@ -108,10 +115,22 @@ class Settings:
                 raise UserError(f"INPUTS['{name}']: {error}") from None
 
     def _check_classes(self) -> None:
-        classes = Palette(self.label_values, self.palette).classes
+        legend, classes = self.legend, len(self.label_values)
+        if self.LABEL_BACKGROUND is not None:
+            try:
+                label_of(self.LABEL_BACKGROUND, legend)
+            except UserError as error:
+                raise UserError(f"LABEL_BACKGROUND: {error}") from None
+        if self.THRESHOLD is not None and classes != 2:
+            raise UserError(f"THRESHOLD = {self.THRESHOLD} is for two classes, label_values has {classes}: leave it out.")
         for label in self.ignored:
             if label not in range(classes):
                 raise UserError(f"IGNORE_LABEL = {label}: there is no such class, label_values has 0 to {classes - 1}.")
+
+    @property
+    def legend(self) -> Legend:
+        """What the ground truth's own colours, numbers and names are in our labels."""
+        return Legend(Palette(self.label_values, self.palette), self.SOURCE_CLASSES, self.CLASS_MAPPING)
 
     @property
     def ignored(self) -> list[int]:
@@ -202,6 +221,14 @@ def _any_mapping(value: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, Mapping) and all(map(_text, v)) and all(map(value, v.values()))
 
 
+def _colour(v: Any) -> bool:
+    return _sequence(v) and len(v) == 3 and all(map(_whole(0), v)) and max(v) <= 255
+
+
+def _files(v: Any) -> bool:
+    return isinstance(v, Mapping) and bool(v) and all(map(_text, v.values()))
+
+
 _SIZE_WISH = "two whole numbers of pixels, height and width"
 _IDS_WISH = "a list of tile ids: numbers, names, or pairs such as (2, 10)"
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of the right form?, the right form in words)
@@ -209,7 +236,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "BASE_DIR": (_text, "a folder"),
     "DATASET_DIR": (_text, "a folder"),
     "FOLDER_SUFFIX": (lambda v: isinstance(v, str) and "/" not in v, "text without a slash, or ''"),
-    "folders": (_mapping(_text), "modalities with the pattern of their files, such as {'irrg': 'top/area{}.tif'}"),
+    "folders": (_mapping(lambda v: _text(v) or _files(v)),
+                "modalities with the pattern of their files, such as {'irrg': 'top/area{}.tif'}"),
     "train_ids": (lambda v: _ids(v) and bool(v), _IDS_WISH),
     "val_ids": (_ids, _IDS_WISH),
     "test_ids": (_ids, _IDS_WISH),
@@ -232,6 +260,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "TILE_MEMORY_MB": (_whole(1), "a whole number of megabytes, 1 or more"),
     "BGR": (lambda v: isinstance(v, bool), "True or False"),
     "NET": (_text, "the name of a net"),
+    "NET_OPTIONS": (_any_mapping(lambda v: True), "arguments of the net's function by name, or {}"),
     "INIT_MODEL": (lambda v: v is None or _text(v), "the name or the file of initial weights, or None"),
     "BATCH_SIZE": (_whole(1), "a whole number of patches, 1 or more"),
     "BASE_LR": (lambda v: isinstance(v, int | float) and 0 < v < float("inf"), "a number above 0"),
@@ -250,6 +279,13 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "test_patch_size": (_size, _SIZE_WISH),
     "test_step_size": (_size, _SIZE_WISH),
     "TEST_BATCH_SIZE": (_whole(1), "a whole number of windows, 1 or more"),
+    "SOURCE_CLASSES": (lambda v: v is None or _mapping(_colour)(v) or _mapping(_whole(0))(v),
+                       "classes with their colours, {'road': (255, 255, 255), ...}, or all with their numbers, or None"),
+    "CLASS_MAPPING": (lambda v: v is None or _mapping(lambda name: name is None or _text(name))(v),
+                      "{class of the ground truth: class of label_values, or None to drop it}, or None"),
+    "LABEL_ATTRIBUTE": (lambda v: v is None or _text(v), "the attribute of vector labels that names the class, or None"),
+    "LABEL_BACKGROUND": (lambda v: v is None or _text(v), "the class of pixels that no polygon covers, or None: not scored"),
+    "THRESHOLD": (lambda v: v is None or (isinstance(v, float) and 0 < v < 1), "a probability between 0 and 1, or None"),
 }  # fmt: skip
 
 
@@ -278,5 +314,7 @@ def _run(path: Path) -> dict[str, Any]:
     except Exception as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines or ["?"])[-1]
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}.") from None
-    return {k: v for k, v in names.items() if not k.startswith("_") and not isinstance(v, ModuleType)}
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}."
+        raise UserError(f"{path}, line {line}: {what}") from None
+    settings = {k: v for k, v in names.items() if not k.startswith("_")}
+    return {k: v for k, v in settings.items() if not isinstance(v, ModuleType) and not callable(v)}  # nor what it imports

@@ -42,7 +42,7 @@ def load_net(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         net = nets.rebuild(metadata.pop("net"))
         load_strictly(net, weights)
         return net, {k: json.loads(v) for k, v in metadata.items() if k != "format"}
-    except (UserError, ValueError, KeyError, TypeError) as error:
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be made into a net: {error}") from None
 
 

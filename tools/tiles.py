@@ -75,7 +75,10 @@ class Band:
 
 @dataclass(frozen=True)
 class Labeller:
-    """A net with all that labelling a tile takes: what it reads, the window (size and step in pixels), windows per batch."""
+    """A net with all that labelling a tile takes: what it reads, the window (size and step in pixels), windows per batch.
+
+    threshold: of two classes, the probability above which the second is chosen; None: the more probable one.
+    """
 
     net: nn.Module
     inputs: list[Input]
@@ -83,17 +86,24 @@ class Labeller:
     step: tuple[int, int]
     batch: int
     device: Device
+    threshold: float | None = None
 
     def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
         """The label map of one tile, in bands of whole rows from top to bottom; paths: the file of each modality."""
         with TileReader(self.inputs, paths) as tile:
             found = predict(self.net, self.inputs, tile.read, tile.shape, self.size, self.step, self.batch, self.device)
             for row, probabilities in found:
-                labels = probabilities.argmax(0).astype(np.uint8)
+                labels = self.choose(probabilities)
                 valid = tile.valid(Window(row, 0, *labels.shape))
                 if valid is not None:
                     labels[~valid] = NO_DATA
                 yield Band(row, labels, probabilities)
+
+    def choose(self, probabilities: np.ndarray) -> np.ndarray:
+        """The labels (rows x width, uint8) of class probabilities (classes x rows x width)."""
+        if self.threshold is None:
+            return probabilities.argmax(0).astype(np.uint8)
+        return (probabilities[1] > self.threshold).astype(np.uint8)
 
     def labels(self, paths: Mapping[str, str | Path]) -> np.ndarray:
         """The label map of one tile: h x w, uint8, NO_DATA where a modality has no data."""

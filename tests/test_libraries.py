@@ -1,0 +1,145 @@
+"""Proves that the libraries' nets stand behind our interface: any channels, classes and sizes, a step of training, a labelled
+image, a snapshot that rebuilds itself, and a sentence for each name that there is not. Weights stay off; nothing is fetched."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import nets
+from nets.libraries import architectures, encoders, pad, torchvision_names
+from tools.errors import UserError
+from tools.pretrained import initialise
+from tools.snapshots import load_net, save_net
+
+SMALL = [f"smp:{name}/{'tu-vit_tiny_patch16_224' if name == 'DPT' else 'resnet18'}" for name in architectures()]
+SMALL += ["smp:Unet/tu-convnext_atto", "smp:FPN/tu-swin_tiny_patch4_window7_224", "smp:Unet/mit_b0", "smp:Unet/mobilenet_v2"]
+LARGE = [f"torchvision:{name}" for name in torchvision_names()]
+ALL = SMALL + [pytest.param(name, marks=pytest.mark.slow) for name in LARGE]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_family_learns_in_a_step_and_labels_an_image_of_an_odd_size(name):
+    torch.manual_seed(1)
+    net = nets.build(name, {"irrg": 4}, 5)
+    for module in net.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.p = 0.0
+    image, labels = torch.randn(2, 4, 75, 50), torch.randint(0, 5, (2, 75, 50))
+    assert (net.inputs, net.classes, net.multiple) == ({"irrg": 4}, 5, 1)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-4)
+    losses = []
+    for _ in range(2):
+        loss = nn.functional.cross_entropy(net(image), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
+    with torch.no_grad():
+        assert net.eval()(image).shape == (2, 5, 75, 50)
+
+
+@pytest.mark.parametrize(
+    "name", ["smp:Unet/resnet18", "smp:DPT/tu-vit_tiny_patch16_224", "torchvision:lraspp_mobilenet_v3_large"]
+)
+@torch.no_grad()
+def test_a_snapshot_rebuilds_the_net_and_labels_alike(name, tmp_path):
+    net = nets.build(name, {"irrg": 2}, 3).eval()
+    save_net(tmp_path / "net.safetensors", net, {"name": name})
+    again, about = load_net(tmp_path / "net.safetensors")
+    image = torch.randn(1, 2, 64, 64)
+    torch.testing.assert_close(again.eval()(image), net(image))
+    assert about == {"name": name} and again.inputs == {"irrg": 2}
+    assert name in repr(again) and "learnable values" in repr(again)
+
+
+def test_options_reach_the_architecture_and_its_description_but_never_a_download():
+    net = nets.build("smp:Unet/resnet18", {"irrg": 3}, 3, decoder_channels=[64, 32, 16, 8, 8])
+    again = nets.rebuild(nets.describe(net))
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in net.state_dict().items()}
+    net.options["encoder_weights"] = "imagenet"
+    assert "imagenet" not in nets.describe(net)
+
+
+def test_weights_saved_by_the_library_itself_fit_by_name(tmp_path):
+    net, other = (nets.build("smp:Unet/resnet18", {"irrg": 3}, 3) for _ in range(2))
+    torch.save(other.net.state_dict(), tmp_path / "smp.pth")
+    report = initialise(net, tmp_path / "smp.pth")
+    assert report.random == []
+    torch.testing.assert_close(net.net.encoder.conv1.weight, other.net.encoder.conv1.weight)
+
+
+@pytest.mark.parametrize("size", [(75, 50), (5, 3), (64, 64), (1, 1)])
+def test_images_are_padded_by_reflection_or_where_they_are_too_small_by_their_edge(size):
+    image = torch.rand(1, 2, *size)
+    padded = pad(image, 32)
+    assert padded.shape[2] % 32 == 0 and padded.shape[3] % 32 == 0
+    torch.testing.assert_close(padded[:, :, : size[0], : size[1]], image)
+    if size == (75, 50):
+        torch.testing.assert_close(padded[:, :, 75], padded[:, :, 73])
+    if size == (5, 3):
+        torch.testing.assert_close(padded[:, :, 9], padded[:, :, 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("smp:Unet/resnet33", r"no encoder 'resnet33'.*Did you mean 'resnet34'"),
+        ("smp:Unet/tu-convnext_atoo", r"no encoder.*Did you mean 'tu-convnext_atto"),
+        ("smp:Umet/resnet34", r"no 'Umet'.*Did you mean 'Unet'"),
+        ("smp:Unet", r"needs an encoder: write smp:Unet/resnet34"),
+        ("smp:DPT/resnet18", r"smp:DPT cannot have the encoder 'resnet18'"),
+        ("smp:Unet/tu-vit_tiny_patch16_224", r"smp:Unet cannot have the encoder 'tu-vit_tiny_patch16_224'"),
+        ("torchvision:deeplabv3_resnet5", r"no 'deeplabv3_resnet5'.*Did you mean 'deeplabv3_resnet50'"),
+        ("timm:resnet50", r"no library 'timm'.*smp, torchvision"),
+    ],
+)
+def test_a_name_that_there_is_not_is_said_with_the_nearest_known(name, words):
+    with pytest.raises(UserError, match=words):
+        nets.build(name, {"irrg": 3}, 6)
+
+
+def test_options_and_inputs_that_do_not_fit_are_named():
+    with pytest.raises(UserError, match=r"no option 'colour'.*decoder_channels"):
+        nets.build("smp:Unet/resnet18", {"irrg": 3}, 6, colour=1)
+    with pytest.raises(UserError, match="reads one input, but there are 2"):
+        nets.build("smp:Unet/resnet18", {"irrg": 3, "dsm": 1}, 6)
+    with pytest.raises(UserError, match="has no options, but colour is given"):
+        nets.build("torchvision:fcn_resnet50", {"irrg": 3}, 6, colour=1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("encoder", [name for name in encoders() if not name.startswith("tu-")])
+def test_every_encoder_of_smp_builds_and_labels(encoder):
+    with torch.device("cpu" if encoder.startswith("mit") else "meta"), torch.no_grad():  # mit draws lots while it is built
+        net = nets.build(f"smp:Unet/{encoder}", {"irrg": 5}, 6).eval()
+        assert net(torch.empty(1, 5, 70, 90)).shape == (1, 6, 70, 90)
+
+
+TWICE = """
+import torch, warnings
+from tools.torchvision_guard import torchvision, import_torchvision
+assert import_torchvision() is torchvision
+import timm, segmentation_models_pytorch
+print(torchvision.models.resnet18(weights=None)(torch.zeros(2, 3, 32, 32)).shape)
+"""
+
+
+def test_the_guard_lets_torchvision_timm_and_smp_be_imported_in_a_fresh_process():
+    ran = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.strip()) == (0, "torch.Size([2, 1000])"), ran.stderr
+
+
+def test_the_guard_hides_no_other_failure(monkeypatch):
+    from tools import torchvision_guard
+
+    def broken(name):
+        raise RuntimeError("something else is wrong")
+
+    monkeypatch.setattr(torchvision_guard.importlib, "import_module", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        torchvision_guard.import_torchvision()

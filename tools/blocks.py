@@ -1,0 +1,116 @@
+"""Makes tiles of large rasters: blocks of about SIZE pixels, small VRT files that refer to the raster; no pixel is copied.
+
+    python -m tools.blocks data/city/ortho.tif data/city/labels.tif --size 2048 --out data/city/blocks/
+
+makes data/city/blocks/ortho/0_0.vrt, 0_1.vrt ... (row_column) and .../labels/0_0.vrt ... To every other script a block is a
+tile, so one or few rasters can be split by place: folders = {"rgb": "blocks/ortho/{}_{}.vrt", "labels":
+"blocks/labels/{}_{}.vrt"} with find_ids and split_by_share in the config. Blocks do not overlap and windows stay inside them.
+"""
+
+import os
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import rasterio
+
+from tools import commands, raster
+from tools.errors import UserError, run
+from tools.folders import whole_folder, write_details
+from tools.windows import Window
+
+_TYPES = {
+    "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
+    "float32": "Float32", "float64": "Float64",
+}  # fmt: skip
+
+
+def main():
+    args = arguments()
+    files = raster.find(args.files)
+    stems = [file.stem for file in files]
+    if len(set(stems)) < len(stems):
+        raise UserError("two of the rasters have one name: make their blocks in two runs.")
+    with whole_folder(args.out, args.overwrite) as folder:
+        counts = [write_blocks(file, args.size, folder / file.stem, args.out / file.stem) for file in files]
+        write_details(folder, **{"made by": "tools.blocks"}, files=files, size=args.size)
+    print(", ".join(f"{count} blocks of {stem}" for stem, count in zip(stems, counts, strict=True)) + f" in {args.out}")
+
+
+def arguments():
+    parser = commands.parser(__doc__)
+    parser.add_argument("files", nargs="+", type=Path, help="rasters: images and label arrays, alike in size")
+    parser.add_argument("--size", type=commands.whole_number(1), required=True, metavar="PIXELS", help="about a block's sides")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the blocks go")
+    commands.add_overwrite(parser)
+    return parser.parse_args()
+
+
+def blocks(height: int, width: int, size: int) -> dict[tuple[int, int], Window]:
+    """The blocks of a raster by (row, column): they cover it without overlap, their sides as near `size` as can be."""
+
+    def edges(length: int) -> list[int]:
+        count = max(1, round(length / size))
+        return [length * i // count for i in range(count + 1)]
+
+    return {
+        (i, j): Window(top, left, bottom - top, right - left)
+        for i, (top, bottom) in enumerate(pairwise(edges(height)))
+        for j, (left, right) in enumerate(pairwise(edges(width)))
+    }
+
+
+def write_blocks(file: Path, size: int, folder: Path, final: Path) -> int:
+    """Write the blocks of one raster into `folder`, which is to become `final`; how many come back."""
+    folder.mkdir()
+    with raster.open_raster(file) as source:
+        found = blocks(*source.shape, size)
+        for (i, j), window in found.items():
+            (folder / f"{i}_{j}.vrt").write_text(as_vrt(source, window, os.path.relpath(file.resolve(), final.resolve())))
+    return len(found)
+
+
+def as_vrt(source: rasterio.DatasetReader, window: Window, path: str) -> str:
+    """The text of a VRT that shows one window of an open raster; path: the raster's, seen from the VRT."""
+    root = Xml.Element("VRTDataset", rasterXSize=str(window.width), rasterYSize=str(window.height))
+    if source.crs is not None:
+        _add(root, "SRS", source.crs.to_wkt())
+    if not source.transform.is_identity:
+        place = source.transform * source.transform.translation(window.col, window.row)
+        _add(root, "GeoTransform", ", ".join(map(repr, place.to_gdal())))
+    for i in source.indexes:
+        band = _band(root, source.dtypes[i - 1], window, path, str(i), band=str(i))
+        _add(band, "ColorInterp", source.colorinterp[i - 1].name.capitalize())
+        if source.nodatavals[i - 1] is not None:
+            _add(band, "NoDataValue", repr(source.nodatavals[i - 1]))
+        if source.colorinterp[i - 1].name == "palette":
+            table = _add(band, "ColorTable")
+            for _, colour in sorted(source.colormap(i).items()):
+                _add(table, "Entry", None, **{f"c{n}": str(c) for n, c in enumerate(colour, 1)})
+    flags = [flag.name for flag in source.mask_flag_enums[0]]
+    if flags == ["per_dataset"]:  # a mask of its own, neither nodata nor an alpha band
+        _band(_add(root, "MaskBand"), "uint8", window, path, "mask,1")
+    return Xml.tostring(root, encoding="unicode")
+
+
+def _band(parent: Xml.Element, dtype: str, window: Window, path: str, source_band: str, **attributes: str) -> Xml.Element:
+    if dtype not in _TYPES:
+        raise UserError(f"{path} has pixels of the type {dtype}, of which blocks cannot be made.")
+    band = _add(parent, "VRTRasterBand", None, dataType=_TYPES[dtype], **attributes)
+    source = _add(band, "SimpleSource")
+    _add(source, "SourceFilename", path, relativeToVRT="1")
+    _add(source, "SourceBand", source_band)
+    size = {"xSize": str(window.width), "ySize": str(window.height)}
+    _add(source, "SrcRect", None, xOff=str(window.col), yOff=str(window.row), **size)
+    _add(source, "DstRect", None, xOff="0", yOff="0", **size)
+    return band
+
+
+def _add(parent: Xml.Element, name: str, text: str | None = None, **attributes: str) -> Xml.Element:
+    element = Xml.SubElement(parent, name, attributes)
+    element.text = text
+    return element
+
+
+if __name__ == "__main__":
+    run(main)
