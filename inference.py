@@ -20,7 +20,7 @@ from nets.net import check_size
 from tools import commands, device, pictures, raster, scores, snapshots
 from tools.caffe import is_caffemodel, load_caffemodel
 from tools.dataset import Dataset, tile_id, tile_name
-from tools.errors import UserError, run
+from tools.errors import UserError, listing, run
 from tools.folders import refuse_existing, whole_folder, write_details, write_json
 from tools.inputs import Input, make_inputs
 from tools.palette import Palette
@@ -95,7 +95,12 @@ def load(settings: Settings, weights: Path, tile: Tile) -> tuple[nn.Module, dict
             raise UserError(f"{weights} does not know which mean to take off: give the numbers in MEAN_PIXEL['{modality}'].")
     inputs = make_inputs(settings.parts, about, settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
     net = nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values), **settings.NET_OPTIONS)
-    print(load_caffemodel(net, weights))
+    report = load_caffemodel(net, weights)
+    if report.kept:
+        raise UserError(
+            f"{weights} lacks the layers {listing(report.kept)} of {settings.NET}, which would label at random: give"
+            " weights that were trained with this net."
+        )
     return net, {"name": settings.NET, "iteration": "of Caffe's", **settings.about(), "inputs": [i.to_dict() for i in inputs]}
 
 

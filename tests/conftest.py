@@ -190,6 +190,18 @@ def town(tmp_path):
 # ------------------------------------------------------------------------------------------------------ running scripts
 
 
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Training draws empty pictures: real ones take longer than a few iterations."""
+
+    def draw(path, *_):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    for picture in ("net_graph", "loss_plot"):
+        monkeypatch.setattr(f"tools.pictures.{picture}", draw)
+
+
 @dataclass
 class Ran:
     """How a script ended: its exit code and what it printed."""

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from nets.net import Net
 from nets.prototxt import read_prototxt
 from tools.caffe import load_caffemodel, slots
-from tools.caffe_solver import CaffeSGD, batches_of, factor, use_caffe_average
-from tools.solver import parameter_groups
+from tools.caffe_average import batches_of, factor, use_caffe_average
+from tools.solver import SGD, Solver, parameter_groups
 
 REFERENCE = REPO.parent / "shared/caffe_reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="no shared/caffe_reference here")
@@ -27,7 +27,7 @@ def test_two_iterations_give_the_parameters_losses_and_statistics_that_caffe_got
     groups = parameter_groups(net, [], 5e-4)
     for group in groups:
         group["lr"] = 0.01 * group["lr_mult"]
-    optimizer = CaffeSGD(groups, lr=0.01, momentum=0.9)
+    optimizer = SGD(groups, lr=0.01, momentum=0.9)
     reference = np.load(REFERENCE / "tiny_segnet_train.npz")
     for i, tolerance in enumerate((1e-6, 1e-4)):
         scores = net(torch.from_numpy(reference["data"][i]))
@@ -57,7 +57,7 @@ def compare(net, wanted, batches, tolerance):
 
 def test_the_rate_is_inside_the_history_so_that_a_step_of_the_rate_acts_as_in_caffe():
     weight = nn.Parameter(torch.tensor([2.0, -1.0], dtype=torch.float64))
-    optimizer = CaffeSGD([{"params": [weight], "weight_decay": 0.1}], lr=0.5, momentum=0.9)
+    optimizer = SGD([{"params": [weight], "weight_decay": 0.1}], lr=0.5, momentum=0.9)
     w, h = np.array([2.0, -1.0]), np.zeros(2)
     for lr in (0.5, 0.5, 0.05, 0.05):
         optimizer.param_groups[0]["lr"] = lr
@@ -72,7 +72,7 @@ def test_the_rate_is_inside_the_history_so_that_a_step_of_the_rate_acts_as_in_ca
 def test_an_optimizer_goes_on_from_its_state():
     def run(steps, state=None, start=None):
         weight = nn.Parameter(torch.ones(3) if start is None else start.clone())
-        optimizer = CaffeSGD([weight], lr=0.1)
+        optimizer = SGD([weight], lr=0.1)
         if state:
             optimizer.load_state_dict(state)
         for _ in range(steps):
@@ -135,3 +135,19 @@ def test_the_factor_tells_how_many_batches_there_were(batches, fraction):
 def test_a_factor_beyond_its_limit_counts_as_many_batches():
     assert batches_of(1000.0) > 10_000
     assert batches_of(1234.5) > 10_000  # an average kept by hand, say
+
+
+def test_the_config_s_caffe_solver_averages_batch_norm_as_caffe_and_the_others_as_pytorch():
+    torch.manual_seed(1)
+    images = [5 + 2 * torch.randn(2, 1, 4, 4) for _ in range(3)]
+    means = {}
+    for name in ("sgd", "caffe"):
+        net = nn.Sequential(nn.BatchNorm2d(1)).train()
+        Solver(net, 0.1, {"name": "fixed"}, {"name": name, "momentum": 0.9, "weight_decay": 0.0})
+        for image in images:
+            net(image)
+        means[name] = net[0].running_mean.item()
+    batch = [image.mean().item() for image in images]
+    a, b, c = 0.999**2, 0.999, 1.0
+    assert means["caffe"] == pytest.approx((a * batch[0] + b * batch[1] + c * batch[2]) / (a + b + c), rel=1e-5)
+    assert means["sgd"] == pytest.approx(0.1 * (0.81 * batch[0] + 0.9 * batch[1] + batch[2]), rel=1e-5)

@@ -306,16 +306,19 @@ def test_without_any_crs_the_corners_must_do(folder):
     assert (pixels("out/composite_1.tif")[1] == 150).all()
 
 
-def test_one_surface_model_for_all_tiles_gives_terrain_that_fits_together(folder):
-    """Two tiles of one city: where they meet a house stands, half on each; it comes off as in one piece."""
-    city = np.full((60, 130), 200, np.float32)
-    city[20:40, 50:80] = 212
-    write(Path("city.tif"), city, transform=place(499_985, 5_400_010))
+def test_with_one_surface_model_for_all_tiles_the_terrain_knows_what_lies_beyond_a_tile(folder):
+    """A steep hillside, 0.2 m a metre, over two tiles of one city, and nothing on it. Seen alone, a tile's upper border would
+    be a roof: no window reaches higher ground there."""
+    city = np.tile((200 + 0.2 * np.arange(300)).astype(np.float32), (140, 1))
+    write(Path("city.tif"), city, transform=place(499_900, 5_400_050))
     for tile in (1, 2):
         write(Path(f"top/area{tile}.tif"), np.stack([INFRARED, RED, RED]), transform=place(500_000 + 50 * (tile - 1)))
     made(*FILES[:4], "--dsm", "city.tif", "--out", "out")
-    found = np.concatenate([pixels(f"out/composite_{t}.tif")[2] for t in (1, 2)], axis=1)
-    assert np.array_equal(found, np.where(city[10:50, 15:115] == 212, 102, 0))  # 12 m of 30 m
+    for tile in (1, 2):
+        assert (pixels(f"out/composite_{tile}.tif")[2] == 0).all()
+        write(Path(f"dsm/area{tile}.tif"), city[50:90, 50 + 50 * tile : 100 + 50 * tile], transform=place(499_950 + 50 * tile))
+    made(*FILES, "--out", "alone")
+    assert (pixels("alone/composite_1.tif")[2, :, -1] > 0).any()
 
 
 # ------------------------------------------------------------------------------------------------------- work in pieces

@@ -79,7 +79,7 @@ def test_13_the_patches_of_a_split_are_of_its_own_tiles_alone(patches):
             assert found == set(map(str, tiles))
 
 
-def test_13_training_looks_at_no_test_tile(databases, tmp_path):
+def test_13_training_looks_at_no_test_tile(databases, tmp_path, without_pictures):
     own = databases.copy(tmp_path / "own", "lmdb")
     for tile in TEST:
         for modality in ("irrg", "labels", "labels_eroded"):
@@ -90,7 +90,7 @@ def test_13_training_looks_at_no_test_tile(databases, tmp_path):
     assert ran.code == 0, ran.err
 
 
-def test_14_a_class_that_no_training_pixel_has_leaves_the_loss_finite(town):
+def test_14_a_class_that_no_training_pixel_has_leaves_the_loss_finite(town, without_pictures):
     for tile in [*TRAIN, *VAL]:
         labels = pixels(town.path("labels", tile))[0]
         labels[labels == 4] = 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import call, kill, spawn, wait_for
 
-from tools import pictures, snapshots
+from tools import snapshots
 from tools.trainer import Trainer
 
 NITER, EVERY = 10, 4
@@ -64,9 +64,7 @@ def unbroken(databases, tmp_path_factory):
 
 
 @pytest.fixture
-def own(databases, tmp_path, monkeypatch):
-    for picture in ("net_graph", "loss_plot"):  # they take longer than the training
-        monkeypatch.setattr(pictures, picture, lambda *_: None)
+def own(databases, tmp_path, without_pictures):
     return databases.copy(tmp_path / "own", "lmdb")
 
 

@@ -23,7 +23,7 @@ CPU = Device(torch.device("cpu"), bf16=False)
 
 
 @pytest.fixture
-def own(databases, tmp_path):
+def own(databases, tmp_path, without_pictures):
     """A town with databases, to be spoilt, without validation to be quick."""
     town = databases.copy(tmp_path / "own", "lmdb")
     town.changes = {"val_ids": []}

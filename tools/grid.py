@@ -23,11 +23,12 @@ from tools.errors import UserError, listing
 from tools.folders import write_json
 from tools.patches import Cutting, patch_suffix, turn, turn_name, write_patch
 from tools.resampling import nearest, resample
+from tools.settings import SPLITS
+from tools.splits import check_shares, split_by_share
 from tools.statistics import Moments
 from tools.vectors import Feature
 from tools.windows import Window
 
-SPLITS = ("train", "val", "test")
 _OVERLAP = 0.01  # of the smaller cell: what drawing and rounding may do
 
 
@@ -171,7 +172,8 @@ class Grid:
     def _split(self, cells: list[Cell], homes: Mapping[TileId, str]) -> list[Cell]:
         """The cells with their splits."""
         if self.shares:
-            splits = share_out([cell.number for cell in cells], self.shares, self.seed)
+            drawn = split_by_share([cell.number for cell in cells], *self.shares, self.seed)
+            splits = {number: split for split, numbers in zip(SPLITS, drawn, strict=True) for number in numbers}
         elif self.attribute:
             splits = _named_splits(self.features, self.attribute, self.path)
         else:
@@ -198,19 +200,12 @@ def read_grid(path: Path, shares: Sequence[float] | None, attribute: str | None,
     """The grid of a vector file. Raises UserError for shares that do not sum to 1 and for attributes that it does not have."""
     if shares and attribute:
         raise UserError("--shares and --split-attribute both say which cells are for training: give one of them.")
-    if shares and (min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
-        raise UserError(f"--shares {' '.join(f'{s:g}' for s in shares)} sum to {sum(shares):g}: they must be 0 or more, sum 1.")
+    if shares:
+        check_shares(dict(zip(SPLITS, shares, strict=True)))
     features, crs = vectors.read_polygons(path)
     if attribute:
         _named_splits(features, attribute, path)
     return Grid(Path(path), features, crs, tuple(shares) if shares else None, attribute, seed)
-
-
-def share_out(numbers: Iterable[int], shares: Sequence[float], seed: int) -> dict[int, str]:
-    """A split for each cell number, in these shares (train, val, test), rounded; the seed alone decides which."""
-    order = np.random.default_rng(seed).permutation(sorted(numbers))
-    ends = np.rint(np.cumsum(shares) * len(order)).astype(int)
-    return {int(n): SPLITS[np.searchsorted(ends, i, side="right")] for i, n in enumerate(order)}
 
 
 def _named_splits(features: Sequence[Feature], attribute: str, path: Path) -> dict[int, str]:

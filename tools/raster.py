@@ -178,7 +178,7 @@ def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours
         profile |= {"quality": 95}
     file = rasterio.open(path, "w", **profile)
     if colours is not None:
-        every = {i: (0, 0, 0) for i in range(256)} if profile["driver"] == "PNG" else {}  # 255 must have a colour there too
+        every = dict.fromkeys(range(256), (0, 0, 0)) if profile["driver"] == "PNG" else {}  # 255 must have a colour there too
         file.write_colormap(1, every | dict(colours))
     return file
 

@@ -167,7 +167,8 @@ class Settings:
     @property
     def snapshots(self) -> Path:
         """Where the snapshots of this net on this dataset lie."""
-        return self.folder("snapshots_" + re.sub(r"[^\w.-]+", "_", self.NET))
+        name = Path(self.NET).stem if self.NET.endswith(".prototxt") else self.NET
+        return self.folder("snapshots_" + re.sub(r"[^\w.-]+", "_", name))
 
     def folder(self, kind: str) -> Path:
         """Where patches, databases, snapshots or results of this dataset lie."""

@@ -34,6 +34,8 @@ def main():
     args = arguments()
     source = open_source(args)
     out = args.out or default_out(args)
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: the picture is a PNG, name it so.")
     if out.exists() and not args.overwrite:
         raise UserError(f"{out} exists already: choose another name with --out, or add --overwrite.")
     counts = count(tqdm(source.labels(), "counting labels", leave=False, delay=1))

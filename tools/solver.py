@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tools.caffe_average import use_caffe_average
 from tools.choices import REQUIRED, numbers_of, read_choice
 from tools.errors import UserError, listing, nearest
 from tools.schedules import Schedule
@@ -53,36 +54,17 @@ def adamw(groups: list[dict], lr: float, beta1: float = 0.9, beta2: float = 0.99
 
 SOLVERS: dict[str, tuple[Mapping[str, Any], Callable]] = {  # name -> (its numbers with defaults, what makes the optimizer)
     "sgd": (numbers_of(SGD, without=2), SGD),
-    "adamw": (numbers_of(adamw, without=2), adamw),
-}
-
-
-def adamw(groups: list[dict], lr: float, beta1: float = 0.9, beta2: float = 0.999) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101): the decay is taken off the weights themselves, times the rate."""
-    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
-    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)
-
-
-SOLVERS: dict[str, tuple[Mapping[str, Any], Callable]] = {  # name -> (its numbers with defaults, what makes the optimizer)
-    "sgd": (numbers_of(SGD, without=2), SGD),
-    "adamw": (numbers_of(adamw, without=2), adamw),
-}
-
-
-def adamw(groups: list[dict], lr: float, beta1: float = 0.9, beta2: float = 0.999) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101): the decay is taken off the weights themselves, times the rate."""
-    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
-    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)
-
-
-SOLVERS: dict[str, tuple[Mapping[str, Any], Callable]] = {  # name -> (its numbers with defaults, what makes the optimizer)
-    "sgd": (numbers_of(SGD, without=2), SGD),
+    "caffe": (numbers_of(SGD, without=2), SGD),  # and Caffe's moving average in batch norms
     "adamw": (numbers_of(adamw, without=2), adamw),
 }
 
 
 class Solver:
     """An optimizer whose rate follows a policy, by iteration, and whose multipliers follow Caffe's.
+
+    "sgd" and "caffe" update alike. "caffe" also has batch norms average over about a thousand batches, as Caffe does; the
+    others keep PyTorch's momentum of 0.1. That is the default because a net that has trained for some hundred iterations, as
+    in a first look at a dataset, would else label with the statistics of its own beginnings.
 
     net: whose parameters learn. base_lr: the rate before policy and multipliers. policy, solver: as in the config.
     pretrained: the layers that were initialised from other weights. patterns: the config's MULTIPLIERS. clip: the norm that all
@@ -109,6 +91,8 @@ class Solver:
         numbers = read_choice("SOLVER", solver, {n: known | {"weight_decay": REQUIRED} for n, (known, _) in SOLVERS.items()})
         groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns)
         self.optimizer = SOLVERS[self.name][1](groups, base_lr, **numbers)
+        if self.name == "caffe":
+            use_caffe_average(net)
         self._parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self._clip, self._freeze_iterations = clip, freeze_iterations
         self._frozen = self._to_freeze() if freeze_iterations else []

@@ -13,7 +13,6 @@ from rasterio.warp import transform_geom
 
 from tools.errors import UserError, listing, nearest
 
-SUFFIXES = (".shp", ".gpkg", ".geojson", ".json")
 _POLYGONS = ("Polygon", "Collection", "Unknown")  # parts of a layer's type; "Unknown": mixed types
 
 
@@ -29,11 +28,6 @@ class Feature:
     def bounds(self) -> tuple[float, float, float, float]:
         """left, bottom, right, top."""
         return shapely.geometry.shape(self.geometry).bounds
-
-
-def is_vector(path: str | Path) -> bool:
-    """Whether a file's suffix is one of a vector file."""
-    return Path(path).suffix.lower() in SUFFIXES
 
 
 def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:

@@ -1,43 +1,10 @@
-"""What Caffe's solver does otherwise than PyTorch: SGD with the rate inside its history, BatchNorm's moving average."""
+"""The moving average that Caffe's BatchNorm keeps of means and variances, in PyTorch's batch norm."""
 
 import math
 
-import torch
 from torch import nn
 
 FRACTION = 0.999  # what each training step keeps of BatchNorm's sums (moving_average_fraction)
-
-
-class CaffeSGD(torch.optim.Optimizer):
-    """Caffe's SGD: h = momentum h + lr (gradient + weight_decay w), then w = w - h, where h begins at 0.
-
-    PyTorch multiplies h by the rate only when it is applied, so that the two differ whenever the rate changes. A parameter's
-    multipliers belong into `lr` and `weight_decay` of its group. Source: Caffe's sgd_solver.cpp.
-    """
-
-    def __init__(self, params, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        """Update all parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-        return loss
-
-    def _update(self, parameter: nn.Parameter, group: dict) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["history"] = torch.zeros_like(parameter)
-        change = parameter.grad.add(parameter, alpha=group["weight_decay"])
-        history = state["history"].mul_(group["momentum"]).add_(change, alpha=group["lr"])
-        parameter.sub_(history)
 
 
 def use_caffe_average(net: nn.Module) -> None:
