@@ -72,7 +72,7 @@ def test_the_rate_is_inside_the_history_so_that_a_step_of_the_rate_acts_as_in_ca
 def test_an_optimizer_goes_on_from_its_state():
     def run(steps, state=None, start=None):
         weight = nn.Parameter(torch.ones(3) if start is None else start.clone())
-        optimizer = SGD([weight], lr=0.1)
+        optimizer = SGD([{"params": [weight], "weight_decay": 5e-4}], lr=0.1, momentum=0.9)
         if state:
             optimizer.load_state_dict(state)
         for _ in range(steps):

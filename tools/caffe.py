@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from nets.net import Net
 from nets.prototxt_write import CaffeLayer, caffe_layers, caffe_name, scale_name, write_prototxt
 from tools import commands, snapshots
-from tools.caffe_proto import BlobProto, NetParameter, RawBlob, SolverState
 from tools.caffe_average import FRACTION, batches_of
+from tools.caffe_proto import BlobProto, NetParameter, RawBlob, SolverState
 from tools.errors import UserError, listing, run
 from tools.folders import whole_file
 
