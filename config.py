@@ -44,6 +44,7 @@ if DATASET == "demo":  # made by `python -m tools.demo`: Vaihingen's layout, 512
         "irrg": "top/top_mosaic_09cm_area{}.tif",
         "dsm": "dsm/dsm_09cm_matching_area{}.tif",
         "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
+        "composite": "composite/composite_{}.tif",  # NDVI, DSM, nDSM, made by python -m tools.composite
         "labels": "gts_numpy/top_mosaic_09cm_area{}.tif",  # made from gts_for_participants by convert_gt.py
         "labels_eroded": "gts_eroded_numpy/top_mosaic_09cm_area{}_noBoundary.tif",  # optional; scores only
     }
@@ -58,6 +59,7 @@ elif DATASET == "vaihingen":
         "irrg": "top/top_mosaic_09cm_area{}.tif",
         "dsm": "dsm/dsm_09cm_matching_area{}.tif",
         "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
+        "composite": "composite/composite_{}.tif",  # NDVI, DSM, nDSM, made by python -m tools.composite
         "labels": "gts_numpy/top_mosaic_09cm_area{}.tif",
         "labels_eroded": "gts_eroded_numpy/top_mosaic_09cm_area{}_noBoundary.tif",
     }
@@ -74,6 +76,7 @@ elif DATASET == "potsdam":
         "rgbir": "4_Ortho_RGBIR/top_potsdam_{}_{}_RGBIR.tif",
         "dsm": "1_DSM/dsm_potsdam_{:02d}_{:02d}.tif",
         "ndsm": "1_DSM_normalisation/dsm_potsdam_{:02d}_{:02d}_normalized_lastools.jpg",
+        "composite": "composite/composite_{}_{}.tif",
         "labels": "gts_numpy/top_potsdam_{}_{}_label.tif",
         "labels_eroded": "gts_eroded_numpy/top_potsdam_{}_{}_label_noBoundary.tif",
     }
@@ -161,7 +164,7 @@ ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 
 GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such as 1.0; None: as they are
 EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
 SNAPSHOT_EVERY = 500  # iterations between snapshots, each with scores on the validation tiles
-SEED = 1  # of the initial weights and of the order of the patches
+SEED = 1  # of the initial weights, of the order of the patches, and of the shares of a grid's cells
 WORKERS = 1  # processes that read the database; 4 keep a large GPU busy, 0 reads in the training process
 
 # ------------------------------------------------------------------------------------------------------------ inference.py

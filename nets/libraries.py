@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nets.layers import Row
 from nets.net import count_parameters
 from tools.errors import UserError, listing, nearest
 from tools.torchvision_guard import torchvision
@@ -71,6 +72,24 @@ class LibraryNet(nn.Module):
         """The arguments that make the same net again (with fresh weights, so that nothing is downloaded)."""
         options = {k: v for k, v in self.options.items() if k != "encoder_weights"}
         return {"name": self.name, "inputs": self.inputs, "classes": self.classes} | options
+
+    @property
+    def rows(self) -> list[Row]:
+        """The input and the net's large parts, as if they were a table (for pictures)."""
+        parts = [(name, type(part).__name__) for name, part in self.net.named_children()]
+        names = [next(iter(self.inputs)), *(name for name, _ in parts)]
+        rows = [Row(kind, name, (before,)) for (name, kind), before in zip(parts, names, strict=False)]
+        return [Row("data", names[0], ()), *rows]
+
+    @property
+    def writes(self) -> dict[str, list[str]]:
+        """Part -> the blobs that it writes."""
+        return {row.name: [row.name] for row in self.rows}
+
+    def table(self) -> list[tuple[str, str, str, tuple, int]]:
+        """(part, kind, reads, no size, learnable values) per row, as `Net.table` has them."""
+        learnable = {name: count_parameters(part) for name, part in self.net.named_children()}
+        return [(row.name, row.kind, ", ".join(row.reads), (), learnable.get(row.name, 0)) for row in self.rows]
 
     def __repr__(self) -> str:
         parts = [f"{name} {count_parameters(part):,}" for name, part in self.net.named_children()]

@@ -164,7 +164,10 @@ def _pattern(role: str, word: str, settings: Settings | None) -> str:
             f"--{role} names the modality '{word}', which folders does not have.{nearest(word, modalities)} It has"
             f" {listing(modalities)}; a pattern of files has a {{}} or a suffix such as .tif."
         )
-    return str(Path(settings.DATASET_DIR) / settings.folders[word])
+    pattern = settings.folders[word]
+    if not isinstance(pattern, str):
+        raise UserError(f"--{role} {word}: folders['{word}'] lists its files one by one; give a pattern with {{}} instead.")
+    return str(Path(settings.DATASET_DIR) / pattern)
 
 
 def _is_pattern(word: str) -> bool:

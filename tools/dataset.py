@@ -112,7 +112,7 @@ class Dataset:
     def is_vector(self, modality: str) -> bool:
         """Whether a modality is given as polygons."""
         pattern = self.patterns[modality]
-        return isinstance(pattern, str) and pattern.lower().endswith(VECTOR_SUFFIXES)
+        return modality.startswith("labels") and isinstance(pattern, str) and pattern.lower().endswith(VECTOR_SUFFIXES)
 
     def given(self, modality: str, tile: TileId) -> Path:
         """The file that `patterns` names for one modality of one tile."""

@@ -2,7 +2,7 @@
 
 A cell is cut from the first tile (in the config's order) that holds all of it: its polygon is brought to the tile's CRS, and
 the rectangle of pixels that just holds the polygon, edges rounded to whole pixels, is resampled to the patch size. Images are
-interpolated bilinearly (averaged where pixels get larger, data without data never mixed in), labels take the nearest pixel's.
+interpolated bilinearly (pixels without data are never mixed in), labels take the nearest pixel's. A cell is read as a whole.
 """
 
 import contextlib
@@ -165,8 +165,8 @@ class Grid:
         where = f"only partly inside one ({len(touched)} cells)" if touched else "in any of them"
         return (
             f"grid outside the images: none of the {len(self.features)} cells of {self.path} ({self._crs_name}) lies"
-            f"{' wholly' if touched else ''} {where}; {first.path} covers {left:g} to {right:g}, {bottom:g} to {top:g}:"
-            " check the grid's place and CRS."
+            f"{' wholly' if touched else ''} {where}; {first.path} covers"
+            f" {left:.10g} to {right:.10g}, {bottom:.10g} to {top:.10g}: check the grid's place and CRS."
         )
 
     def _split(self, cells: list[Cell], homes: Mapping[TileId, str]) -> list[Cell]:
@@ -185,14 +185,14 @@ class Grid:
             raise UserError(
                 f"no cell of {self.path} is for training ({len(cells)} cells inside the tiles): give more to train."
             )
-        shapes = {f.number: shapely.geometry.shape(f.geometry) for f in self.features}
+        shapes = dict(zip([f.number for f in self.features], _shapes(self.features), strict=True))
         numbers, splits = [c.number for c in cells], [c.split for c in cells]
         for one, other, part in _overlaps([shapes[n] for n in numbers], splits):
             if part > _OVERLAP:
                 raise UserError(
                     f"cells {numbers[one]} ({splits[one]}) and {numbers[other]} ({splits[other]}) of {self.path} overlap by"
-                    f" {100 * part:.0f} %, so pixels would be trained on and tested on: use cells that do not overlap, or name"
-                    " their splits with --split-attribute."
+                    f" {100 * part:.0f} %, so pixels would be trained on and tested on: use cells that do not overlap, or"
+                    " give them one split with --split-attribute."
                 )
 
 
@@ -224,7 +224,7 @@ def _named_splits(features: Sequence[Feature], attribute: str, path: Path) -> di
 def _overlaps(shapes: Sequence, splits: Sequence[str]) -> Iterable[tuple[int, int, float]]:
     """(one, other, shared part of the smaller) for shapes of different splits that touch."""
     valid = shapely.make_valid(np.array(shapes, dtype=object))
-    areas = shapely.area(valid)
+    areas = np.maximum(shapely.area(valid), 1e-300)
     one, other = shapely.STRtree(valid).query(valid, predicate="intersects")
     kinds = np.array(splits)
     keep = (one < other) & (kinds[one] != kinds[other])
@@ -240,13 +240,13 @@ def _find_cells(features, crs, path: Path, tiles: Sequence[TileId], about) -> tu
     """The cells, each in the first tile that holds all of it, and the numbers of those that no tile holds wholly."""
     found: dict[int, Cell] = {}
     touched: set[int] = set()
-    moved: dict[Any, list[Feature]] = {crs: list(features)}
+    shapes = {crs: _shapes(features)}
     for tile in tiles:
         here = about[tile]
         _check_place(here, crs, path)
-        if here.crs not in moved:
-            moved[here.crs] = vectors.reproject(features, crs, here.crs)
-        for feature, window in zip(features, windows(moved[here.crs], here), strict=True):
+        if here.crs not in shapes:
+            shapes[here.crs] = _shapes(vectors.reproject(features, crs, here.crs))
+        for feature, window in zip(features, windows(shapes[here.crs], here), strict=True):
             if window is None or feature.number in found:
                 continue
             if _inside(window, here):
@@ -276,10 +276,13 @@ def tile_places(dataset: Dataset, modalities: Sequence[str], tiles: Iterable[Til
     return found
 
 
-def windows(features: Sequence[Feature], tile: raster.Raster) -> list[Window | None]:
-    """The pixels of a tile that just hold each feature (in the tile's CRS), rounded; None where it does not touch the tile."""
+def _shapes(features: Iterable[Feature]) -> np.ndarray:
+    return np.array([shapely.geometry.shape(f.geometry) for f in features], dtype=object)
+
+
+def windows(shapes: np.ndarray, tile: raster.Raster) -> list[Window | None]:
+    """The pixels of a tile that just hold each shape (in the tile's CRS), rounded; None where it does not touch the tile."""
     into = ~tile.transform
-    shapes = np.array([shapely.geometry.shape(f.geometry) for f in features], dtype=object)
     pixels = shapely.transform(shapes, lambda xy: xy @ [[into.a, into.d], [into.b, into.e]] + [into.c, into.f])
     bounds = shapely.bounds(pixels)
     near = np.isfinite(bounds).all(1) & (bounds[:, :2] < [tile.width, tile.height]).all(1) & (bounds[:, 2:] > 0).all(1)

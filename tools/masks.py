@@ -18,7 +18,7 @@ from tools.errors import UserError
 from tools.palette import UNKNOWN, Colour, Palette, codes_of, colour_of, look_up_table, name_colours
 from tools.windows import Window
 
-STRIP_PIXELS = 1 << 24  # of a mask that are in memory at once
+STRIP_PIXELS = 1 << 22  # of a mask that are in memory at once, in each process
 _MOST_NUMBER = 1 << 16  # class numbers are below it
 
 Strip = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels (h x w, uint8); where unknown (h x w); what stands there (1-d)

@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nets.net import Net
 from tools.caffe import is_caffemodel, load_caffemodel
 from tools.errors import UserError, listing, nearest
 from tools.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
@@ -242,7 +243,7 @@ def own_layers(net: nn.Module, weights: Mapping[str, Tensor]) -> Layers:
     """Tensors grouped by the layer that they belong to: a row of a table, or a module of a library's net."""
     layers: Layers = {}
     for name, value in weights.items():
-        layer, _, tensor = name.partition(".") if hasattr(net, "rows") else name.rpartition(".")
+        layer, _, tensor = name.partition(".") if isinstance(net, Net) else name.rpartition(".")
         layers.setdefault(layer, {})[tensor] = value
     return layers
 

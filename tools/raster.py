@@ -20,6 +20,7 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a PNG wit
 # A JPEG that breaks off is only a warning to GDAL, and the missing part comes out grey: make it an error.
 os.environ.setdefault("GDAL_ERROR_ON_LIBJPEG_WARNING", "YES")
 os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # GDAL's short cut does not see that a PNG breaks off
+os.environ.setdefault("GDAL_CACHEMAX", "256")  # MB in each process, not 5 % of the machine's memory
 os.environ.setdefault("GDAL_PAM_ENABLED", "NO")  # no .aux.xml files beside PNGs
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SUFFIXES = (*_DRIVERS, ".vrt", ".jp2", ".img")  # what counts as a raster when a folder is given

@@ -99,7 +99,7 @@ class Settings:
         dataset = Dataset(self.DATASET_DIR, self.folders)
         for modality in self.folders:
             for tile in [*self.train_ids, *self.val_ids, *self.test_ids]:
-                dataset.path(modality, tile)  # raises where the pattern does not fit the id
+                dataset.given(modality, tile)  # raises where the pattern does not fit the id
         images = [name for name in self.folders if not name.startswith("labels")]
         for setting in ("MEAN_PIXEL", "bands", "NORMALISATION"):
             for modality in getattr(self, setting):
@@ -227,7 +227,7 @@ def _colour(v: Any) -> bool:
 
 
 def _files(v: Any) -> bool:
-    return isinstance(v, Mapping) and bool(v) and all(map(_text, v.values()))
+    return isinstance(v, Mapping) and bool(v) and all(isinstance(k, str | int) for k in v) and all(map(_text, v.values()))
 
 
 _SIZE_WISH = "two whole numbers of pixels, height and width"
