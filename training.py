@@ -191,7 +191,7 @@ def snapshot(settings: Settings, trainer: Trainer, folder: Path, plot: Path) -> 
         with trainer.averaged():
             result = validate(settings, trainer)
         trainer.scores[trainer.iteration] = result["mean_iou_without_ignored"] or 0.0
-        accuracy, iou = 100 * result["overall_accuracy"], 100 * trainer.scores[trainer.iteration]
+        accuracy, iou = 100 * (result["overall_accuracy"] or 0.0), 100 * trainer.scores[trainer.iteration]
         if trainer.iteration % settings.SNAPSHOT_EVERY == 0:  # else the rate would depend on where a run was interrupted
             trainer.solver.report(trainer.scores[trainer.iteration])
         tqdm.write(f"iteration {trainer.iteration}: validation accuracy {accuracy:.2f} %, mean IoU {iou:.2f} %")

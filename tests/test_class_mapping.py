@@ -265,3 +265,16 @@ def test_a_threshold_is_for_two_classes_only(tmp_path):
         read_settings(write_config(tmp_path / "config.py", tmp_path, THRESHOLD=0.3))
     two = TWO | {"IGNORE_LABEL": None, "THRESHOLD": 0.3}
     assert read_settings(write_config(tmp_path / "config.py", tmp_path, **two)).THRESHOLD == 0.3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"THRESHOLD": 0.0}, {"THRESHOLD": 1.0}, {"THRESHOLD": "half"}, {"SOURCE_CLASSES": {}}, {"SOURCE_CLASSES": {"a": -1}},
+        {"SOURCE_CLASSES": {"a": (0, 0, 256)}}, {"SOURCE_CLASSES": {"a": 1, "b": (0, 0, 0)}}, {"CLASS_MAPPING": {"a": 3}},
+        {"CLASS_MAPPING": ["a"]}, {"LABEL_ATTRIBUTE": ""}, {"LABEL_BACKGROUND": 0}, {"LABEL_BACKGROUND": "lnad"},
+    ],
+)  # fmt: skip
+def test_a_setting_of_the_wrong_form_is_named(tmp_path, changes):
+    with pytest.raises(UserError, match=next(iter(changes))):
+        read_settings(write_config(tmp_path / "config.py", tmp_path, **TWO | {"IGNORE_LABEL": None} | changes))

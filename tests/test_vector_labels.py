@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import rasterio
-from conftest import CRS, call, pixels, place, refused, write_config, write_raster
+from conftest import CRS, REPO, call, pixels, place, refused, write_config, write_raster
 
 from tools.dataset import Dataset
+from tools.vectors import read_polygons
 
 NAMES = ["land", "house", "road"]
 PALETTE = {0: (0, 200, 0), 1: (200, 0, 0), 2: (90, 90, 90), 3: (0, 0, 0)}
@@ -174,3 +175,21 @@ def test_a_vector_file_for_each_tile_is_a_pattern():
     assert str(dataset.given("labels", ("a", 7))) == "city/plots/a_07.gpkg"
     assert str(dataset.path("labels", ("a", 7))) == "city/labels_numpy/a_7.tif"
     assert not dataset.is_vector("dsm")
+
+
+# --------------------------------------------------------------------------------------------------------------- real data
+
+GEO = REPO.parent / "shared/data/geo"
+
+
+@pytest.mark.skipif(not GEO.exists(), reason="the real data are not here")
+@pytest.mark.parametrize("suffix", ["shp", "geojson"])
+def test_real_footprints_in_degrees_cover_their_area_on_a_utm_grid(draw, tmp_path, suffix):
+    ran = draw(GEO / f"buildings.{suffix}", "--class", "house", "--background", "land", like=GEO / "dsm.tif")
+    assert ran.code == 0, ran.err
+    assert "from EPSG:4326 to EPSG:26918" in ran.out
+    features, _ = read_polygons(GEO / f"buildings.{suffix}")
+    square_metres = np.nansum([f.properties["SQMETERS"] for f in features])
+    labels = pixels(tmp_path / "out/dsm.tif")[0]
+    assert labels.shape == (259, 283)
+    assert labels.sum() * 4 == pytest.approx(square_metres, rel=0.02)  # a pixel has 2 x 2 m
