@@ -93,7 +93,7 @@ def sign(word: str) -> tuple | int:
     """A type for argparse: a colour R,G,B or a number."""
     parts = word.split(",")
     numbers = [int(part) for part in parts if part.strip().isdigit()]
-    if len(numbers) != len(parts) or len(parts) not in (1, 3) or (len(parts) == 3 and max(numbers) > 255):
+    if len(numbers) != len(parts) or len(parts) not in (1, 3) or max(numbers) > (255 if len(parts) == 3 else 65535):
         raise argparse.ArgumentTypeError(f"{word!r} must be a colour such as 255,255,255 or a number such as 1")
     return tuple(numbers) if len(parts) == 3 else numbers[0]
 

@@ -247,7 +247,8 @@ def test_a_foreground_needs_two_classes_and_the_right_form(convert, tmp_path):
     path = write_raster(tmp_path / "a.tif", np.array([[255, 0, 0]], np.uint8))
     refused(convert(path, "--from-index", "--foreground", 1), "label_values has 3")
     refused(convert(path, "--from-index", "--foreground", "1,2,3", **TWO), "a number with --from-index")
-    assert convert(path, "--from-index", "--foreground", "white", **TWO).code == 2
+    for sign in ("white", "1,2", "1,2,256", "65536"):
+        assert convert(path, "--from-index", "--foreground", sign, **TWO).code == 2
     assert convert(path, "--from-index", "--threshold", **TWO).code == 2
 
 
@@ -271,6 +272,7 @@ def test_a_threshold_is_for_two_classes_only(tmp_path):
     "changes",
     [
         {"THRESHOLD": 0.0}, {"THRESHOLD": 1.0}, {"THRESHOLD": "half"}, {"SOURCE_CLASSES": {}}, {"SOURCE_CLASSES": {"a": -1}},
+        {"SOURCE_CLASSES": {"a": 65536}},
         {"SOURCE_CLASSES": {"a": (0, 0, 256)}}, {"SOURCE_CLASSES": {"a": 1, "b": (0, 0, 0)}}, {"CLASS_MAPPING": {"a": 3}},
         {"CLASS_MAPPING": ["a"]}, {"LABEL_ATTRIBUTE": ""}, {"LABEL_BACKGROUND": 0}, {"LABEL_BACKGROUND": "lnad"},
     ],

@@ -137,9 +137,7 @@ class Dataset:
         """Whether the dataset has this modality, and this tile in it."""
         return modality in self.patterns and self.path(modality, tile).exists()
 
-    def check(
-        self, modalities: list[str], tiles: list[TileId], palette: Palette | None = None
-    ) -> dict[TileId, raster.Raster]:
+    def check(self, modalities: list[str], tiles: list[TileId], palette: Palette | None = None) -> dict[TileId, raster.Raster]:
         """Make sure that every tile is there in every modality, is readable to its last pixel, and has one size throughout.
 
         palette: labels must have its numbers. Returns what the file of the first modality says of each tile. Raises

@@ -280,7 +280,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "test_patch_size": (_size, _SIZE_WISH),
     "test_step_size": (_size, _SIZE_WISH),
     "TEST_BATCH_SIZE": (_whole(1), "a whole number of windows, 1 or more"),
-    "SOURCE_CLASSES": (lambda v: v is None or _mapping(_colour)(v) or _mapping(_whole(0))(v),
+    "SOURCE_CLASSES": (lambda v: v is None or _mapping(_colour)(v) or _mapping(lambda n: _whole(0)(n) and n < 1 << 16)(v),
                        "classes with their colours, {'road': (255, 255, 255), ...}, or all with their numbers, or None"),
     "CLASS_MAPPING": (lambda v: v is None or _mapping(lambda name: name is None or _text(name))(v),
                       "{class of the ground truth: class of label_values, or None to drop it}, or None"),
