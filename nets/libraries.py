@@ -29,7 +29,6 @@ LIBRARIES = ("smp", "torchvision")
 _OURS = {"self", "kwargs", "encoder_name", "in_channels", "classes", "activation", "aux_params"}  # not left to options
 # What timm's encoders may need in order to take images of any size; which of these they know is found by trying.
 _ANY_SIZE = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
-_TRIAL = 96  # pixels: no size that a model is made for
 
 
 class LibraryNet(nn.Module):
@@ -143,32 +142,42 @@ def _smp(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Modu
         if option not in known:
             raise UserError(f"smp:{architecture} has no option '{option}'; its options: {listing(known, 20)}.")
     arguments = {"encoder_weights": None} | options | {"in_channels": channels, "classes": classes}
-    net = _any_size(cls, encoder, arguments)
-    stride = net.encoder.output_stride
-    multiple = 2 * stride if architecture == "DPT" else math.lcm(32, stride)
+    net, multiple = _any_size(cls, encoder, arguments)
     return net, multiple, 128 if architecture == "PAN" else 0  # PAN halves its deepest maps three times more
 
 
-def _any_size(cls: type, encoder: str, arguments: dict) -> nn.Module:
-    """The net, in a form that takes images of any size. Raises UserError where the encoder has none, or does not fit."""
-    ways = _ANY_SIZE if encoder.startswith("tu-") else _ANY_SIZE[:1]
+def _any_size(cls: type, encoder: str, arguments: dict) -> tuple[nn.Module, int]:
+    """The net in a form that takes many sizes, and what they must be multiples of. Raises UserError where there is none."""
+    if not encoder.startswith("tu-"):
+        net = cls(encoder, **arguments)
+        return net, math.lcm(32, net.encoder.output_stride)
     reasons = []
-    for way in ways:
+    for way in _ANY_SIZE:
         try:
             net = cls(encoder, **arguments, **way)
-            if len(ways) > 1:
-                _try(net, arguments["in_channels"])
-            return net
         except Exception as error:  # the libraries raise whatever occurs to them
-            reasons.append(str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__)
-    raise UserError(f"smp:{cls.__name__} cannot have the encoder '{encoder}' ({reasons[0]}): choose another one.") from None
+            reasons.append(_first_line(error))
+            continue
+        for multiple in (2 * net.encoder.output_stride, 64, 224, 256):  # beyond 64: encoders that look through windows
+            try:
+                _try(net, arguments["in_channels"], multiple)
+                return net, multiple
+            except Exception as error:
+                reasons.append(_first_line(error))
+    raise UserError(f"smp:{cls.__name__} cannot have the encoder '{encoder}' ({reasons[0]}): choose another one.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
 @torch.no_grad()
-def _try(net: nn.Module, channels: int) -> None:
-    """Label an image of a size that no model is made for."""
-    stride = 2 * net.encoder.output_stride
-    net.eval()(torch.zeros(1, channels, *[math.ceil(_TRIAL / stride) * stride] * 2))
+def _try(net: nn.Module, channels: int, multiple: int) -> None:
+    """Label an image that is not square and of a size that no model is made for. Raises whatever the net raises."""
+    height, width = (times * multiple for times in ((1, 2) if multiple > 64 else (3, 2)))
+    written = net.eval()(torch.zeros(1, channels, height, width))
+    if written.shape[2:] != (height, width):
+        raise ValueError(f"it writes {tuple(written.shape[2:])} for {(height, width)}")
     net.train()
 
 

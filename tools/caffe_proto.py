@@ -25,6 +25,7 @@ _MESSAGES = {  # message -> "[repeated] type name = number"
         "int32 label = 5",
         "repeated float float_data = 6",
         "bool encoded = 7",
+        "string dtype = 1000",  # ours: the pixel type behind float_data; Caffe passes over numbers that it does not know
     ],
     "LayerParameter": [
         "string name = 1",
