@@ -158,7 +158,8 @@ def _any_size(cls: type, encoder: str, arguments: dict) -> tuple[nn.Module, int]
         except Exception as error:  # the libraries raise whatever occurs to them
             reasons.append(_first_line(error))
             continue
-        for multiple in (2 * net.encoder.output_stride, 64, 224, 256):  # beyond 64: encoders that look through windows
+        stride = net.encoder.output_stride
+        for multiple in (math.lcm(32, stride) if 32 % stride == 0 else 2 * stride, 224, 256):  # these: those with windows
             try:
                 _try(net, arguments["in_channels"], multiple)
                 return net, multiple

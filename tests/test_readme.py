@@ -5,8 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 import nets
+from nets.net import Net
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,3 +54,25 @@ def test_every_net_of_the_folder_stands_in_its_table():
 def test_pictures_are_small():
     for picture in (ROOT / "docs").glob("*.png"):
         assert picture.stat().st_size < 500_000, picture
+
+
+def test_the_net_of_your_own_runs_as_it_stands_there():
+    code = re.search(r"```python\n# nets/small.py\n(.*?)```", README, re.DOTALL)[1]
+    names = {}
+    exec(code, names)
+    net = Net(names["small"](3, 5))
+    assert net(torch.randn(1, 3, 64, 96)).shape == (1, 5, 64, 96)
+
+
+def test_the_commands_that_it_shows_name_scripts_and_options_that_exist():
+    for command in re.findall(r"^ +(python [^#\n]+)", README, re.MULTILINE):
+        script, *words = command.split()[1:]
+        module, words = (words[0], words[1:]) if script == "-m" else (script.removesuffix(".py"), words)
+        if module in ("venv",):
+            continue
+        path = ROOT / (module.replace(".", "/") + ".py")
+        path = path if path.exists() else ROOT / module / "__main__.py"
+        assert path.exists(), command
+        text = path.read_text(encoding="utf-8") + (ROOT / "tools/commands.py").read_text(encoding="utf-8")
+        for option in (word for word in words if word.startswith("--")):
+            assert f'"{option}"' in text, f"{command}: no {option}"
