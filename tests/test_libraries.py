@@ -35,7 +35,8 @@ def test_each_family_learns_in_a_step_and_labels_an_image_of_an_odd_size(name):
     loss.backward()
     optimizer.step()
     assert loss.isfinite() and all(p.isfinite().all() for p in net.parameters())
-    assert sum(not torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True)) > len(before) / 2  # PSPNet leaves the deepest maps unused
+    changed = sum(not torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True))
+    assert changed > len(before) / 2  # not all: PSPNet leaves the deepest maps unused
     with torch.no_grad():
         assert net.eval()(image).shape == (2, 5, 75, 50)
 

@@ -180,9 +180,7 @@ def arguments(argv=None) -> argparse.Namespace:
             Example: python -m tools.demo --out data/demo --seed 1""",
     )
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to make (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="the same seed gives the same pixels (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same pixels (default: %(default)s)")
     parser.add_argument("--size", type=int, default=512, help="pixels per side of a tile (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     given = parser.parse_args(argv)

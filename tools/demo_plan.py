@@ -91,9 +91,7 @@ def plan(rng: np.random.Generator, reach: float) -> Town:
     bends = [(rng.uniform(2, 7), 2 * np.pi / rng.uniform(130, 220), rng.uniform(0, 2 * np.pi)) for _ in range(2)]
     town = Town(rng.uniform(-np.pi / 2, np.pi / 2), np.array(bends), rng.dirichlet(np.array(BLOCK_MIXTURE) * 18))
     main = rng.integers(0, 3)
-    lines = [
-        Street(v, *street_widths(rng, i == main), main=i == main) for i, v in enumerate(spread(rng, reach, 46, 66, 14))
-    ]
+    lines = [Street(v, *street_widths(rng, i == main), main=i == main) for i, v in enumerate(spread(rng, reach, 46, 66, 14))]
     town.streets += lines
     for low, high in pairwise(lines):
         cross = [
