@@ -148,28 +148,29 @@ def _smp(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Modu
 
 def _any_size(cls: type, encoder: str, arguments: dict) -> tuple[nn.Module, int]:
     """The net in a form that takes many sizes, and what they must be multiples of. Raises UserError where there is none."""
-    if not encoder.startswith("tu-"):
-        net = cls(encoder, **arguments)
-        return net, math.lcm(32, net.encoder.output_stride)
+    of_timm = encoder.startswith("tu-")
     reasons = []
-    for way in _ANY_SIZE:
+    for way in _ANY_SIZE if of_timm else _ANY_SIZE[:1]:
         try:
             net = cls(encoder, **arguments, **way)
+            stride = net.encoder.output_stride
+            usual = math.lcm(32, stride) if 32 % stride == 0 else 2 * stride
+            return net, _multiple(net, arguments["in_channels"], usual) if of_timm else usual
         except Exception as error:  # the libraries raise whatever occurs to them
-            reasons.append(_first_line(error))
-            continue
-        stride = net.encoder.output_stride
-        for multiple in (math.lcm(32, stride) if 32 % stride == 0 else 2 * stride, 224, 256):  # these: those with windows
-            try:
-                _try(net, arguments["in_channels"], multiple)
-                return net, multiple
-            except Exception as error:
-                reasons.append(_first_line(error))
+            reasons.append(str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__)
     raise UserError(f"smp:{cls.__name__} cannot have the encoder '{encoder}' ({reasons[0]}): choose another one.")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+def _multiple(net: nn.Module, channels: int, usual: int) -> int:
+    """The usual multiple, or one that suits encoders which look through windows. Raises what the net raises for the usual."""
+    faults = []
+    for multiple in (usual, 224, 256):
+        try:
+            _try(net, channels, multiple)
+            return multiple
+        except Exception as error:
+            faults.append(error)
+    raise faults[0]
 
 
 @torch.no_grad()
