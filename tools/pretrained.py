@@ -18,6 +18,9 @@ deviation, so that the scale of the weights (and of raw units) has no effect and
 the thresholds that VGG-16 had in its biases are lost, and beta learns new ones within tens of iterations. Running statistics
 begin at 0 and 1 and follow the data: a net must have been trained for some tens of iterations before it labels anything.
 VGG-16-BN brings its gammas, betas and running statistics with it.
+Measured: SegNet on eight tiles of vaihingen_small, 200 iterations of 4 patches of 128x128, rate 0.01, two seeds. Training loss
+(mean of the last 20) 1.01 and 1.10 with VGG-16, 1.05 and 1.16 without; on two held-out tiles 1.01 and 1.03 against 1.04 and
+1.12. So early the gain is small: the decoder, which is random in both, is what has most to learn.
 """
 
 import pickle
