@@ -170,5 +170,6 @@ WORKERS = 1  # processes that read the database; 4 keep a large GPU busy, 0 read
 # ------------------------------------------------------------------------------------------------------------ inference.py
 test_patch_size = (128, 128)  # pixels, height and width of the sliding window
 test_step_size = (64, 64)  # pixels from one window to the next; smaller is slower and a little better
+BLEND = "cosine"  # how windows that overlap are averaged: by their middle more ("cosine", "linear", "gaussian") or "flat"
 TEST_BATCH_SIZE = 16  # windows that go through the net together
 THRESHOLD = None  # of two classes: the probability above which the second is chosen, such as 0.3; None: the likelier one

@@ -172,7 +172,8 @@ def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where
     size, step = tuple(settings.test_patch_size), tuple(settings.test_step_size)
     check_size(*size, net.multiple)
     net = net.fuse()  # batch norm folded into the convolutions: the same labels, sooner
-    return Labeller(where.place(net).eval(), inputs, size, step, settings.TEST_BATCH_SIZE, where, settings.THRESHOLD)
+    net, batch = where.place(net).eval(), settings.TEST_BATCH_SIZE
+    return Labeller(net, inputs, size, step, batch, where, settings.THRESHOLD, settings.BLEND)
 
 
 def label_tile(labeller: Labeller, tile: Tile, palette: Palette, folder: Path) -> dict[str, np.ndarray]:

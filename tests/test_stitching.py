@@ -10,7 +10,7 @@ from torch import nn
 
 from tools.device import Device
 from tools.inputs import Input
-from tools.stitching import RowBuffer, inside, predict
+from tools.stitching import TAPERS, RowBuffer, inside, predict
 from tools.windows import Window
 
 CPU = Device(torch.device("cpu"), bf16=False)
@@ -193,3 +193,48 @@ def test_the_net_is_in_evaluation_mode_and_no_gradients_are_kept():
 def test_the_part_of_a_window_inside_an_image():
     assert inside(Window(0, 0, 16, 16), (10, 50)) == Window(0, 0, 10, 16)
     assert inside(Window(4, 8, 16, 16), (40, 20)) == Window(4, 8, 16, 12)
+
+
+@given(cases(), st.sampled_from(["linear", "cosine", "gaussian"]))
+@settings(max_examples=25, deadline=None)
+def test_tapered_windows_are_the_weighted_mean_of_all_windows_over_a_pixel(case, blend):
+    image, size, step, batch = case
+    net = Opinionated()
+    ours = np.concatenate(
+        [b for _, b in predict(net, [GREY], lambda w: [cut(image, w)], image.shape, size, step, batch, CPU, blend)], axis=1
+    )
+    weight = np.outer(*(by_hand(n, blend) for n in size))
+    height, width = image.shape
+    padded = np.pad(image, ((0, max(size[0] - height, 0)), (0, max(size[1] - width, 0))), mode="reflect")
+    total, weights = np.zeros((3, *padded.shape)), np.zeros(padded.shape)
+    for row, col in (
+        (r, c) for r in starts(padded.shape[0], size[0], step[0]) for c in starts(padded.shape[1], size[1], step[1])
+    ):
+        window = torch.from_numpy(padded[row : row + size[0], col : col + size[1]]).float()
+        probabilities = net(window[None, None])[0].double().softmax(0).numpy()
+        total[:, row : row + size[0], col : col + size[1]] += probabilities * weight
+        weights[row : row + size[0], col : col + size[1]] += weight
+    np.testing.assert_allclose(ours, (total / weights)[:, :height, :width], atol=2e-5)
+    np.testing.assert_allclose(ours.sum(0), 1, atol=1e-5)
+
+
+def starts(length, size, step):
+    return {*range(0, length - size, step), length - size}
+
+
+def by_hand(size, blend):
+    """The weights along a side from their description: 1 in the middle, falling to both ends, never below 0.01."""
+    weights = []
+    for i in range(size):
+        away = abs(i + 0.5 - size / 2) / (size / 2)  # 0 in the middle, 1 at the edge
+        shape = {"linear": 1 - away, "cosine": (1 + np.cos(np.pi * away)) / 2, "gaussian": np.exp(-2 * away**2)}[blend]
+        weights.append(0.01 + 0.99 * shape)
+    return weights
+
+
+def test_no_taper_is_zero_at_the_border_of_a_window():
+    for blend, taper in TAPERS.items():
+        for size in (1, 2, 7, 128):
+            weights = taper(size)
+            assert weights.min() >= 0.01 and weights.max() <= 1, blend
+            np.testing.assert_allclose(weights, weights[::-1], atol=1e-6)

@@ -63,6 +63,7 @@ class Settings:
     WORKERS: int
     test_patch_size: tuple
     test_step_size: tuple
+    BLEND: str
     TEST_BATCH_SIZE: int
     SOURCE_CLASSES: Mapping[str, tuple | int] | None = None
     CLASS_MAPPING: Mapping[str, str | None] | None = None
@@ -279,6 +280,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "WORKERS": (_whole(0), "a whole number of processes, 0 or more"),
     "test_patch_size": (_size, _SIZE_WISH),
     "test_step_size": (_size, _SIZE_WISH),
+    "BLEND": (lambda v: v in ("flat", "linear", "cosine", "gaussian"), "'flat', 'linear', 'cosine' or 'gaussian'"),
     "TEST_BATCH_SIZE": (_whole(1), "a whole number of windows, 1 or more"),
     "SOURCE_CLASSES": (lambda v: v is None or _mapping(_colour)(v) or _mapping(lambda n: _whole(0)(n) and n < 1 << 16)(v),
                        "classes with their colours, {'road': (255, 255, 255), ...}, or all with their numbers, or None"),

@@ -77,7 +77,8 @@ class Band:
 class Labeller:
     """A net with all that labelling a tile takes: what it reads, the window (size and step in pixels), windows per batch.
 
-    threshold: of two classes, the probability above which the second is chosen; None: the more probable one.
+    threshold: of two classes, the probability above which the second is chosen; None: the more probable one. blend: how
+    overlapping windows are averaged, one of tools.stitching.TAPERS.
     """
 
     net: nn.Module
@@ -87,12 +88,13 @@ class Labeller:
     batch: int
     device: Device
     threshold: float | None = None
+    blend: str = "flat"
 
     def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
         """The label map of one tile, in bands of whole rows from top to bottom; paths: the file of each modality."""
         with TileReader(self.inputs, paths) as tile:
-            found = predict(self.net, self.inputs, tile.read, tile.shape, self.size, self.step, self.batch, self.device)
-            for row, probabilities in found:
+            windows = (tile.read, tile.shape, self.size, self.step, self.batch)
+            for row, probabilities in predict(self.net, self.inputs, *windows, self.device, self.blend):
                 labels = self.choose(probabilities)
                 valid = tile.valid(Window(row, 0, *labels.shape))
                 if valid is not None:
