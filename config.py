@@ -153,8 +153,9 @@ NET = "segnet_slim"  # a file of nets/, without .py; `python -m nets` lists what
 NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
 INIT_MODEL = None  # weights to begin with: "vgg16" (torchvision's), or a file
 BATCH_SIZE = 10  # patches in an iteration
-BASE_LR = 0.05  # learning rate before the policy and the multipliers; the original: 0.01
-LR_POLICY = {"name": "step", "step_iterations": 1200, "gamma": 0.1}  # the original: 25000; others in tools/schedules.py
+BASE_LR = 0.05 if DATASET == "demo" else 0.01  # learning rate before the policy and the multipliers; the original: 0.01
+_drop = 1200 if DATASET == "demo" else 25000  # iterations; the demo trains for 1500, the original for 40000 and more
+LR_POLICY = {"name": "step", "step_iterations": _drop, "gamma": 0.1}  # others in tools/schedules.py
 SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
 MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
 FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL do not learn
@@ -163,7 +164,7 @@ CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "in
 ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 x 2 learns as batch 20, in half the memory
 GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such as 1.0; None: as they are
 EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
-SNAPSHOT_EVERY = 500  # iterations between snapshots, each with scores on the validation tiles
+SNAPSHOT_EVERY = 500 if DATASET == "demo" else 2000  # iterations; each snapshot with scores on the validation tiles
 SEED = 1  # of the initial weights, of the order of the patches, and of the shares of a grid's cells
 WORKERS = 1  # processes that read the database; 4 keep a large GPU busy, 0 reads in the training process
 
