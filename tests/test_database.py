@@ -154,7 +154,7 @@ def test_the_map_grows_until_all_records_fit(tmp_path, monkeypatch):
 
 
 def test_more_records_than_fit_one_transaction_keep_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "_RECORDS_AT_ONCE", 5)
+    monkeypatch.setattr(database, "_TRANSACTION_BYTES", 5 * 100)
     folder, _, patch_names = make(tmp_path)
     assert [tag for _, tag in Database(folder)] == [name_tag(name) for name in patch_names]
 

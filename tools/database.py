@@ -6,7 +6,7 @@ stand under one key in the databases of a split must agree in it. So the pairing
 
 import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from tools.errors import UserError, listing
 from tools.inputs import reorder
 from tools.patches import read_patch
 
-_RECORDS_AT_ONCE = 500  # in one transaction, and in memory
+_TRANSACTION_BYTES = 64_000_000  # held in memory by one transaction
 _FLOAT_TAG = 6 << 3 | 5  # field 6 of Datum, four bytes
 
 
@@ -86,13 +86,19 @@ def pack(database: Path, files: list[Path], bgr: bool, progress: str) -> None:
     def record(file: Path) -> bytes:
         return encode(reorder(read_patch(file), bgr), name_tag(file.stem))
 
+    at_once = _records_at_once(files, record)
     with ThreadPoolExecutor() as pool:
         start = 0
-        while chunk := list(islice(done, _RECORDS_AT_ONCE)):
+        while chunk := list(islice(done, at_once)):
             env = _put(env, start, list(pool.map(record, chunk)))
             start += len(chunk)
     env.sync(True)
     env.close()
+
+
+def _records_at_once(files: list[Path], record: Callable[[Path], bytes]) -> int:
+    """How many records go into one transaction: as many as fit the memory for it, judged by the first, at most 1000."""
+    return max(1, min(1000, _TRANSACTION_BYTES // len(record(files[0])))) if files else 1
 
 
 def _put(env: lmdb.Environment, start: int, records: list[bytes]) -> lmdb.Environment:
@@ -132,7 +138,20 @@ class Database:
                 raise UserError(f"{self.folder}: record {i} is damaged: make the database again.") from None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        return (self[i] for i in range(len(self)))
+        read = 0
+        for i in range(len(self)):
+            pixels, tag = self[i]
+            yield pixels, tag
+            read += pixels.nbytes
+            if read > _TRANSACTION_BYTES:  # pages that were read stay in our memory until the map is closed
+                self.close()
+                read = 0
+
+    def close(self) -> None:
+        """Let go of the file and of the memory that it is mapped to; the next read opens it again."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_env": None}  # an environment must not be carried into another process
