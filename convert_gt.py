@@ -47,6 +47,7 @@ def main():
     with whole_folder(out, args.overwrite) as folder:
         tallies = convert_all(jobs, folder)
         check_foreground(args, tallies)
+        check_known(args, settings, tallies)
         what = "colours" if args.to_color else "labels"
         write_details(folder, **details(what, args, settings, jobs, tallies))
     print(f"{len(jobs)} files of {what} in {out}")
@@ -241,6 +242,17 @@ def check_foreground(args, tallies: list[Tally]) -> None:
         there = sum((tally.unknown for tally in tallies), Counter()).most_common(3)
         names = ", ".join(f"{colour_of(key) if args.from_color else key} on {count:,} pixels" for key, count in there)
         raise UserError(f"no pixel has the foreground {args.foreground}: the masks have {names}; correct --foreground.")
+
+
+def check_known(args, settings: Settings, tallies: list[Tally | None]) -> None:
+    """Raise UserError where --unknown ignore would leave out most of the ground truth: the classes are another dataset's."""
+    unknown = sum((tally.unknown for tally in tallies if tally), Counter())
+    pixels = sum(tally.pixels for tally in tallies if tally)
+    if args.foreground is None and 2 * unknown.total() > pixels:
+        raise UserError(
+            f"{note(args, unknown, pixels)}: the classes in {args.config} (DATASET = '{settings.DATASET}') are not those of the"
+            " files; correct DATASET, the palette or SOURCE_CLASSES."
+        )
 
 
 def note(args, others: Counter, pixels: int) -> str:

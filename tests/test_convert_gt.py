@@ -101,6 +101,15 @@ def test_unknown_colours_are_not_scored_when_the_user_says_so(convert, tmp_path)
     assert np.array_equal(pixels(tmp_path / "out/a.png")[0], expected)
 
 
+def test_unknown_colours_on_most_of_the_pixels_are_another_datasets_and_refused(convert, tmp_path):
+    spoilt = colours_of(LABELS).copy()
+    spoilt[: len(LABELS) // 2 + 1] = (1, 2, 3)
+    Image.fromarray(spoilt).save(tmp_path / "a.png")
+    ran = convert(tmp_path / "a.png", "--from-color", "--unknown", "ignore")
+    refused(ran, "are of no class", "(1, 2, 3)", "correct DATASET")
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_files_of_one_name_are_refused(convert, tmp_path):
     for folder in ("north", "south"):
         write_raster(tmp_path / folder / "a.tif", paint(LABELS))
