@@ -108,9 +108,10 @@ elif DATASET == "openearthmap":  # convert_gt.py data/openearthmap/*/labels/ --f
     palette = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 255, 36), 3: (148, 148, 148), 4: (255, 255, 255), 5: (34, 97, 38)}
     palette |= {6: (0, 69, 255), 7: (75, 181, 73), 8: (222, 31, 7)}
     IGNORE_LABEL = 0  # background
-    _ids = list_ids(DATASET_DIR + "train.txt", "{}_{}.tif")  # the lists name .tif in all versions
+    _there = set(find_ids(DATASET_DIR, folders["rgb"]))  # the lists name images of xBD too, which are not in the download
+    _ids = [tile for tile in list_ids(DATASET_DIR + "train.txt", "{}_{}.tif") if tile in _there]  # .tif in all versions
     train_ids, val_ids, _ = split_by_share(_ids, train=0.95, val=0.05, test=0, seed=1)
-    test_ids = list_ids(DATASET_DIR + "val.txt", "{}_{}.tif")  # the labels of its own test images are not public
+    test_ids = [tile for tile in list_ids(DATASET_DIR + "val.txt", "{}_{}.tif") if tile in _there]  # test.txt has no labels
     MEAN_PIXEL = {"rgb": None}
 
 elif DATASET == "dubai":  # convert_gt.py data/dubai/masks/ --from-color --unknown ignore --out data/dubai/gts_numpy/
@@ -164,13 +165,21 @@ CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "in
 ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 x 2 learns as batch 20, in half the memory
 GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such as 1.0; None: as they are
 EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
-SNAPSHOT_EVERY = 500 if DATASET == "demo" else 2000  # iterations; each snapshot with scores on the validation tiles
+AUGMENTATION = {}  # of patches while training: {operation: its numbers}, listed in tools/augmentation.py; the original: none
+# For aerial images: {"flip": {}, "turn": {}, "scale": {}, "rotate": {"degrees": 45}, "brightness": {"modalities": ["irrg"]},
+# "contrast": {"modalities": ["irrg"]}, "gamma": {"modalities": ["irrg"]}}, with ROTATIONS = [0] and FLIPS = [False] above.
+SNAPSHOT_EVERY = 500 if DATASET == "demo" else 2000  # iterations
+KEEP_SNAPSHOTS = None  # how many of the newest snapshots stay; None: all. The best weights stay always
+VAL_EVERY = 250 if DATASET == "demo" else 1000  # iterations; scores on the validation tiles, and net_best_* if they are best
+PATIENCE = None  # validations without a better one (by loss, mean IoU or both) after which training stops; None: it goes on
 SEED = 1  # of the initial weights, of the order of the patches, and of the shares of a grid's cells
+SYNC_BATCH_NORM = False  # under torchrun: batch norm over the whole batch, not over each process's share; slower
 WORKERS = 1  # processes that read the database; 4 keep a large GPU busy, 0 reads in the training process
 
 # ------------------------------------------------------------------------------------------------------------ inference.py
 test_patch_size = (128, 128)  # pixels, height and width of the sliding window
-test_step_size = (64, 64)  # pixels from one window to the next; smaller is slower and a little better
+test_step_size = 0.5  # from one window to the next, as a share of it or in pixels (64, 64); smaller: slower, a little better
 BLEND = "cosine"  # how windows that overlap are averaged: by their middle more ("cosine", "linear", "gaussian") or "flat"
-TEST_BATCH_SIZE = 16  # windows that go through the net together
+TEST_BATCH_SIZE = None  # windows that go through the net together; None: as many as the device wants and can hold
+MEMORY_MB = 256  # for the sums of overlapping probabilities; where a tile is so wide that it takes more, it is done in strips
 THRESHOLD = None  # of two classes: the probability above which the second is chosen, such as 0.3; None: the likelier one

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from tools.dataset import Dataset
 from tools.errors import UserError, listing, run
 from tools.folders import refuse_existing, whole_folder, write_details
 from tools.legend import Legend, label_of
-from tools.masks import Colours, Numbers, Tally, file_name
+from tools.masks import Colours, NoClassError, Numbers, Tally, file_name
 from tools.palette import Palette, colour_of
 from tools.settings import SPLITS, Settings, read_settings
 from tools.splits import listed_masks
@@ -205,19 +206,24 @@ def polygon_jobs(args, settings: Settings, file: Path, names: dict[Path, str]) -
 
 
 def convert_all(jobs: list[Job], folder: Path) -> list[Tally | None]:
-    """Do all jobs, on all cores. Raises UserError that names all that went wrong."""
+    """Do all jobs, on all cores. Raises UserError that names all that went wrong, what is of no class in one sentence."""
     with ProcessPoolExecutor() as pool:
         results = list(tqdm(pool.map(partial(outcome, folder), jobs), "converting", len(jobs)))
     faults = [result for result in results if isinstance(result, str)]
+    strange = {job.source: result for job, result in zip(jobs, results, strict=True) if isinstance(result, NoClassError)}
+    if strange:
+        faults.insert(0, f"{listing(strange, 3)}: {reduce(add, strange.values())}")
     if faults:
         raise UserError(" ".join(faults[:20]) + (f" (+{len(faults) - 20} more files)" if len(faults) > 20 else ""))
     return results
 
 
-def outcome(folder: Path, job: Job) -> Tally | str | None:
+def outcome(folder: Path, job: Job) -> Tally | NoClassError | str | None:
     """Do one job; a mistake comes back as a sentence, so that all of them can be named together."""
     try:
         return job.convert(job.source, folder / job.name)
+    except NoClassError as error:
+        return error
     except UserError as error:
         return str(error) if str(error).startswith(str(job.source)) else f"{job.source}: {error}"
 

@@ -8,6 +8,7 @@ patches in the order of their keys. A patch of which no pixel is scored (no labe
 counted.
 """
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def main():
         details["splits"][split] |= {"patches": len(names[split]), "without labels": left_out[split]}
     with whole_folder(out, args.overwrite) as folder:
         for split in splits:
-            pack_split(settings, patches, folder, split, shuffled(names[split], settings.SEED))
+            found = pack_split(settings, patches, folder, split, shuffled(names[split], settings.SEED))
+            details["splits"][split]["fingerprint"] = found
         write_details(folder, **details, **{"made by": "create_db.py", "bgr": settings.BGR, "seed": settings.SEED})
     for split in splits:
         if left_out[split]:
@@ -89,8 +91,11 @@ def scored(settings: Settings, folder: Path, names: list[str]) -> list[str]:
     return kept
 
 
-def pack_split(settings: Settings, patches: Path, folder: Path, split: str, names: list[str]) -> None:
-    """Pack all modalities of one split in one order, then read them back to verify that each key pairs one patch."""
+def pack_split(settings: Settings, patches: Path, folder: Path, split: str, names: list[str]) -> str:
+    """Pack all modalities of one split in one order, then read them back to verify that each key pairs one patch.
+
+    The fingerprint of all that they hold comes back.
+    """
     modalities = [*settings.modalities, "labels"]
     for modality in modalities:
         source = patches / f"{modality}_{split}"
@@ -98,15 +103,20 @@ def pack_split(settings: Settings, patches: Path, folder: Path, split: str, name
         files = [source / (name + suffix) for name in names]
         pack(folder / f"{modality}_{split}", files, settings.BGR, f"packing {modality}_{split}")
     (folder / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    verify([Database(folder / f"{modality}_{split}") for modality in modalities], names)
+    return verify([Database(folder / f"{modality}_{split}") for modality in modalities], names)
 
 
-def verify(databases: list[Database], names: list[str]) -> None:
-    """Raise UserError unless record i of each database is patch names[i]."""
+def verify(databases: list[Database], names: list[str]) -> str:
+    """Raise UserError unless record i of each database is patch names[i]; a hash of names and pixels comes back."""
+    fingerprint = hashlib.sha256("\n".join(names).encode())
     for database in databases:
-        tags = [tag for _, tag in database]
+        tags = []
+        for pixels, tag in database:
+            tags.append(tag)
+            fingerprint.update(pixels)
         if tags != [name_tag(name) for name in names]:
             raise UserError(f"{database.folder} does not pair with the others: the disk may be failing; make it again.")
+    return fingerprint.hexdigest()[:16]
 
 
 if __name__ == "__main__":

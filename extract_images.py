@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tools import commands, grid, raster
+from tools import commands, grid, ground, raster
 from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, run
 from tools.folders import refuse_existing, whole_folder, write_details
@@ -140,6 +140,7 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
             m: {"bands": r.bands, "dtype": r.dtype, "nodata": r.nodata, **moments[m].to_dict()} for m, r in first.items()
         },
         "patch_size": settings.patch_size,
+        "pixel_size": None if plan else training_pixel_size(dataset, settings.modalities[0], tiles["train"]),
         "step_size": None if plan else settings.step_size,
         "rotations": settings.ROTATIONS,
         "flips": settings.FLIPS,
@@ -149,6 +150,13 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
         "files": {m: settings.folders[m] for m in [*settings.modalities, "labels"]},
         "grid": plan and plan.to_dict(),
     }
+
+
+def training_pixel_size(dataset: Dataset, modality: str, tiles: list) -> float | None:
+    """The middle one of the tiles' pixel sizes in metres (their own unit where they have no CRS), None where none says it."""
+    sizes = [ground.pixel_size(raster.inspect(dataset.path(modality, tile))) for tile in tiles]
+    known = sorted(size for size in sizes if size)
+    return known[len(known) // 2] if known else None
 
 
 if __name__ == "__main__":

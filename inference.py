@@ -1,75 +1,68 @@
-"""Labels tiles by sliding windows: label maps, colour maps, pictures, and scores wherever there is ground truth.
+"""Labels tiles by sliding windows: label maps, colour maps, pictures, class statistics, and scores where there is ground truth.
 
     python inference.py 32 34                                # tiles of the config, newest snapshot of its net
     python inference.py 16 32 --weights net_iter_40000.safetensors --dir results/
-    python inference.py --images flight/*.tif --dir maps/    # any files or folders, no ground truth needed
+    python inference.py --images flight/*.tif --dir maps/    # any files, folders or lists; no ground truth needed
+    python inference.py --images city/ --dir maps/ --confidence --polygons 20 --cog --resume
 
-Without ids or --images, all test tiles are labelled.
+Without ids or --images, all test tiles are labelled. Each tile's files appear when they are whole; a file of --images that
+breaks off is named at the end (exit code 1), and --resume does what is still to do.
 """
 
-import contextlib
-from dataclasses import dataclass
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from torch import nn
 from tqdm import tqdm
 
 import nets
 from nets.net import check_size
-from tools import commands, device, pictures, raster, scores, snapshots
+from tools import batches, class_statistics, commands, device, onnx_engine, raster, resampled, scores, snapshots
+from tools.batches import Tile
 from tools.caffe import is_caffemodel, load_caffemodel
 from tools.dataset import Dataset, tile_id, tile_name
-from tools.errors import UserError, listing, run
-from tools.folders import refuse_existing, whole_folder, write_details, write_json
+from tools.errors import DiskFullError, PartlyFailedError, UserError, listing, run
 from tools.inputs import Input, make_inputs
+from tools.outputs import Choice, TileOutputs
 from tools.palette import Palette
+from tools.polygons import LeastArea
+from tools.report import REPORT, write_report
+from tools.results import Results, fingerprint
 from tools.settings import SPLITS, Settings, read_settings
-from tools.tiles import NO_DATA, Labeller, TileReader
-from tools.windows import Window
-
-PICTURE_SIZE = 1024  # pixels, the longer side of a tile in the pictures
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded")."""
-
-    name: str
-    paths: dict[str, Path]
-    truths: dict[str, Path]
-
-    @property
-    def first(self) -> Path:
-        """The file of the first modality: the map takes its size and its place on Earth."""
-        return next(iter(self.paths.values()))
+from tools.tiles import Labeller, TileReader
+from tools.windows import step_in_pixels
 
 
 def main():
     args = arguments()
-    settings = read_settings(args.config)
+    settings = chosen(read_settings(args.config), args)
     weights = args.weights or snapshots.newest(settings.snapshots)
-    tiles = given_images(args.images, settings.modalities) if args.images else dataset_tiles(settings, args.tiles)
-    net, about = load(settings, weights, tiles[0])
+    tiles = batches.given_tiles(args.images, settings.modalities) if args.images else dataset_tiles(settings, args.tiles)
+    net, about = load(settings, weights, tiles[0], args.engine)
     inputs = [Input.from_dict(i) for i in about["inputs"]]
     check_agreement(settings, about, inputs, weights)
+    check_resampling(args.resample, about, weights)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    check_tiles(tiles, palette, inputs)
-    out = args.dir or settings.folder("results")
-    refuse_existing(out, args.overwrite)
-    where = device.choose(args.device)
-    print(f"{weights} ({about['name']}, iteration {about['iteration']}) on {where}")
+    choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
+    where = onnx_engine.processor(args.device) if isinstance(net, onnx_engine.OnnxNet) else device.choose(args.device)
     labeller = make_labeller(settings, net, inputs, where)
-    with whole_folder(out, args.overwrite) as folder:
-        matrices = [label_tile(labeller, tile, palette, folder) for tile in tqdm(tiles, "labelling", unit="tile")]
-        result = score(tiles, matrices, palette, about["ignored"])
-        if result:
-            write_json(folder / "scores.json", result)
-        write_details(folder, **{"made by": "inference.py"}, weights=weights, window=settings.test_patch_size,
-                      step=settings.test_step_size, threshold=settings.THRESHOLD,
-                      tiles={t.name: t.paths for t in tiles})  # fmt: skip
-    print_scores(result, [palette.names[i] for i in about["ignored"]])
-    print(f"maps of {len(tiles)} tiles in {out}; picture: {out / (tiles[0].name + '.png')}")
+    made_with = details(weights, about, labeller, choice, args.resample)
+    results = Results(args.dir or settings.folder("results"), made_with, args.overwrite, args.resume)
+    todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
+    failed = check_images(todo, inputs, choice) if args.images else check_tiles(todo, palette, inputs)
+    print(f"{weights} ({about['name']}, iteration {about['iteration']}) on {where}")
+    print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
+    with results.open():
+        todo = [tile for tile in todo if tile.name not in failed]
+        failed |= label(labeller, todo, palette, choice, results, about.get("pixel_size") if args.resample else None)
+        statistics, scored = results.complete(tiles, failed, palette, about["ignored"], str(where))
+        write_report(results.folder)
+    print_results(statistics, scored, [palette.names[i] for i in about["ignored"]])
+    print_end(results, len(tiles), failed)
 
 
 def arguments():
@@ -78,14 +71,47 @@ def arguments():
     parser.add_argument("--weights", nargs="?", type=Path, metavar="FILE",
                         help="a snapshot; without FILE, the newest one of the config's net")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
-    parser.add_argument("--images", nargs="+", type=Path, metavar="FILE", help="label these files or folders instead")
+    parser.add_argument("--images", nargs="+", metavar="FILE",
+                        help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
+                             " where the net reads several modalities: irrg=top/ dsm=heights/")  # fmt: skip
+    for option, what in (("--confidence", "the probability of each label"), ("--probabilities", "those of all classes")):
+        parser.add_argument(option, nargs="?", const="uint8", choices=["uint8", "float32"],
+                            help=f"also write {what}: in per cent (uint8, the default) or as float32")  # fmt: skip
+    parser.add_argument("--polygons", nargs="?", const="0", type=LeastArea.of, metavar="LEAST",
+                        help="also write a GeoPackage of polygons, without those below so many m2 (or 50px)")  # fmt: skip
+    parser.add_argument("--cog", action="store_true", help="write cloud optimised GeoTIFFs, with overviews")
+    parser.add_argument("--threshold", type=float, metavar="P", help="of two classes, instead of the config's THRESHOLD")
+    parser.add_argument("--resample", action="store_true",
+                        help="read tiles at the pixel size that the net was trained on; so are their maps")  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="keep the tiles that are finished and label the others")
+    parser.add_argument("--engine", choices=["torch", "onnxruntime"],
+                        help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ... (default: CUDA where there is one)")
     commands.add_overwrite(parser)
     commands.add_config(parser)
     return parser.parse_args()
 
 
-def load(settings: Settings, weights: Path, tile: Tile) -> tuple[nn.Module, dict]:
+def chosen(settings: Settings, args) -> Settings:
+    """The config's settings, less what the command line says otherwise."""
+    return settings if args.threshold is None else replace(settings, THRESHOLD=args.threshold)
+
+
+def load(settings: Settings, weights: Path, tile: Tile, engine: str | None) -> tuple[nn.Module, dict]:
+    """The net, in the engine that is to compute it, and what it is for."""
+    if weights.suffix == ".onnx":
+        if engine == "torch":
+            raise UserError(f"{weights} is computed by onnxruntime: leave out --engine torch, or give a snapshot.")
+        net = onnx_engine.OnnxNet(weights)
+        return net, net.about
+    net, about = load_torch(settings, weights, tile)
+    if engine == "onnxruntime":
+        net = onnx_engine.hosted(net, about)
+        return net, net.about
+    return net, about
+
+
+def load_torch(settings: Settings, weights: Path, tile: Tile) -> tuple[nn.Module, dict]:
     """The net, and what it is for: a snapshot knows both; weights of Caffe's go into the net that the config names."""
     if not is_caffemodel(weights):
         return snapshots.load_net(weights)
@@ -117,6 +143,12 @@ def check_agreement(settings: Settings, about: dict, inputs: list[Input], weight
         raise UserError(f"{weights} was trained with INPUTS = {trained}, the config says {wanted}: they must agree.")
 
 
+def check_resampling(resample: bool, about: dict, weights: Path) -> None:
+    """Raise UserError where tiles are to be read at the trained pixel size, but that is not known."""
+    if resample and not about.get("pixel_size"):
+        raise UserError(f"--resample: {weights} does not say which pixel size it was trained on: resample the tiles yourself.")
+
+
 def dataset_tiles(settings: Settings, words: list[str]) -> list[Tile]:
     """The tiles that the ids name, or all test tiles, with what ground truth there is of them."""
     dataset = Dataset(settings.DATASET_DIR, settings.folders)
@@ -136,20 +168,11 @@ def dataset_tiles(settings: Settings, words: list[str]) -> list[Tile]:
     ]
 
 
-def given_images(paths: list[Path], wanted: list[str]) -> list[Tile]:
-    """A tile for each file that the paths name."""
-    if len(wanted) > 1:
-        raise UserError(f"the net reads {' and '.join(wanted)} of each tile, --images gives one file: use tile ids instead.")
-    tiles = [Tile(file.stem, {wanted[0]: file}, {}) for file in raster.find(paths)]
-    names = [t.name for t in tiles]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise UserError(f"several images are called {', '.join(twice)}: label them in two runs.")
-    return tiles
+def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> dict[str, str]:
+    """Raise UserError, before any work, that names all files that cannot be read to their end or do not fit.
 
-
-def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> None:
-    """Raise UserError, before any work, that names all files that cannot be read to their end or do not fit."""
+    Tiles of the dataset are scored together, so that a part of them would be worth little.
+    """
     faults = [raster.read_fault(path) for tile in tiles for path in tile.paths.values()]
     for tile in tiles:
         for path in tile.truths.values():
@@ -159,6 +182,7 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> Non
     for tile in tiles:
         with TileReader(inputs, tile.paths):
             pass  # its modalities have one size, and the bands that the net was trained on
+    return {}
 
 
 def size_fault(truth: Path, tile: Tile) -> str | None:
@@ -167,62 +191,124 @@ def size_fault(truth: Path, tile: Tile) -> str | None:
     return None if sizes[0] == sizes[1] else f"{truth} has {sizes[0]} pixels, {tile.first} has {sizes[1]}: they must agree."
 
 
+def check_images(tiles: list[Tile], inputs: list[Input], choice: Choice) -> dict[str, str]:
+    """What is wrong with some of the files, as far as their headers tell, by tile. Raises UserError where none will do.
+
+    They are read just once, while they are labelled: whole cities take their time.
+    """
+    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, choice))}
+    if tiles and len(faults) == len(tiles):
+        raise UserError(" ".join(list(faults.values())[:5]) + (f" (+{len(faults) - 5} more)" if len(faults) > 5 else ""))
+    return faults
+
+
+def image_fault(tile: Tile, inputs: list[Input], choice: Choice) -> str | None:
+    """What keeps a tile from being labelled, as far as its headers tell."""
+    try:
+        with TileReader(inputs, tile.paths):
+            pass
+        if choice.polygons:
+            choice.polygons.pixels(raster.inspect(tile.first))
+    except UserError as error:
+        return str(error)
+    return batches.place_fault(tile)
+
+
 def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device) -> Labeller:
     """The net, ready to label tiles as the config says."""
-    size, step = tuple(settings.test_patch_size), tuple(settings.test_step_size)
+    size = tuple(settings.test_patch_size)
     check_size(*size, net.multiple)
+    if isinstance(net, onnx_engine.OnnxNet):
+        net.check_window(size)
     net = net.fuse()  # batch norm folded into the convolutions: the same labels, sooner
-    net, batch = where.place(net).eval(), settings.TEST_BATCH_SIZE
-    return Labeller(net, inputs, size, step, batch, where, settings.THRESHOLD, settings.BLEND)
+    net, step, batch = where.place(net).eval(), step_in_pixels(settings.test_step_size, size), settings.TEST_BATCH_SIZE
+    return Labeller(net, inputs, size, step, batch, where, settings.THRESHOLD, settings.BLEND, settings.MEMORY_MB)
 
 
-def label_tile(labeller: Labeller, tile: Tile, palette: Palette, folder: Path) -> dict[str, np.ndarray]:
-    """Write the maps of one tile, row by row; its confusion matrices come back, by kind of ground truth."""
-    about = raster.inspect(tile.first)
-    labels_file, colours_file = folder / f"{tile.name}_labels.tif", folder / f"{tile.name}_colours.tif"
-    size = (about.height, about.width)
-    matrices = {kind: np.zeros((palette.classes, palette.classes), np.int64) for kind in tile.truths}
-    with contextlib.ExitStack() as stack:
-        truths = {kind: stack.enter_context(raster.open_raster(path)) for kind, path in tile.truths.items()}
-        kinds = {"crs": about.crs, "transform": about.transform}
-        labels = stack.enter_context(
-            raster.create(labels_file, (1, *size), np.uint8, **kinds, nodata=palette.no_label, colours=palette.colours)
-        )
-        colours = stack.enter_context(raster.create(colours_file, (3, *size), np.uint8, **kinds))
-        for band in labeller.bands(tile.paths):
-            shown = np.where(band.labels == NO_DATA, palette.no_label, band.labels).astype(np.uint8)
-            raster.write_rows(labels, band.row, shown[None])
-            raster.write_rows(colours, band.row, palette.to_colours(shown).transpose(2, 0, 1))
-            for kind, file in truths.items():
-                truth = raster.read_window(file, Window(band.row, 0, *band.labels.shape))[0]
-                matrices[kind] += scores.confusion(truth, band.labels, palette.classes)
-    draw(tile, labels_file, palette, folder / f"{tile.name}.png")
-    return matrices
+def details(weights: Path, about: dict, labeller: Labeller, choice: Choice, resample: bool) -> dict[str, Any]:
+    """All that the maps depend on beside the tiles, for details.json."""
+    return {
+        "weights": weights, "weights_sha256": fingerprint(weights), "net": about["name"], "iteration": about["iteration"],
+        "window": labeller.size, "step": labeller.step, "blend": labeller.blend, "threshold": labeller.threshold,
+        "resampled_to": about.get("pixel_size") if resample else None, "confidence": choice.confidence,
+        "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
+    }  # fmt: skip
 
 
-def draw(tile: Tile, labels_file: Path, palette: Palette, path: Path) -> None:
-    """Image, truth, prediction and errors side by side, reduced where the tile is large."""
-    image = raster.read_small(tile.first, PICTURE_SIZE, 3)
-    truth = raster.read_small(tile.truths["labels"], PICTURE_SIZE)[0] if "labels" in tile.truths else None
-    pictures.comparison(path, image, truth, raster.read_small(labels_file, PICTURE_SIZE)[0], palette, tile.name)
+def label(
+    labeller: Labeller, tiles: list[Tile], palette: Palette, choice: Choice, results: Results, size: float | None
+) -> dict[str, str]:
+    """Label the tiles; while one is labelled, the files of the one before are completed. What is wrong comes back, by tile.
+
+    size: of the pixels (metres) at which the tiles are to be read, None for their own.
+    """
+    failed: dict[str, str] = {}
+    finishing: list[Future] = []
+    pixels = sum(about.height * about.width for about in (raster.inspect(tile.first) for tile in tiles))
+    with ThreadPoolExecutor(1) as other, tqdm(desc="labelling", total=pixels, unit="px", unit_scale=True) as bar:
+        for tile in tiles:
+            try:
+                outputs = label_tile(labeller, tile, palette, choice, results.folder, size, bar)
+            except DiskFullError:
+                raise
+            except UserError as error:
+                failed[tile.name] = str(error)
+                continue
+            finishing.append(other.submit(lambda tile, outputs: results.record(tile, outputs.finish()), tile, outputs))
+            if len(finishing) > 1:
+                finishing.pop(0).result()
+        for last in finishing:
+            last.result()
+    return failed
 
 
-def score(tiles: list[Tile], matrices: list[dict], palette: Palette, ignored: list[int]) -> dict:
-    """Scores by kind of ground truth: of all tiles together, and of each."""
-    result = {}
-    for kind in ("labels", "labels_eroded"):
-        found = {tile.name: m[kind] for tile, m in zip(tiles, matrices, strict=True) if kind in m}
-        if found:
-            reports = {name: scores.report(m, palette.names, ignored) for name, m in found.items()}
-            result[kind] = {"all": scores.report(sum(found.values()), palette.names, ignored), "tiles": reports}
-    return result
+def label_tile(labeller: Labeller, tile: Tile, palette: Palette, choice: Choice, folder: Path, size: float | None, bar: tqdm):
+    """The outputs of one tile, which are to be finished."""
+    tile = resampled.at_pixel_size(tile, size) if resampled.differs(tile, size) else tile
+    tags = {"MADE_BY": "orthonets inference.py", "CLASSES": json.dumps(dict(enumerate(palette.names)))}
+    outputs = TileOutputs(tile, palette, choice, folder, tags)
+    try:
+        with closing(labeller.bands(tile.paths)) as bands:
+            for band in bands:
+                outputs.add(band)
+                bar.update(band.labels.size)
+    except BaseException:
+        outputs.abandon()
+        raise
+    return outputs
 
 
-def print_scores(result: dict, ignored_names: list[str]) -> None:
-    """The scores over all tiles, as tables."""
+def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: float | None, resample: bool) -> None:
+    """What a user should know before the work begins."""
+    about = {tile.name: raster.inspect(tile.first) for tile in todo if tile.name not in failed}
+    if count > len(todo):
+        print(f"{count - len(todo)} of {count} tiles are finished already.")
+    nowhere = [name for name, found in about.items() if found.crs is None]
+    if nowhere:
+        print(f"warning: {listing(nowhere)} has no CRS, so its maps have none either.")
+    odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained))}
+    if odd:
+        sizes = listing((f"{name} ({size:.3g})" for name, size in odd.items()), 4)
+        remedy = "they are read at that size" if resample else "--resample reads them at that size"
+        print(f"warning: the net was trained on pixels of {trained:.3g} m, these tiles have other ones: {sizes}; {remedy}.")
+
+
+def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
+    """Classes and scores over all tiles, as tables."""
+    print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
-        print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}\n")
+        print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
+
+
+def print_end(results: Results, count: int, failed: dict[str, str]) -> None:
+    """Where the maps are. Raises PartlyFailedError that names the tiles which could not be labelled."""
+    print(f"\nmaps of {count - len(failed)} tiles in {results.folder}; report: {results.folder / REPORT}")
+    if failed:
+        raise PartlyFailedError(
+            f"{len(failed)} of {count} tiles could not be labelled: {' '.join(list(failed.values())[:20])} Mend them and add"
+            " --resume to label these too."
+        )
 
 
 if __name__ == "__main__":

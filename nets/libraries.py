@@ -35,8 +35,8 @@ class LibraryNet(nn.Module):
     """A net of a library that is called as ours are: N x C x H x W in, N x classes x H x W logits out, for any H and W.
 
     name: LIBRARY:NET, see above. inputs: channels of the one input, by name. classes: planes of the output. options: further
-    arguments of smp's architecture. Sizes that the net cannot take are padded by reflection to the right and below, and cut
-    off again. Raises UserError for names, options or inputs that there are not.
+    arguments of smp's architecture. Sizes that the net cannot take are padded by reflection to the right and below, to multiples
+    of `pad_to` and at least `least`, and cut off again. Raises UserError for names, options or inputs that there are not.
     """
 
     def __init__(self, name: str, inputs: Mapping[str, int], classes: int, **options):
@@ -53,12 +53,12 @@ class LibraryNet(nn.Module):
         make = {"smp": _smp, "torchvision": _torchvision}[library]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that the libraries gave up: the names work
-            self.net, self._pad_to, self._least = make(net, *inputs.values(), classes, options)
+            self.net, self.pad_to, self.least = make(net, *inputs.values(), classes, options)
         self.multiple = 1
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
-        written = self.net(pad(image, self._pad_to, self._least))
+        written = self.net(pad(image, self.pad_to, self.least))
         if isinstance(written, dict):
             written = written["out"]
         return written[:, :, :height, :width]

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import runpy
 import shutil
@@ -72,6 +73,11 @@ def pixels(path):
 def names(folder):
     """What is in a folder."""
     return sorted(path.name for path in Path(folder).iterdir())
+
+
+def read_json(path):
+    """What a JSON file holds."""
+    return json.loads(Path(path).read_text())
 
 
 def make_labels(seed, height=HEIGHT, width=WIDTH):
@@ -165,7 +171,7 @@ def write_config(path, base, **changes):
         "train_ids": TRAIN, "val_ids": VAL, "test_ids": TEST, "label_values": NAMES, "palette": COLOURS, "IGNORE_LABEL": 5,
         "INPUTS": {"irrg": ["irrg"]}, "MEAN_PIXEL": {"irrg": None}, "patch_size": (32, 32), "step_size": (16, 16),
         "ROTATIONS": [0, 90], "FLIPS": [False, True], "BGR": True, "NET": "segnet_slim", "INIT_MODEL": None,
-        "BATCH_SIZE": 4, "WORKERS": 0, "SNAPSHOT_EVERY": 4, "SEED": 1,
+        "BATCH_SIZE": 4, "WORKERS": 0, "SNAPSHOT_EVERY": 4, "VAL_EVERY": None, "SEED": 1,
         "test_patch_size": (32, 32), "test_step_size": (16, 16), "TEST_BATCH_SIZE": 8,
     } | changes  # fmt: skip
     path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))

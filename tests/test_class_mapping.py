@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import rasterio
+import torch
 from conftest import call, pixels, refused, write_config, write_raster
 from PIL import Image
 
@@ -253,12 +254,12 @@ def test_a_foreground_needs_two_classes_and_the_right_form(convert, tmp_path):
 
 
 def test_the_threshold_chooses_the_second_class_above_it():
-    probabilities = np.array([[[0.8, 0.65, 0.3]], [[0.2, 0.35, 0.7]]], np.float32)
+    probabilities = torch.tensor([[[0.8, 0.65, 0.3]], [[0.2, 0.35, 0.7]]])
     labeller = Labeller(None, [], (1, 1), (1, 1), 1, None)
     assert labeller.choose(probabilities).tolist() == [[0, 0, 1]]
     labeller = Labeller(None, [], (1, 1), (1, 1), 1, None, 0.3)
     assert labeller.choose(probabilities).tolist() == [[0, 1, 1]]
-    assert labeller.choose(probabilities).dtype == np.uint8
+    assert labeller.choose(probabilities).dtype == torch.uint8
 
 
 def test_a_threshold_is_for_two_classes_only(tmp_path):

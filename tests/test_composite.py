@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import rasterio.warp
 from conftest import CRS, call, names, pixels, refused, write_config, write_raster
 from rasterio.transform import from_origin
 
-from tools import composite
-from tools.composite import Heights, arguments, bands_of, matching, ndvi, stretch, to_bytes
+from tools import composite, composite_tile
 from tools.errors import UserError
 from tools.terrain import estimate, pixel_metres
 
@@ -80,26 +78,10 @@ def test_the_three_bands_hold_what_the_formulas_give(folder):
     assert mask("out/composite_1.tif").all()
 
 
-def test_ndvi_is_0_where_both_are_0_and_never_beyond_1():
-    infrared, red = np.array([0, -1, 3, 1, np.nan], np.float32), np.array([0, 1, -1, 0, 1], np.float32)
-    assert ndvi(infrared, red).tolist()[:4] == [0, 0, 1, 1]  # reflectances may be a little below 0
-    assert np.isnan(ndvi(infrared, red)[4])
-
-
 def test_bytes_do_not_overflow_in_ndvi(folder):
     """200 + 100 is more than a byte holds."""
     made(*GIVEN)
     assert pixels("out/composite_1.tif")[0, 0, 0] == 170
-
-
-def test_a_range_without_width_gives_0():
-    assert stretch(np.array([5.0, 5.0]), 5, 5).tolist() == [0, 0]
-
-
-def test_pixels_without_data_in_one_band_have_none():
-    found, known = to_bytes(np.array([[1, np.nan, 3.5]]), np.array([[7, 8, np.nan]]))
-    assert found.tolist() == [[[1, 0, 0]], [[7, 0, 0]]]
-    assert known.tolist() == [[True, False, False]]
 
 
 def test_the_top_of_the_heights_above_ground_may_be_chosen(folder):
@@ -143,14 +125,6 @@ def test_percentiles_are_of_all_tiles_together(folder):
     assert [np.unique(pixels(f"out/composite_{t}.tif")[1]).tolist() for t in (1, 2)] == [[0, 128], [255]]
     details = json.loads(Path("out/details.json").read_text())["bands"]["dsm"]
     assert (details["at_0"], details["at_255"], details["highest"]) == (0, 2, 900)
-
-
-def test_percentiles_of_a_sum_of_heights_are_those_of_numpy():
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(200, 9, 4000), rng.normal(260, 3, 1000)
-    found = (Heights.of(first) + Heights.of(second)).range((2, 98))
-    assert found == pytest.approx(np.percentile(np.concatenate([first, second]), (2, 98)), abs=0.1)
-    assert Heights.of(first).range((0, 100)) == (first.min(), first.max())
 
 
 def test_details_say_how_it_was_made(folder):
@@ -249,61 +223,11 @@ def test_heights_on_another_grid_are_resampled_and_that_is_said(folder):
     assert "dsm: resampled (bilinear) from EPSG:32632, pixels 2 x 2 to the image's EPSG:32632, pixels 1 x 1, tiles 1, 2" in out
 
 
-@pytest.mark.parametrize("epsg", [32631, 4326, 3857])
-def test_heights_in_another_crs_are_resampled(folder, epsg):
-    """The same hill, asked for at the places of the image's pixels, whatever the CRS of its file."""
-
-    def hill(xs, ys):
-        return 220 + 15 * np.sin((xs - 500_000) / 15) + 5 * np.cos((ys - 5_400_000) / 12)
-
-    other = rasterio.CRS.from_epsg(epsg)
-    left, bottom, right, top = rasterio.warp.transform_bounds(CRS, other, 499_980, 5_399_930, 500_080, 5_400_030)
-    grid = rasterio.transform.from_bounds(left, bottom, right, top, 200, 200)
-    cols, rows = np.meshgrid(np.arange(200) + 0.5, np.arange(200) + 0.5)
-    xs, ys = rasterio.warp.transform(other, CRS, *(grid * (cols.ravel(), rows.ravel())))
-    heights = hill(np.array(xs), np.array(ys)).reshape(200, 200).astype(np.float32)
-    write(Path("hill.tif"), heights, transform=grid, crs=other)
-    made(*FILES[:4], "--dsm", "hill.tif", "--terrain", "dtm/area1.tif", "--out", "out", "--range", 200, 251)
-    wanted = hill(500_000 + np.arange(50) + 0.5, 5_400_000 - np.arange(40)[:, None] - 0.5)
-    assert np.abs(pixels("out/composite_1.tif")[1] - (wanted - 200) * 5).max() < 1.5  # 0.3 m
-
-
-@pytest.mark.parametrize("mark", [-9999, "mask"])
-def test_no_data_does_not_leak_into_what_is_resampled(folder, mark):
-    """Beside a hole the heights are those of the ground, not a mean with -9999."""
-    heights = np.full((30, 30), 230, np.float32)
-    heights[10:14, 10:20] = -9999
-    write(Path("coarse.tif"), heights, transform=place(499_995, 5_400_005, 2), nodata=None if mark == "mask" else mark)
-    if mark == "mask":
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open("coarse.tif", "r+") as file:
-            file.write_mask(heights > 0)
-    made(*FILES[:4], "--dsm", "coarse.tif", "--terrain", "dtm/area1.tif", "--out", "out", "--range", 200, 251)
-    known = mask("out/composite_1.tif")
-    assert 0 < (~known).sum() < 200
-    assert (pixels("out/composite_1.tif")[1][known] == 150).all()
-
-
-def test_beyond_the_surface_model_there_is_no_data(folder):
-    write(Path("half.tif"), HEIGHTS[:, :30], transform=place(499_990))  # ends after 20 m
-    made(*FILES[:4], "--dsm", "half.tif", "--terrain", "dtm/area1.tif", "--out", "out")
-    assert np.array_equal(mask("out/composite_1.tif").all(0), np.arange(50) < 20)
-
-
 def test_a_surface_without_a_crs_on_another_grid_is_refused(folder):
     write(Path("coarse.tif"), np.full((30, 30), 230, np.float32), transform=place(pixel=2), crs=None)
     ran = call("tools.composite", *FILES[:4], "--dsm", "coarse.tif", "--out", "out")
     refused(ran, "tile 1", "coarse.tif", "30x30", "40x50", "has no CRS")
     assert not Path("out").exists()
-
-
-def test_without_any_crs_the_corners_must_do(folder):
-    """ISPRS's tiles have world files and no CRS: the grids are compared, and resampled, in the plane that they share."""
-    for tile in (1, 2):
-        write(Path(f"top/area{tile}.tif"), np.stack([INFRARED, RED, RED]), crs=None)
-        write(Path(f"dtm/area{tile}.tif"), TERRAIN, crs=None)
-    write(Path("coarse.tif"), np.full((30, 30), 230, np.float32), transform=place(pixel=2), crs=None)
-    made(*FILES[:4], "--dsm", "coarse.tif", *GIVEN[6:], "--range", 200, 251)
-    assert (pixels("out/composite_1.tif")[1] == 150).all()
 
 
 def test_with_one_surface_model_for_all_tiles_the_terrain_knows_what_lies_beyond_a_tile(folder):
@@ -328,7 +252,7 @@ def test_the_pieces_that_are_worked_on_leave_no_trace(folder, monkeypatch):
     rng = np.random.default_rng(0)
     write(Path("dsm/area1.tif"), HEIGHTS + rng.random(SHAPE).astype(np.float32) * 9)
     made(*FILES, "--out", "whole")
-    monkeypatch.setattr(composite, "_PIECE", (7, 11))
+    monkeypatch.setattr(composite_tile, "_PIECE", (7, 11))
     made(*FILES, "--out", "pieces")
     assert np.array_equal(pixels("whole/composite_1.tif"), pixels("pieces/composite_1.tif"))
     above = HEIGHTS * 0 + pixels("whole/composite_2.tif")[2]
@@ -376,30 +300,6 @@ def test_a_config_may_name_the_bands(folder):
     assert np.array_equal(pixels("town/composite/composite_1.tif")[0], NDVI)
 
 
-def test_tiles_are_those_that_match_the_pattern_numbers_by_size(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("a/t_1_x.tif", "a/t_12_x.tif", "a/t_2_x.tif", "a/t_07_x.tif", "a/u_1_x.tif", "b/t_02_10.tif", "b/t_x_1.tif"):
-        write(Path(name), TERRAIN)
-    assert matching("a/t_{}_x.tif") == [1, 2, 12, "07"]
-    assert matching(f"{tmp_path}/a/t_{{:02d}}_x.tif") == [7, 12]
-    assert matching("./b/t_{:02d}_{}.tif") == [(2, 10)]
-    assert matching("../" + tmp_path.name + "/a/u_{}_x.tif") == [1]
-    assert matching("a/t_1_x.tif") == []
-
-
-@pytest.mark.parametrize(
-    ("words", "bands"),
-    [
-        (["--image", "irrg"], {"ir": 1, "red": 2}),
-        (["--image", "rgbir"], {"ir": 4, "red": 1}),
-        (["--image", "rgb", "--infrared", "n{}.tif"], {"red": 1}),
-        (["--image", "x{}.tif", "--bands", "R=3, NIR=5"], {"ir": 5, "red": 3}),
-    ],
-)
-def test_bands_are_known_by_the_modality_or_said(words, bands):
-    assert bands_of(arguments(words)) == bands
-
-
 # --------------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -423,7 +323,7 @@ def test_bands_are_known_by_the_modality_or_said(words, bands):
         (["--percentiles", "0", "101"], ["from 0 to 100"]),
         (["--window", "30"], ["for an estimated terrain"]),
         (["--ndsm-step", "1"], ["--ndsm-step"]),
-        (["--ndsm-top", "0"], ["must be a number of metres above 0"]),
+        (["--ndsm-top", "0"], ["must be a number above 0"]),
     ],
 )
 def test_a_wrong_word_is_one_sentence_and_nothing_is_made(folder, words, said):

@@ -1,5 +1,6 @@
 """Proves that our LMDBs are what Caffe's Data layer reads, that Caffe's are read exactly, and that broken ones are refused."""
 
+import io
 import pickle
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ import lmdb
 import numpy as np
 import pytest
 from conftest import REPO, names
+from PIL import Image
 
 from tools import database
+from tools.caffe_proto import Datum
 from tools.database import Database, decode, encode, name_tag, pack, pair, shuffled
 from tools.errors import UserError
 from tools.patches import write_patch
@@ -127,6 +130,51 @@ def test_caffes_own_databases_are_read_exactly(tmp_path):
         assert np.array_equal(labels[i][0][0], expected["labels"][i])
     delivered = np.stack([pixels for pixels, _ in images]) - np.array([81.29, 81.93, 120.90]).reshape(3, 1, 1)
     np.testing.assert_allclose(delivered, expected["data"], atol=1e-4)
+
+
+def picture(pixels, form, **options):
+    """A Datum as Caffe's convert_imageset --encoded writes it: the bytes of a file, and no shape."""
+    data = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(data, form, **options)
+    return Datum(data=data.getvalue(), label=7, encoded=True).SerializeToString()
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_encoded_colours_are_read_as_blue_green_red(bands):
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 9, bands)).astype(np.uint8)
+    found, tag = decode(picture(rgb, "PNG"))
+    assert tag == 7
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, np.stack([rgb[..., i] for i in (2, 1, 0, 3)[:bands]]))
+
+
+def test_encoded_grey_is_one_band():
+    grey = np.random.default_rng(0).integers(0, 6, (5, 9)).astype(np.uint8)
+    assert np.array_equal(decode(picture(grey, "PNG"))[0], grey[None])
+
+
+def test_an_encoded_palette_is_its_colours():
+    indices = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    indices.putpalette([10, 20, 30, 40, 50, 60])
+    assert decode(picture(indices, "PNG"))[0].tolist() == [[[30, 60]], [[20, 50]], [[10, 40]]]
+    assert decode(picture(indices, "PNG", transparency=1))[0][3].tolist() == [[255, 0]]
+
+
+def test_an_encoded_jpeg_is_read():
+    flat = np.full((16, 24, 3), (200, 100, 50), np.uint8)
+    found = decode(picture(flat, "JPEG", quality=95))[0]
+    assert np.abs(found - np.array([50, 100, 200]).reshape(3, 1, 1)).max() <= 2
+
+
+def test_an_encoded_picture_that_caffe_would_not_read_is_named(tmp_path):
+    half = Datum.FromString(picture(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8), "PNG"))
+    half.data = half.data[:5000]
+    wide = picture(np.ones((4, 4), np.uint16), "PNG")
+    write_records(tmp_path / "db", [(b"%010d" % 0, wide), (b"%010d" % 1, half.SerializeToString())])
+    with pytest.raises(UserError, match=r"record 0 is damaged \(its encoded picture has the mode I;16, where"):
+        Database(tmp_path / "db")[0]
+    with pytest.raises(UserError, match=r"record 1 is damaged \(its encoded picture cannot be read"):
+        Database(tmp_path / "db")[1]
 
 
 def test_keys_of_another_width_are_read_too(tmp_path):

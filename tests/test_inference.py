@@ -16,6 +16,7 @@ import nets
 from tools import snapshots
 
 IGNORED = 5
+ENDS = (".png", "_colours.tif", "_labels.tif", "_labels.tif.aux.xml")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,9 @@ def test_the_colour_map_shows_the_labels_in_the_palettes_colours(maps, tile):
 
 
 def test_maps_pictures_scores_and_details_are_there_and_nothing_else(maps):
-    files = [f"{tile}{end}" for tile in (15, 32) for end in (".png", "_colours.tif", "_labels.tif")]
-    assert names(maps) == sorted([*files, "details.json", "scores.json"])
+    files = [f"{tile}{end}" for tile in (15, 32) for end in (*ENDS, "_errors.tif", "_errors.tif.aux.xml")]
+    assert names(maps) == sorted([*files, "details.json", "scores.json", "statistics.json", "tiles"])
+    assert names(maps / "tiles") == ["15.json", "32.json"]
     for tile in (15, 32):
         assert (maps / f"{tile}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -237,9 +239,9 @@ def test_images_of_any_kind_are_labelled_without_ground_truth(own, tmp_path):
     ran = infer(own, "--images", tmp_path / "flight", "--dir", tmp_path / "out")
     assert ran.code == 0, ran.err
     assert np.array_equal(pixels(tmp_path / "out/a_labels.tif"), pixels(tmp_path / "out/b_labels.tif"))
-    assert names(tmp_path / "out") == [f"{n}{end}" for n in "ab" for end in (".png", "_colours.tif", "_labels.tif")] + [
-        "details.json"
-    ]
+    files = [f"{n}{end}" for n in "ab" for end in ENDS]
+    assert names(tmp_path / "out") == [*files, "details.json", "statistics.json", "tiles"]
+    assert "warning: b has no CRS" in ran.out
     with rasterio.open(tmp_path / "out/a_labels.tif") as file:
         assert (file.crs, file.transform) == (CRS, place(32))
     with rasterio.open(tmp_path / "out/b_labels.tif") as file:
@@ -263,12 +265,32 @@ def test_a_tile_without_ground_truth_gets_a_map_and_no_scores(own):
     assert (own.folder("results") / "32_labels.tif").exists()
 
 
+def test_files_of_two_modalities_are_matched_by_name(own, tmp_path):
+    for tile in (15, 32):
+        write_raster(tmp_path / f"top/top_{tile}.tif", pixels(own.path("irrg", tile)), tile)
+        write_raster(tmp_path / f"heights/dsm_0{tile}.tif", pixels(own.path("dsm", tile)), tile)
+    words = ["--weights", two_modalities(own)]
+    ran = infer(
+        own, *words, "--images", f"dsm={tmp_path}/heights", f"irrg={tmp_path}/top/*.tif", "--dir", tmp_path / "a", **BOTH
+    )
+    assert ran.code == 0, ran.err
+    assert infer(own, 15, 32, *words, "--dir", tmp_path / "b", **BOTH).code == 0
+    for tile in (15, 32):
+        assert np.array_equal(pixels(tmp_path / f"a/top_{tile}_labels.tif"), pixels(tmp_path / f"b/{tile}_labels.tif"))
+
+
+def test_files_that_are_matched_but_lie_elsewhere_are_refused(own, tmp_path):
+    dsm = write_raster(tmp_path / "dsm.tif", pixels(own.path("dsm", 32)), 15)
+    ran = infer(own, "--weights", two_modalities(own), "--images", f"irrg={own.path('irrg', 32)}", f"dsm={dsm}", **BOTH)
+    refused(ran, f"{dsm} (dsm) does not lie where {own.path('irrg', 32)} lies")
+
+
 def test_two_images_of_one_name_and_two_modalities_from_one_file_are_refused(own, tmp_path):
     for folder in ("north", "south"):
         write_raster(tmp_path / folder / "a.tif", pixels(own.path("irrg", 32)))
     refused(infer(own, "--images", tmp_path / "north", tmp_path / "south"), "several images are called a")
     ran = infer(own, "--weights", two_modalities(own), "--images", tmp_path / "north", **BOTH)
-    refused(ran, "irrg and dsm", "use tile ids")
+    refused(ran, "irrg and dsm", "--images irrg=irrg_tiles/ dsm=dsm_tiles/")
 
 
 # --------------------------------------------------------------------------------------------------------------- bad input

@@ -16,7 +16,8 @@ INPUT = Input("irrg", ("irrg",), (3,), True, (0.0, 0.0, 0.0))
 
 
 def flat(order):
-    return [i for batch in order for i in batch]
+    """The records of all batches."""
+    return [draw.record for batch in order for draw in batch]
 
 
 @given(length=st.integers(1, 40), batch=st.integers(1, 15), seed=st.integers(0, 3), epochs=st.integers(1, 3))
@@ -31,6 +32,17 @@ def test_each_epoch_holds_every_record_once(length, batch, seed, epochs):
 def test_a_start_in_the_middle_gives_the_tail_of_the_whole(length, batch, start):
     whole = list(BatchOrder(length, batch, 5, 0, 30))
     assert list(BatchOrder(length, batch, 5, start, 30)) == whole[start:]
+
+
+@given(length=st.integers(1, 40), batch=st.integers(1, 15), start=st.integers(0, 30))
+def test_each_draw_knows_its_position_in_the_run(length, batch, start):
+    positions = [draw.position for draws in BatchOrder(length, batch, 5, start, 30) for draw in draws]
+    assert positions == list(range(start * batch, 30 * batch))
+
+
+def test_the_order_is_numpys_permutation_of_seed_and_epoch():
+    expected = [np.random.default_rng([7, epoch]).permutation(11) for epoch in range(4)]
+    assert flat(BatchOrder(11, 4, 7, 0, 11)) == np.concatenate(expected).tolist()
 
 
 def test_batches_are_full_and_run_on_over_the_end_of_an_epoch():
@@ -76,9 +88,9 @@ def test_batches_come_in_the_given_order_whoever_reads_them(databases, workers):
     order = BatchOrder(20, 6, 3, 2, 7)
     found = list(batches(patches, order, workers, pin=False))
     assert len(found) == 5
-    for ((images,), labels), numbers in zip(found, order, strict=True):
-        assert torch.equal(images, torch.stack([patches[i][0][0] for i in numbers]))
-        assert torch.equal(labels, torch.stack([patches[i][1] for i in numbers]))
+    for ((images,), labels), draws in zip(found, order, strict=True):
+        assert torch.equal(images, torch.stack([patches[draw.record][0][0] for draw in draws]))
+        assert torch.equal(labels, torch.stack([patches[draw.record][1] for draw in draws]))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -66,10 +66,26 @@ def test_a_running_mean_by_hand():
 
 
 @pytest.mark.parametrize("losses", [[1.5], [0.0, 0.0], list(np.linspace(2, 0.1, 300))])
-@pytest.mark.parametrize("scores", [{}, {1: 0.5}])
+@pytest.mark.parametrize("scores", [[], [(None, None)], [(0.5, 0.3), (None, 0.2)]])
 def test_the_loss_plot_is_drawn_from_the_first_iteration_on(tmp_path, losses, scores):
-    pictures.loss_plot(tmp_path / "loss.png", losses, scores, "a net on a town")
-    assert png(tmp_path / "loss.png").std() > 1
+    validation = [{"iteration": 1, "loss": loss, "mean_iou_without_ignored": iou} for loss, iou in scores]
+    orange = []
+    for points in (validation, []):
+        pictures.loss_plot(tmp_path / "loss.png", losses, [], points, "a net on a town")
+        assert png(tmp_path / "loss.png").std() > 1
+        orange.append((png(tmp_path / "loss.png") == (0xD9, 0x48, 0x01)).all(-1).sum())
+    assert (orange[0] > orange[1] + 50) == any(iou for _, iou in scores)  # points beside those in the legends
+
+
+def test_the_loss_plot_shows_scores_and_rate_where_they_are(tmp_path):
+    training = [{"iteration": i, "rate": 0.1 if i < 50 else 0.01, "mean_iou": 0.9} for i in range(1, 101)]
+    pictures.loss_plot(tmp_path / "loss.png", [1.0] * 100, training, [], "a net on a town")
+    blue = (png(tmp_path / "loss.png") == (0x08, 0x51, 0x9C)).all(-1)
+    height, width = blue.shape
+    scores, rate = blue[height * 3 // 8 : height * 6 // 8], blue[height * 6 // 8 :]
+    row = np.argmax(scores[:, width * 2 // 3 :].any(1)) / len(scores)
+    assert row < 0.25  # 90 of 100 per cent: near the top
+    assert np.argmax(rate[:, : width // 3].any(1)) < np.argmax(rate[:, width * 2 // 3 :].any(1)) - 20  # it falls
 
 
 def test_the_graph_shows_a_box_for_every_layer(tmp_path):

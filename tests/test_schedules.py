@@ -76,6 +76,59 @@ def test_one_cycle_is_pytorchs(length):
     assert rates(length, "one_cycle", max_iterations=length, **numbers) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("length", [3, 10, 40])
+@pytest.mark.parametrize("name", ["sgd", "caffe", "adamw"])
+def test_one_cycle_swings_the_momentum_as_pytorch_does_where_asked(name, length):
+    """PyTorch's scheduler moves SGD's momentum and Adam's first beta between 0.95 and 0.85."""
+    kind = {"betas": (0.95, 0.9)} if name == "adamw" else {"momentum": 0.95}
+    theirs = (torch.optim.AdamW if name == "adamw" else torch.optim.SGD)([torch.nn.Parameter(torch.zeros(1))], 0.3, **kind)
+    schedule = OneCycleLR(theirs, 0.3, total_steps=length, base_momentum=0.85, max_momentum=0.95)
+    solver = {"name": name, "weight_decay": 0} | ({"beta1": 0.95, "beta2": 0.9} if name == "adamw" else kind)
+    net = Net([data("data", 1), score("last", "data", 2)])
+    ours = Solver(net, 0.3, {"name": "one_cycle", "max_iterations": length, "lowest_momentum": 0.85}, solver)
+    for i in range(length):
+        ours.step(i)
+        for group in ours.optimizer.param_groups:
+            for key in kind:
+                assert group[key] == pytest.approx(theirs.param_groups[0][key])
+        theirs.step()
+        if i < length - 1:
+            schedule.step()
+
+
+def test_one_cycle_moves_the_weights_by_its_momentum():
+    """A gradient of 1 throughout, by hand: momentum 0.9, 0.5 at the top, 0.9; the rate is a tenth, all and nothing of 0.3."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    net = torch.nn.Module()
+    net.register_module("layer", torch.nn.Module())
+    net.layer.register_parameter("weight", weight)
+    policy = {"name": "one_cycle", "max_iterations": 3, "rise_fraction": 2 / 3, "start_divisor": 10, "lowest_momentum": 0.5}
+    solver, found = Solver(net, 0.3, policy, SGD), []
+    for i in range(3):
+        weight.grad = torch.ones(1)
+        solver.step(i)
+        found.append(-weight.item())
+    first, second = 0.03, 0.5 * 0.03 + 0.3
+    third = 0.9 * second + 0.03 / 1e4
+    assert found == pytest.approx([first, first + second, first + second + third], rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", [SGD, {"name": "adamw", "weight_decay": 0, "beta1": 0.8}])
+def test_without_the_option_the_momentum_stays(solver):
+    net = Net([data("data", 1), score("last", "data", 2)])
+    ours = Solver(net, 0.3, {"name": "one_cycle", "max_iterations": 4}, solver)
+    for i in range(4):
+        ours.step(i)
+        group = ours.optimizer.param_groups[0]
+        assert group.get("momentum", 0.9) == 0.9 and group.get("betas", (0.8, 0.999)) == (0.8, 0.999)
+
+
+def test_a_lowest_momentum_above_the_solvers_is_refused():
+    net = Net([data("data", 1), score("last", "data", 2)])
+    with pytest.raises(UserError, match=r"lowest_momentum = 0.95 is above the 0.9 of SOLVER"):
+        Solver(net, 0.3, {"name": "one_cycle", "max_iterations": 4, "lowest_momentum": 0.95}, SGD)
+
+
 @pytest.mark.parametrize("length", [1, 2])
 def test_one_cycle_of_hardly_any_iterations_has_rates(length):
     assert all(0 < rate <= 0.3 for rate in rates(length, "one_cycle", max_iterations=length, rise_fraction=0.5))
@@ -160,6 +213,8 @@ def test_scores_do_not_move_the_other_policies():
         ({"name": "multistep", "at_iterations": [5, 3], "gamma": 0.1}, "at_iterations = [5, 3]: it must be"),
         ({"name": "multistep", "at_iterations": [], "gamma": 0.1}, "it is []"),
         ({"name": "one_cycle", "max_iterations": 9, "rise_fraction": 1}, "rise_fraction = 1: it must be between 0 and 1"),
+        ({"name": "one_cycle", "max_iterations": 9, "lowest_momentum": 1}, "lowest_momentum = 1: it must be below 1"),
+        ({"name": "cosine", "max_iterations": 9, "lowest_momentum": 0.8}, "'cosine' does not read 'lowest_momentum'"),
         ({"name": "fixed", "warmup_iterations": "9"}, "for 'warmup_iterations'; it is '9'"),
         ({"name": "fixed", "warmup_iterations": -1}, "for 'warmup_iterations'; it is -1"),
         ({"name": "plateau", "gamma": 0.1}, "for 'patience_validations'; it is None"),

@@ -97,7 +97,7 @@ def test_names_with_an_underscore_and_imported_modules_are_the_users_own(tmp_pat
     assert read_settings(path).SEED == 1
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.default is MISSING])
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.default is f.default_factory is MISSING])
 def test_a_missing_setting_is_named(tmp_path, name):
     path = config(tmp_path)
     path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if not line.startswith(f"{name} = ")))
@@ -139,7 +139,7 @@ WRONG = {
     "LR_POLICY": ["step", {}], "SOLVER": ["sgd", {}],
     "LOSS": ["", None, ["ce"]], "CLASS_WEIGHTS": ["inverted", None, {}], "MULTIPLIERS": [None, {"a": 1}, {"a": {"lr": "1"}}],
     "FREEZE_ITERATIONS": [-1, None], "GRADIENT_CLIP": [0, "1"], "ITER_SIZE": [0, 1.5], "EMA_DECAY": [0, 1, 2, "a"],
-    "SNAPSHOT_EVERY": [0, None], "SEED": [-1, 1.5], "WORKERS": [-1],
+    "AUGMENTATION": [None, ["flip"], {"flip": True}], "SNAPSHOT_EVERY": [0, None], "VAL_EVERY": [0, 1.5], "PATIENCE": [0], "KEEP_SNAPSHOTS": [0, -1], "SEED": [-1, 1.5], "WORKERS": [-1],
     "test_patch_size": [64], "test_step_size": [(0, 1)], "TEST_BATCH_SIZE": [0],
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from conftest import COLOURS, NAMES, call, pixels, refused, write_raster
 from PIL import Image
 
 from tools import show
+from tools.augmentation import Augmentation, bands_of, read_recipe
 from tools.palette import Palette
 from tools.patches import read_patch
 from tools.samples import Tiles, count, open_folder
@@ -72,6 +73,54 @@ def test_the_seed_chooses_the_patches(databases, tmp_path):
 def test_more_patches_than_there_are_means_all_of_them(databases, tmp_path):
     ran = shown(databases.folder("lmdb"), "--split", "test", "--count", 99, "--out", tmp_path / "a.png")
     assert "9 of 9 patches" in ran.out
+
+
+# ----------------------------------------------------------------------------------------------------- before and after
+
+RECIPE = {"flip": {}, "turn": {}, "rotate": {"degrees": 45}, "brightness": {"modalities": ["irrg"]}}
+
+
+@pytest.mark.parametrize("kind", ["patches", "lmdb"])
+def test_patches_are_drawn_before_and_after_augmentation(databases, tmp_path, kind):
+    config = databases.config(AUGMENTATION=RECIPE)
+    words = [databases.folder(kind), "--config", config, "--seed", 2, "--count", 3]
+    ran = shown(*words, "--augmented", 4, "--out", tmp_path / "a.png")
+    assert ran.code == 0, ran.err
+    assert "train: 3 of 240 patches, augmented" in ran.out
+    assert shown(*words, "--augmented", 4, "--out", tmp_path / "b.png").code == 0
+    assert np.array_equal(png(tmp_path / "a.png"), png(tmp_path / "b.png"))
+    assert (png(tmp_path / "a.png") == COLOURS[6]).all(-1).sum() > 1000  # corners that are not scored
+    databases.config()
+
+
+def test_each_patch_is_followed_by_what_is_made_of_it(databases):
+    source = open_folder(databases.folder("lmdb"), "val")
+    turned = Augmentation(read_recipe({"turn": {}}, ["irrg"], (32, 32)), bands_of(source.details["modalities"], []), 6, 1)
+    samples = show.with_versions(source, [4, 9], turned, 5)
+    assert len(samples) == 12
+    for first, record in ((0, 4), (6, 9)):
+        assert samples[first].name == source[record].name
+        for sample in samples[first : first + 6]:
+            fits = [np.array_equal(np.rot90(source[record].labels, k), sample.labels) for k in range(4)]
+            turns = [
+                np.array_equal(np.rot90(source[record].images["irrg"], k, (1, 2)), sample.images["irrg"]) for k in range(4)
+            ]
+            assert fits == turns
+            assert any(fits)
+    assert len({sample.labels.tobytes() for sample in samples[:6]}) > 1
+
+
+def test_what_cannot_be_augmented_is_said(databases, tmp_path):
+    lmdb = databases.folder("lmdb")
+    words = ["--augmented", "--config"]
+    refused(shown(lmdb, *words, databases.config()), "AUGMENTATION is {}")
+    config = databases.config(AUGMENTATION=RECIPE)
+    refused(shown("--tiles", 1, *words, config), "not --tiles")
+    refused(shown(lmdb, *words, databases.config(AUGMENTATION=RECIPE, patch_size=(16, 16))), "patch_size = [32, 32]")
+    refused(
+        shown(lmdb, *words, databases.config(AUGMENTATION={"flip": {}}, INPUTS={"a": ["dsm"]}, MEAN_PIXEL={})), "has no dsm"
+    )
+    databases.config()
 
 
 # --------------------------------------------------------------------------------------------------------------- samples

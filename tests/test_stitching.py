@@ -3,18 +3,21 @@
 import tracemalloc
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from tools.device import Device
+from tools.forward import Forward
 from tools.inputs import Input
-from tools.stitching import TAPERS, RowBuffer, inside, predict
+from tools.stitching import STRIP, TAPERS, Canvas, Sliding, predict
 from tools.windows import Window
 
 CPU = Device(torch.device("cpu"), bf16=False)
 GREY = Input("grey", ("grey",), (1,), False, (0.0,))
+BLENDS = ["flat", "linear", "cosine", "gaussian"]
 
 
 class Opinionated(nn.Module):
@@ -39,30 +42,71 @@ class Same(nn.Module):
         return 50 * torch.nn.functional.one_hot(x[:, 0].long(), self.classes).permute(0, 3, 1, 2).float()
 
 
+class Local(nn.Module):
+    """Four classes, from a pixel and its neighbours within 3 pixels, as a convolutional net's inside."""
+
+    classes = 4
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 7, padding=3, bias=False)
+        nn.init.normal_(self.conv.weight, std=0.02, generator=torch.Generator().manual_seed(1))
+
+    def forward(self, x):
+        return self.conv(x)
+
+
 def cut(image, window):
     """The pixels of a window: 1 x h x w."""
     rows, cols = window.slices
     return image[None, rows, cols]
 
 
-def label(net, image, size, step, batch=4):
-    """(probabilities of the whole image, the bands as they came)."""
-    bands = list(predict(net, [GREY], lambda w: [cut(image, w)], image.shape, size, step, batch, CPU))
-    return np.concatenate([b for _, b in bands], axis=1), bands
+def parts_of(net, image, sliding, read=None):
+    """The parts as they come: (row, column, classes x rows x columns)."""
+    forward = Forward(net.eval(), [GREY], CPU, sliding.batch, sliding.size)
+    with torch.inference_mode():
+        parts = predict(forward, net.classes, read or (lambda w: [cut(image, w)]), image.shape, sliding, CPU)
+        return [(row, col, values.numpy()) for row, col, values in parts]
 
 
-def naive(net, image, size, step):
+def label(net, image, *sliding, read=None):
+    """(probabilities of the whole image, the parts as they came)."""
+    parts = parts_of(net, image, Sliding(*sliding), read)
+    found, covered = np.zeros((net.classes, *image.shape)), np.zeros(image.shape, int)
+    for row, col, values in parts:
+        rows, cols = Window(row, col, *values.shape[1:]).slices
+        found[:, rows, cols] = values
+        covered[rows, cols] += 1
+    assert (covered == 1).all()
+    return found, parts
+
+
+def naive(net, image, size, step, blend="flat"):
     """The same in float64 with the whole image in memory, window after window."""
     height, width = image.shape
+    weight = np.outer(*(by_hand(n, blend) for n in size))
     padded = np.pad(image, ((0, max(size[0] - height, 0)), (0, max(size[1] - width, 0))), mode="reflect")
-    total, count = np.zeros((net.classes, *padded.shape)), np.zeros(padded.shape)
+    total, weights = np.zeros((net.classes, *padded.shape)), np.zeros(padded.shape)
     rows, cols = ({*range(0, n - s, d), n - s} for n, s, d in zip(padded.shape, size, step, strict=True))
-    for row in rows:
-        for col in cols:
-            window = torch.from_numpy(padded[row : row + size[0], col : col + size[1]]).float()
-            total[:, row : row + size[0], col : col + size[1]] += net(window[None, None])[0].double().softmax(0).numpy()
-            count[row : row + size[0], col : col + size[1]] += 1
-    return (total / count)[:, :height, :width]
+    with torch.no_grad():
+        for row in rows:
+            for col in cols:
+                there = Window(row, col, *size).slices
+                values = net(torch.from_numpy(padded[there]).float()[None, None])[0].double().softmax(0).numpy()
+                total[(slice(None), *there)] += values * weight
+                weights[there] += weight
+    return (total / weights)[:, :height, :width]
+
+
+def by_hand(size, blend):
+    """The weights along a side from their description: 1 in the middle, falling to both ends, never below 0.01."""
+    weights = []
+    for i in range(size):
+        away = abs(i + 0.5 - size / 2) / (size / 2)  # 0 in the middle, 1 at the edge
+        shapes = {"flat": 1, "linear": 1 - away, "cosine": (1 + np.cos(np.pi * away)) / 2, "gaussian": np.exp(-2 * away**2)}
+        weights.append(0.01 + 0.99 * shapes[blend])
+    return weights
 
 
 @st.composite
@@ -75,36 +119,54 @@ def cases(draw):
     return rng.integers(0, 256, shape).astype(np.uint8), size, step, draw(st.integers(1, 7))
 
 
-@given(cases())
-@settings(max_examples=60, deadline=None)
-def test_an_image_of_any_size_is_labelled_as_if_it_were_whole(case):
+@given(cases(), st.sampled_from(BLENDS))
+@settings(max_examples=80, deadline=None)
+def test_an_image_of_any_size_is_labelled_as_if_it_were_whole(case, blend):
     image, size, step, batch = case
-    found, bands = label(Opinionated(), image, size, step, batch)
+    found, parts = label(Opinionated(), image, size, step, batch, blend)
     assert found.shape == (3, *image.shape)
-    np.testing.assert_allclose(found, naive(Opinionated(), image, size, step), atol=1e-5)
-    assert [first for first, _ in bands] == list(np.cumsum([0] + [b.shape[1] for _, b in bands[:-1]]))
-    assert max(b.shape[1] for _, b in bands) <= size[0]
+    np.testing.assert_allclose(found, naive(Opinionated(), image, size, step, blend), atol=2e-5)
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+    assert [first for first, _, _ in parts] == list(np.cumsum([0] + [b.shape[1] for _, _, b in parts[:-1]]))
+    assert max(b.shape[1] for _, _, b in parts) <= size[0]
 
 
-@given(cases())
+@given(cases(), st.sampled_from(BLENDS))
 @settings(max_examples=30, deadline=None)
-def test_every_pixel_gets_its_own_label_also_in_the_last_row_and_column_and_nothing_is_transposed(case):
+def test_every_pixel_gets_its_own_label_also_in_the_last_row_and_column_and_nothing_is_transposed(case, blend):
     image, size, step, batch = case
     image = image % 5
-    found, _ = label(Same(5), image, size, step, batch)
+    found, _ = label(Same(5), image, size, step, batch, blend)
     assert np.array_equal(found.argmax(0), image)
 
 
-def test_a_constant_net_gives_a_constant_map_without_seams():
+@given(cases(), st.sampled_from(BLENDS))
+@settings(max_examples=30, deadline=None)
+def test_a_constant_net_gives_a_constant_map_without_seams(case, blend):
     class Constant(nn.Module):
         classes = 3
 
         def forward(self, x):
             return torch.tensor([0.0, 1.0, 2.0]).view(1, 3, 1, 1).expand(len(x), 3, *x.shape[2:])
 
-    found, _ = label(Constant(), np.zeros((37, 53), np.uint8), (16, 16), (5, 7))
+    image, size, step, batch = case
+    found, _ = label(Constant(), image, size, step, batch, blend)
     expected = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
-    np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], found.shape), rtol=1e-6)
+    np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], found.shape), rtol=2e-5)
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_a_moved_image_gets_the_moved_labels_inside(down, right, seed):
+    """Where no window's border is near: a pixel's label must not depend on where the windows happen to stand."""
+    scene = np.random.default_rng(seed).integers(0, 256, (70, 80)).astype(np.uint8)
+    margins = Sliding((24, 24), (6, 6), 8, "cosine")
+    here, there = scene[:58, :68], scene[down : down + 58, right : right + 68]
+    found = [label(Local(), np.ascontiguousarray(image), *margins)[0] for image in (here, there)]
+    inside = found[0][:, 16 + down : 42, 16 + right : 52], found[1][:, 16 : 42 - down, 16 : 52 - right]
+    sure = np.sort(inside[0], 0)[-1] - np.sort(inside[0], 0)[-2] > 0.2  # borders of windows weigh little, but not nothing
+    assert sure.any()
+    assert np.array_equal(inside[0].argmax(0)[sure], inside[1].argmax(0)[sure])
 
 
 def test_probabilities_are_averaged_not_logits():
@@ -119,7 +181,7 @@ def test_probabilities_are_averaged_not_logits():
             logits[:, :, :, 4] = torch.tensor([20.0, 0.0])[:, None]
             return logits
 
-    found, _ = label(ByColumn(), np.zeros((1, 12), np.uint8), (1, 6), (1, 2))  # column 4: windows 0, 2 and 4 lie over it
+    found, _ = label(ByColumn(), np.zeros((1, 12), np.uint8), (1, 6), (1, 2), 4)  # column 4: windows 0, 2 and 4 lie over it
     sure, fair = 1 / (1 + np.exp(-20)), 1 / (1 + np.exp(2))
     np.testing.assert_allclose(found[0, 0, 4], (sure + 2 * fair) / 3, rtol=1e-6)
     assert found[:, 0, 4].argmax() == 1
@@ -127,9 +189,40 @@ def test_probabilities_are_averaged_not_logits():
 
 def test_more_than_255_windows_over_a_pixel_are_counted_right():
     image = np.random.default_rng(0).integers(0, 256, (44, 46)).astype(np.uint8)
-    found, _ = label(Opinionated(), image, (20, 20), (1, 1), batch=64)  # 400 windows over each inner pixel
+    found, _ = label(Opinionated(), image, (20, 20), (1, 1), 64)  # 400 windows over each inner pixel
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-4)
     np.testing.assert_allclose(found, naive(Opinionated(), image, (20, 20), (1, 1)), atol=1e-4)
+
+
+# ----------------------------------------------------------------------------------------------------------------- strips
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("width", [600, 768, 1001])
+def test_column_strips_give_what_whole_rows_give(width, blend):
+    image = np.random.default_rng(width).integers(0, 256, (40, width)).astype(np.uint8)
+    whole, _ = label(Opinionated(), image, (16, 24), (6, 10), 5, blend)
+    strips, parts = label(Opinionated(), image, (16, 24), (6, 10), 5, blend, 0.05)
+    np.testing.assert_allclose(strips, whole, atol=1e-6)
+    assert {col for _, col, _ in parts} == set(range(0, width, STRIP))
+    assert [col for _, col, _ in parts] == sorted(col for _, col, _ in parts)
+
+
+def test_a_net_that_looks_at_single_windows_gives_the_same_numbers_in_strips_bit_for_bit():
+    image = np.random.default_rng(1).integers(0, 256, (40, 700)).astype(np.uint8)
+    whole, _ = label(Opinionated(), image, (16, 24), (6, 10), 1, "cosine")
+    strips, _ = label(Opinionated(), image, (16, 24), (6, 10), 1, "cosine", 0.05)
+    assert np.array_equal(whole, strips)
+
+
+@given(st.integers(1, 100_000), st.integers(1, 20), st.integers(1, 3000), st.floats(0.01, 500))
+def test_strips_cover_the_width_begin_at_blocks_and_take_no_more_memory_than_allowed(width, classes, size, memory):
+    strips = Sliding((size, size), (size, size), 1, "flat", memory).strips(width, classes)
+    assert [first for first, _ in strips] == [0, *(end for _, end in strips[:-1])]
+    assert strips[-1][1] == width
+    assert all(first % STRIP == 0 for first, _ in strips)
+    widest = max(end - first for first, end in strips)
+    assert 4 * classes * size * widest <= memory * 2**20 or widest <= size + STRIP
 
 
 def test_memory_grows_with_the_width_of_the_image_not_with_its_length():
@@ -137,8 +230,9 @@ def test_memory_grows_with_the_width_of_the_image_not_with_its_length():
 
     def peak(height):
         image = np.zeros((height, width), np.uint8)
+        forward = Forward(net.eval(), [GREY], CPU, 4, (64, 16))
         tracemalloc.start()
-        for _ in predict(net, [GREY], lambda w: [cut(image, w)], image.shape, (64, 16), (32, 16), 4, CPU):
+        for _ in predict(forward, 6, lambda w: [cut(image, w)], image.shape, Sliding((64, 16), (32, 16), 4), CPU):
             pass
         top = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -150,86 +244,62 @@ def test_memory_grows_with_the_width_of_the_image_not_with_its_length():
     assert long < short + whole_map / 10
 
 
-def test_the_buffer_never_holds_more_rows_than_a_window():
-    buffer = RowBuffer(2, (500, 30), (16, 8), (4, 4))
-    assert buffer.total.shape == (2, 16, 30)
+def test_the_canvas_never_holds_more_rows_than_a_window():
+    canvas = Canvas(2, (500, 30), (0, 30), Sliding((16, 8), (4, 4), 1))
+    assert canvas.total.shape == (2, 16, 30)
     for row in range(0, 488, 4):
-        for _, band in buffer.finished_above(row):
-            assert band.shape[1] <= 16
+        for part in canvas.finished_above(row):
+            assert part.probabilities.shape[1] <= 16
         for col in [*range(0, 22, 4), 22]:
-            buffer.add(Window(row, col, 16, 8), np.ones((2, 16, 8), np.float32))
-        assert buffer.total.shape == (2, 16, 30)
+            canvas.add(Window(row, col, 16, 8), torch.ones(2, 16, 8))
+        assert canvas.total.shape == (2, 16, 30)
 
 
-def test_nothing_outside_the_image_is_read_and_batches_are_no_larger_than_asked():
-    asked, sizes = [], []
-    image = np.zeros((10, 50), np.uint8)
+# ----------------------------------------------------------------------------------------------------- reading and batches
 
-    class Watching(Same):
-        def forward(self, x):
-            sizes.append(x.shape)
-            return super().forward(x)
+
+@given(cases())
+@settings(max_examples=30, deadline=None)
+def test_nothing_outside_the_image_is_read_and_in_a_strip_no_pixel_twice(case):
+    image, size, step, batch = case
+    times = np.zeros(image.shape, int)
 
     def read(window):
-        asked.append(window)
+        assert min(window) >= 0 and window.row + window.height <= image.shape[0] and window.col + window.width <= image.shape[1]
+        times[window.slices] += 1
         return [cut(image, window)]
 
-    list(predict(Watching(2), [GREY], read, image.shape, (16, 16), (8, 8), 3, CPU))
-    assert all(w.row + w.height <= 10 and w.col + w.width <= 50 for w in asked)
-    assert {tuple(s[1:]) for s in sizes} == {(1, 16, 16)}
-    assert [s[0] for s in sizes] == [3, 3]
+    label(Same(256), image, size, step, batch, read=read)
+    assert (times == 1).all()
 
 
-def test_the_net_is_in_evaluation_mode_and_no_gradients_are_kept():
+def test_batches_are_as_large_as_asked_but_for_the_last():
+    sizes = []
+
     class Watching(Same):
         def forward(self, x):
-            assert not self.training
-            assert torch.is_inference_mode_enabled()
+            sizes.append(tuple(x.shape))
             return super().forward(x)
 
-    label(Watching(2).train(), np.zeros((8, 8), np.uint8), (8, 8), (8, 8))
+    label(Watching(2), np.zeros((10, 50), np.uint8), (16, 16), (8, 8), 4)
+    assert sizes == [(4, 1, 16, 16), (2, 1, 16, 16)]
 
 
-def test_the_part_of_a_window_inside_an_image():
-    assert inside(Window(0, 0, 16, 16), (10, 50)) == Window(0, 0, 10, 16)
-    assert inside(Window(4, 8, 16, 16), (40, 20)) == Window(4, 8, 16, 12)
+def test_the_result_does_not_depend_on_the_batch_but_for_rounding():
+    image = np.random.default_rng(0).integers(0, 256, (50, 60)).astype(np.uint8)
+    first, *others = (label(Local(), image, (16, 16), (8, 8), batch)[0] for batch in (1, 3, 16, 1000))
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-6)
 
 
-@given(cases(), st.sampled_from(["linear", "cosine", "gaussian"]))
-@settings(max_examples=25, deadline=None)
-def test_tapered_windows_are_the_weighted_mean_of_all_windows_over_a_pixel(case, blend):
-    image, size, step, batch = case
-    net = Opinionated()
-    ours = np.concatenate(
-        [b for _, b in predict(net, [GREY], lambda w: [cut(image, w)], image.shape, size, step, batch, CPU, blend)], axis=1
-    )
-    weight = np.outer(*(by_hand(n, blend) for n in size))
-    height, width = image.shape
-    padded = np.pad(image, ((0, max(size[0] - height, 0)), (0, max(size[1] - width, 0))), mode="reflect")
-    total, weights = np.zeros((3, *padded.shape)), np.zeros(padded.shape)
-    for row, col in (
-        (r, c) for r in starts(padded.shape[0], size[0], step[0]) for c in starts(padded.shape[1], size[1], step[1])
-    ):
-        window = torch.from_numpy(padded[row : row + size[0], col : col + size[1]]).float()
-        probabilities = net(window[None, None])[0].double().softmax(0).numpy()
-        total[:, row : row + size[0], col : col + size[1]] += probabilities * weight
-        weights[row : row + size[0], col : col + size[1]] += weight
-    np.testing.assert_allclose(ours, (total / weights)[:, :height, :width], atol=2e-5)
-    np.testing.assert_allclose(ours.sum(0), 1, atol=1e-5)
+def test_what_goes_wrong_while_reading_ahead_is_raised_where_the_parts_are_used():
+    def read(window):
+        if window.row > 20:
+            raise ValueError("the disk is gone")
+        return [np.zeros((1, window.height, window.width), np.uint8)]
 
-
-def starts(length, size, step):
-    return {*range(0, length - size, step), length - size}
-
-
-def by_hand(size, blend):
-    """The weights along a side from their description: 1 in the middle, falling to both ends, never below 0.01."""
-    weights = []
-    for i in range(size):
-        away = abs(i + 0.5 - size / 2) / (size / 2)  # 0 in the middle, 1 at the edge
-        shape = {"linear": 1 - away, "cosine": (1 + np.cos(np.pi * away)) / 2, "gaussian": np.exp(-2 * away**2)}[blend]
-        weights.append(0.01 + 0.99 * shape)
-    return weights
+    with pytest.raises(ValueError, match="the disk is gone"):
+        label(Same(2), np.zeros((64, 16), np.uint8), (16, 16), (8, 8), 2, read=read)
 
 
 def test_no_taper_is_zero_at_the_border_of_a_window():

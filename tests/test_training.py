@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, TRAIN, call, names, pixels, refused, spawn, wait_for
+from conftest import NAMES, TRAIN, call, names, pixels, read_json, refused, spawn, wait_for
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -20,6 +20,7 @@ from tools.solver import Solver
 from tools.trainer import NO_LOSS, Trainer, masked_cross_entropy
 
 CPU = Device(torch.device("cpu"), bf16=False)
+SNAPSHOT_1 = ["net_iter_1.safetensors", "net_iter_1.solverstate"]
 
 
 @pytest.fixture
@@ -58,15 +59,17 @@ def test_the_loss_goes_down(trained):
 
 def test_the_net_knows_more_of_the_validation_tile_than_its_commonest_class(trained):
     truth = pixels(trained.path("labels", 15))[0]
-    scores = snapshots.load_state(trained.snapshots / "net_iter_150.solverstate")["scores"]
+    found = {v["iteration"]: v for v in read_json(trained.snapshots / "metrics.json")["validation"]}
     shares = np.bincount(truth.ravel(), minlength=6) / truth.size
-    assert set(scores) == {80, 150}
-    assert scores[150] > 2 * shares.max() / 5  # the mean IoU of five classes when all is called the commonest
+    assert set(found) == {80, 150}
+    assert found[150]["mean_iou_without_ignored"] > 2 * shares.max() / 5  # the mean IoU of five classes when all is called the commonest
 
 
-def test_snapshots_plot_and_graph_are_there_and_nothing_else(trained):
-    files = ["loss.png", "net.png"]
+def test_snapshots_best_weights_records_and_pictures_are_there_and_nothing_else(trained):
+    files = ["loss.png", "metrics.json", "net.png"]
+    files += [f"net_best_{criterion}.safetensors" for criterion in ("combined", "iou", "loss")]
     files += [f"net_iter_{i}.{suffix}" for i in (150, 80) for suffix in ("safetensors", "solverstate")]
+    files += ["tensorboard", "training.log"]
     assert names(trained.snapshots) == files
     for name in ("loss.png", "net.png"):
         assert (trained.snapshots / name).read_bytes().startswith(b"\x89PNG")
@@ -91,7 +94,7 @@ def test_loss_rate_and_speed_are_shown(own):
 def test_files_go_where_the_command_line_says(own, tmp_path):
     words = ["--snapshot", tmp_path / "snaps", "--plot", tmp_path / "p/plot.png", "--graph", tmp_path / "g/graph.png"]
     done(train(own, 1, *words))
-    assert names(tmp_path / "snaps") == ["net_iter_1.safetensors", "net_iter_1.solverstate"]
+    assert names(tmp_path / "snaps") == ["metrics.json", *SNAPSHOT_1, "tensorboard", "training.log"]
     assert names(tmp_path / "p") == ["plot.png"]
     assert names(tmp_path / "g") == ["graph.png"]
     assert not own.snapshots.exists()
@@ -223,7 +226,11 @@ def test_earlier_snapshots_are_refused_and_replaced_only_on_request(own):
     refused(train(own, 1), own.snapshots, "holds snapshots", "--restore", "--overwrite")
     assert same(weights(own, 2), before)
     done(train(own, 1, "--overwrite"))
-    assert names(own.snapshots) == ["loss.png", "net.png", "net_iter_1.safetensors", "net_iter_1.solverstate", "notes.txt"]
+    records = ["tensorboard", "training.log"]
+    assert names(own.snapshots) == ["loss.png", "metrics.json", "net.png", *SNAPSHOT_1, "notes.txt", *records]
+    assert read_json(own.snapshots / "metrics.json")["sessions"][0]["iteration"] == 0
+    assert len(names(own.snapshots / "tensorboard")) == 1
+    assert "iteration 2" not in (own.snapshots / "training.log").read_text()
 
 
 @pytest.mark.parametrize(

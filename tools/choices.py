@@ -8,6 +8,7 @@ from typing import Any
 from tools.errors import UserError, listing, nearest
 
 REQUIRED = inspect.Parameter.empty
+Limits = Mapping[str, tuple[Callable[[Any], bool], str]]  # number -> (is it within its limits?, the limits in words)
 
 
 def numbers_of(function: Callable, without: int = 1) -> dict[str, Any]:
@@ -18,11 +19,13 @@ def numbers_of(function: Callable, without: int = 1) -> dict[str, Any]:
     return {p.name: p.default for p in list(inspect.signature(function).parameters.values())[without:]}
 
 
-def read_choice(setting: str, given: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def read_choice(
+    setting: str, given: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any]], limits: Limits | None = None
+) -> dict[str, Any]:
     """The numbers that such a setting gives.
 
-    choices: name -> its numbers with their defaults, as `numbers_of` gives them. Raises UserError unless it names one of them,
-    gives all that are required and nothing else, each in its limits.
+    choices: name -> its numbers with their defaults, as `numbers_of` gives them. limits: of the numbers, LIMITS where none are
+    given. Raises UserError unless it names one of them, gives all that are required and nothing else, each in its limits.
     """
     name = given.get("name")
     if not isinstance(name, str) or name not in choices:
@@ -35,15 +38,15 @@ def read_choice(setting: str, given: Mapping[str, Any], choices: Mapping[str, Ma
             )
     for key, default in known.items():
         if key in given or default is REQUIRED:
-            _check(setting, name, key, given.get(key))
+            _check(setting, name, key, given.get(key), LIMITS if limits is None else limits)
     return {key: value for key, value in given.items() if key != "name"}
 
 
-def _check(setting: str, name: str, key: str, value: Any) -> None:
+def _check(setting: str, name: str, key: str, value: Any, limits: Limits) -> None:
     one_or_many, wish = (_numbers, "a list of numbers, 0 or more,") if key in LISTS else (_number, "a number, 0 or more,")
     if not one_or_many(value):
         raise UserError(f"{setting}: '{name}' needs {wish} for '{key}'; it is {value!r}.")
-    rule, wish = LIMITS.get(key, (lambda _: True, ""))
+    rule, wish = limits.get(key, (lambda _: True, ""))
     if not rule(value):
         raise UserError(f"{setting}: {key} = {value!r}: it must be {wish}.")
 
@@ -63,7 +66,7 @@ def _whole(least: int) -> Callable[[Any], bool]:
 _COUNT = (_whole(1), "1 or more, a whole number")
 _BELOW_1 = (lambda value: value < 1, "below 1")
 LISTS = ("at_iterations",)
-LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {  # number -> (is it within its limits?, the limits in words)
+LIMITS: Limits = {
     "step_iterations": _COUNT,
     "max_iterations": _COUNT,
     "warmup_iterations": (_whole(0), "a whole number"),
@@ -73,5 +76,5 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {  # number -> (is it wit
     "final_fraction": (lambda v: v <= 1, "1 or less"),
     "start_divisor": (lambda v: v >= 1, "1 or more"),
     "final_divisor": (lambda v: v >= 1, "1 or more"),
-    "momentum": _BELOW_1, "beta1": _BELOW_1, "beta2": _BELOW_1,
+    "momentum": _BELOW_1, "lowest_momentum": _BELOW_1, "beta1": _BELOW_1, "beta2": _BELOW_1,
 }  # fmt: skip

@@ -18,59 +18,41 @@ not say it, for it is also a height. extract_images.py reads the mask (tools/ras
 """
 
 import argparse
-import glob
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window as RasterWindow
 from tqdm import tqdm
 
 from tools import commands, raster
-from tools.dataset import Dataset, TileId, tile_id, tile_name
-from tools.errors import UserError, listing, nearest, run
+from tools.alignment import same_grid
+from tools.composite_bands import Heights, sum_of
+from tools.composite_files import bands_of, destination, filled, is_pattern, layout, path_of, sources
+from tools.composite_tile import GDAL, Job, Recipe, compose, measure
+from tools.dataset import Dataset, tile_name
+from tools.errors import UserError, listing, run
 from tools.folders import refuse_existing, whole_folder, write_details
 from tools.raster import Raster
-from tools.settings import SPLITS, Settings, read_settings
-from tools.terrain import GroundFilter, Terrain, margin, parts, pixel_metres
+from tools.settings import Settings, read_settings
+from tools.terrain import GroundFilter, Terrain
 from tools.windows import Window
-
-BANDS = ("ndvi", "dsm", "ndsm")
-COLOURS = {"ir": "ir", "nir": "ir", "infrared": "ir", "red": "red", "r": "red", "green": "green", "blue": "blue"}
-ORDERS = {  # bands of an image whose modality has this name
-    "irrg": {"ir": 1, "red": 2},
-    "rgbir": {"red": 1, "ir": 4},
-    "rgb": {"red": 1},
-}
-PLAUSIBLE_METRES = (-1000.0, 10_000.0)  # heights on Earth; what lies outside is a nodata value that nobody declared
-_PIECE = (512, 4096)  # pixels, height and width, that are worked on at a time
-_GDAL = {"GDAL_CACHEMAX": 64, "GDAL_TIFF_INTERNAL_MASK": True}  # MB in each process, not 5 % of the machine's memory
-_SAME_PLANE = CRS.from_epsg(3857)  # stands for the unknown CRS that two rasters without one share
 
 
 def main():
     args = arguments()
-    settings = read_settings(args.config) if any(not _is_pattern(word) for word in sources(args).values()) else None
+    settings = read_settings(args.config) if any(not is_pattern(word) for word in sources(args).values()) else None
     dataset, tiles = layout(args, settings)
     out, name = destination(args, settings, dataset, tiles)
-    recipe = Recipe.of(args, settings)
+    recipe = recipe_of(args, settings)
     refuse_existing(out, args.overwrite)
-    jobs = [Job(t, {s: path_of(dataset, s, t) for s in dataset.patterns}, name.format(*_parts(t))) for t in tiles]
-    with rasterio.Env(**_GDAL):
+    jobs = [Job(t, {s: path_of(dataset, s, t) for s in dataset.patterns}, filled(name, t)) for t in tiles]
+    with rasterio.Env(**GDAL):
         check(recipe, jobs)
         heights = sum_of(in_parallel(partial(measure, recipe), jobs, args.workers, "measuring heights"))
         recipe = replace(recipe, dsm_range=tuple(args.range or heights.range(args.percentiles)))
@@ -81,9 +63,6 @@ def main():
     print(f"{len(jobs)} composites in {out}, {np.mean(missing):.2%} of their pixels without data")
     if settings and "composite" not in settings.folders:
         print(f'To use them, add "composite": "{os.path.relpath(out / name, settings.DATASET_DIR)}" to folders.')
-
-
-# ------------------------------------------------------------------------------------------------------------ command line
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -100,12 +79,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--terrain", metavar="SOURCE", help="terrain model, metres (default: estimated from the DSM)")
     given.add_argument("--ndsm", metavar="SOURCE", help="height above ground as it is")
-    add("--ndsm-step", type=_positive, metavar="METRES", help="what 1 stands for in --ndsm; must be said for 8-bit files")
-    add("--ndsm-top", type=_positive, default=30.0, metavar="METRES", help="height that becomes 255 (default: 30)")
-    add("--window", type=_positive, metavar="METRES", help="terrain: width of the widest roof or wood (default: 40)")
+    add("--ndsm-step", type=commands.number(0), metavar="METRES", help="what 1 is in --ndsm; must be said for 8-bit files")
+    add("--ndsm-top", type=commands.number(0), default=30.0, metavar="METRES", help="height that becomes 255 (default: 30)")
+    add("--window", type=commands.number(0), metavar="METRES", help="terrain: width of the widest roof or wood (default: 40)")
     add("--rise", type=float, nargs=2, metavar=("LOW", "HIGH"), help="terrain: metres above it that are ground (0.3 2.5)")
     add("--slope", type=float, help="terrain: rise per metre that is still a hillside, no roof (default: 0.1)")
-    add("--pixel-size", type=_positive, metavar="METRES", help="where the georeference does not say it")
+    add("--pixel-size", type=commands.number(0), metavar="METRES", help="where the georeference does not say it")
     add("--nodata", type=float, help="value of heights that means no data, where the files do not declare it")
     fixed = parser.add_mutually_exclusive_group()
     fixed.add_argument("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="DSM: metres that become 0 and 255")
@@ -120,452 +99,21 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _positive(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{word!r} must be a number of metres above 0")
-    return value
-
-
-def sources(args: argparse.Namespace) -> dict[str, str]:
-    """The sources that the command line names, by role."""
-    roles = ("image", "infrared", "dsm", "terrain", "ndsm")
-    return {role: getattr(args, role) for role in roles if getattr(args, role) is not None}
-
-
-def layout(args: argparse.Namespace, settings: Settings | None) -> tuple[Dataset, list[TileId]]:
-    """Where the files of each role are, and the tiles to work on."""
-    patterns = {role: _pattern(role, word, settings) for role, word in sources(args).items()}
-    dataset = Dataset(".", patterns)
-    known = settings and [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]
-    if known is None or _is_pattern(args.image):
-        known = matching(patterns["image"])
-    tiles = [tile_id(word, known) for word in args.ids] if args.ids else known
-    if not tiles:
-        raise UserError(f"--image '{args.image}' matches no file: give a pattern with {{}} for the tile's id, or --ids.")
-    twice = [tile_name(t) for t, n in Counter(tiles).items() if n > 1]
-    if twice:
-        raise UserError(f"--ids names {listing(twice)} twice: name each tile once.")
-    for role in patterns:
-        for tile in tiles:
-            path_of(dataset, role, tile)
-    return dataset, tiles
-
-
-def _pattern(role: str, word: str, settings: Settings | None) -> str:
-    if _is_pattern(word):
-        return word
-    modalities = [m for m in settings.folders if not m.startswith("labels")]
-    if word not in modalities:
-        raise UserError(
-            f"--{role} names the modality '{word}', which folders does not have.{nearest(word, modalities)} It has"
-            f" {listing(modalities)}; a pattern of files has a {{}} or a suffix such as .tif."
-        )
-    pattern = settings.folders[word]
-    if not isinstance(pattern, str):
-        raise UserError(f"--{role} {word}: folders['{word}'] lists its files one by one; give a pattern with {{}} instead.")
-    return str(Path(settings.DATASET_DIR) / pattern)
-
-
-def _is_pattern(word: str) -> bool:
-    return "{" in word or "/" in word or word.lower().endswith(raster.SUFFIXES)
-
-
-def path_of(dataset: Dataset, role: str, tile: TileId) -> Path:
-    """The file of one source of one tile; a pattern without {} is one file for all tiles."""
-    pattern = dataset.patterns[role]
-    if not _FIELD.search(pattern):
-        return Path(pattern)
-    try:
-        return dataset.path(role, tile)
-    except UserError:
-        raise UserError(
-            f"--{role} '{pattern}' does not fit the tile id {tile!r}: it needs a {{}} for each part of the id."
-        ) from None
-
-
-_FIELD = re.compile(r"\{[^{}]*\}")
-
-
-def matching(pattern: str) -> list[TileId]:
-    """The ids of the tiles whose files match a pattern, in the order of their names, numbers by size."""
-    fields, fixed = _FIELD.findall(pattern), _FIELD.split(str(Path(pattern)))
-    words = re.compile("([^/]+?)".join(map(re.escape, fixed)))
-    root = Path(pattern).anchor
-    files = Path(root or ".").glob("*".join(map(glob.escape, fixed))[len(root) :])
-    ids = []
-    for found in filter(None, (words.fullmatch(str(file)) for file in files)):
-        parts_of_id = tuple(map(_id_part, found.groups(), fields))
-        if fields and None not in parts_of_id:
-            ids.append(parts_of_id)
-    return [i[0] if len(i) == 1 else i for i in sorted(ids, key=lambda i: [(isinstance(p, str), p) for p in i])]
-
-
-def _id_part(word: str, field: str) -> int | str | None:
-    """What a field wrote as this word, or None: 7 for "7", "07" for {} and 7 for {:02d} where the word is "07"."""
-    if word.isdigit() and field.format(int(word)) == word:
-        return int(word)
-    return word if field == "{}" else None
-
-
-def _parts(tile: TileId) -> tuple:
-    return tile if isinstance(tile, tuple) else (tile,)
-
-
-def destination(args, settings: Settings | None, dataset: Dataset, tiles: list[TileId]) -> tuple[Path, str]:
-    """The folder to make, and the pattern of the files in it."""
-    usual = settings.folders.get("composite") if settings else None
-    name = args.name or (Path(usual).name if usual else f"composite_{'_'.join(['{}'] * len(_parts(tiles[0])))}.tif")
-    if not args.out and not settings:
-        raise UserError("there is no --out: name the folder for the composites, such as --out data/mine/composite.")
-    out = args.out or Path(settings.DATASET_DIR) / (Path(usual).parent if usual else "composite")
-    if _FIELD.search(str(out)):
-        raise UserError(f"composites go into one folder, and '{out}' has a {{}}: name another with --out.")
-    _check_name(name, tiles)
-    for role in dataset.patterns:
-        path = path_of(dataset, role, tiles[0]).resolve()
-        if out.resolve() in path.parents:
-            raise UserError(f"{out} holds {path}, one of the sources: choose another --out, a folder for composites alone.")
-    return out, name
-
-
-def _check_name(name: str, tiles: list[TileId]) -> None:
-    try:
-        names = {name.format(*_parts(tile)) for tile in tiles}
-    except (IndexError, KeyError, ValueError):
-        raise UserError(
-            f"--name '{name}' does not fit the tile id {tiles[0]!r}: it needs a {{}} for each part of the id."
-        ) from None
-    if len(names) < len(tiles):
-        raise UserError(
-            f"--name '{name}' gives {len(tiles)} tiles {len(names)} name(s): it needs a {{}} for each part of an id."
-        )
-    if "/" in name or Path(name).suffix.lower() not in (".tif", ".tiff"):
-        raise UserError(f"--name '{name}' must be a file name that ends in .tif: composites carry a mask and a georeference.")
-
-
-def bands_of(args: argparse.Namespace, settings: Settings | None = None) -> dict[str, int]:
-    """Where in the image the bands "ir" and "red" are, from 1. Raises UserError where one is unknown or missing."""
-    wanted = ["red"] if args.infrared else ["ir", "red"]
-    example = ",".join(f"{colour}={n}" for n, colour in enumerate(wanted, 1))
-    if args.bands:
-        found = dict(_band(word, example) for word in args.bands.split(","))
-    elif settings and args.image in settings.bands:
-        names = [COLOURS.get(name.lower()) for name in settings.bands[args.image]]
-        found = {colour: n for n, colour in enumerate(names, 1) if colour}
-    else:
-        found = ORDERS.get(args.image, {})
-    for colour in wanted:
-        if colour not in found:
-            hint = ", or give --infrared files" if colour == "ir" else ""
-            raise UserError(f"which band of --image '{args.image}' is {colour} is not known: say --bands {example}{hint}.")
-    return {colour: found[colour] for colour in wanted}
-
-
-def _band(word: str, example: str) -> tuple[str, int]:
-    colour, _, number = word.strip().partition("=")
-    if colour.lower() not in COLOURS:
-        raise UserError(f"--bands names an unknown band '{colour}'.{nearest(colour, COLOURS)} Known are {listing(COLOURS)}.")
-    if not number.isdigit() or int(number) < 1:
-        raise UserError(f"--bands '{word}' gives no number of a band, from 1: write it as in --bands {example}.")
-    return COLOURS[colour.lower()], int(number)
-
-
-# --------------------------------------------------------------------------------------------------------------- formulas
-
-
-def ndvi(infrared: np.ndarray, red: np.ndarray) -> np.ndarray:
-    """(IR - R) / (IR + R), float32 from -1 to 1; 0 where IR + R is 0, NaN where either is."""
-    total = infrared + red
-    zero = total == 0
-    return np.clip(np.where(zero, 0, infrared - red) / np.where(zero, 1, total), -1, 1)
-
-
-def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values with `low` at 0 and `high` at 255, cut there; NaN stays. A range of no width gives 0."""
-    return np.clip((values - low) * (255 / (high - low) if high > low else 0), 0, 255)
-
-
-def to_bytes(*bands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bands (h x w, 0 to 255, NaN without data) as n x h x w uint8, and which pixels (h x w) have data in all of them.
-
-    The others are 0 in all bands.
-    """
-    stack = np.stack(bands)
-    known = np.isfinite(stack).all(0)
-    return np.rint(np.where(known, stack, 0)).astype(np.uint8), known
-
-
-# ---------------------------------------------------------------------------------------------- sources on the image's grid
-
-
-def same_grid(source: Raster, grid: Raster) -> bool:
-    """Whether a raster lies on another one's pixels; one without a place on Earth does where the sizes are equal.
-
-    Raises UserError where it does not, and a CRS that resampling needs is missing.
-    """
-    same_size = (source.height, source.width) == (grid.height, grid.width)
-    placed = source.transform is not None and grid.transform is not None
-    same_crs = source.crs == grid.crs or source.crs is None or grid.crs is None
-    if same_size and (not placed or (same_crs and _meet(source, grid))):
-        return True
-    if not placed or (source.crs is None) != (grid.crs is None):
-        without = source if source.transform is None or (source.crs is None and grid.crs is not None) else grid
-        raise UserError(
-            f"{source.path} ({source.height}x{source.width}) is not on the grid of {grid.path} ({grid.height}x{grid.width}) and"
-            f" cannot be resampled, since {without.path} has no CRS: give it one (gdal_edit.py -a_srs EPSG:...)."
-        )
-    return False
-
-
-def _meet(a: Raster, b: Raster) -> bool:
-    """Whether the corners of two rasters of one size are within a hundredth of a pixel of each other."""
-    to_pixels = ~b.transform * a.transform
-    corners = [(0, 0), (a.width, 0), (0, a.height), (a.width, a.height)]
-    return all(np.allclose(to_pixels * corner, corner, atol=0.01, rtol=0) for corner in corners)
-
-
-class Layer:
-    """One band of a raster on the pixels of an image; use it in a `with`.
-
-    around: by how many pixels (down, across) a raster that is resampled may be read beyond the image. nodata: a value that
-    means no data beside the one that the file declares. `extent` is what can be read.
-    """
-
-    def __init__(self, path: Path, band: int, grid: Raster, nodata: float | None = None, around: tuple[int, int] = (0, 0)):
-        self.path, self.band, self.nodata = path, band, nodata
-        self.resampled = not same_grid(raster.inspect(path), grid)
-        down, across = around if self.resampled else (0, 0)
-        self.extent = Window(-down, -across, grid.height + 2 * down, grid.width + 2 * across)
-        self._stack = ExitStack()
-        self._file = self._stack.enter_context(raster.open_raster(path))
-        if self.resampled:
-            self._file = self._stack.enter_context(self._warped(grid))
-
-    def _warped(self, grid: Raster) -> WarpedVRT:
-        """The raster resampled to the grid; bilinear, which averages where it is much finer."""
-        declared = self._file.nodata if self.nodata is None else self.nodata
-        return WarpedVRT(
-            self._file, src_crs=self._file.crs or _SAME_PLANE, crs=grid.crs or _SAME_PLANE, resampling=Resampling.bilinear,
-            transform=grid.transform * Affine.translation(self.extent.col, self.extent.row),
-            height=self.extent.height, width=self.extent.width, src_nodata=declared, nodata=np.nan, dtype="float32",
-        )  # fmt: skip
-
-    def __enter__(self) -> "Layer":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stack.close()
-
-    def read(self, window: Window) -> np.ndarray:
-        """The values of a window of the image: h x w float32, NaN where there is no data."""
-        area = RasterWindow(window.col - self.extent.col, window.row - self.extent.row, window.width, window.height)
-        try:
-            values = self._file.read(self.band, window=area, out_dtype=np.float32)
-            without = self._file.read_masks(self.band, window=area) == 0
-        except RasterioError as error:
-            raise UserError(f"{self.path} breaks off or is damaged ({error}): fetch it again.") from None
-        if self.nodata is not None:
-            without |= values == np.float32(self.nodata)
-        values[without | ~np.isfinite(values)] = np.nan
-        return values
-
-
-# ------------------------------------------------------------------------------------------------------------------- work
-
-
-@dataclass(frozen=True)
-class Job:
-    """One tile: its id, its files by role, and the name of its composite."""
-
-    tile: TileId
-    paths: dict[str, Path]
-    name: str
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a composite is made. bands: of the image, from 1. ground: for terrain that is estimated. The rest as in --help."""
-
-    bands: dict[str, int]
-    ground: GroundFilter
-    ndsm_step: float | None
-    ndsm_top: float
-    pixel_size: float | None
-    nodata: float | None
-    dsm_range: tuple[float, float] | None = None
-
-    @classmethod
-    def of(cls, args: argparse.Namespace, settings: Settings | None = None) -> "Recipe":
-        """What the command line asks for. Raises UserError where it makes no sense."""
-        chosen = {"window_metres": args.window, "rise_metres": args.rise and tuple(args.rise), "slope": args.slope}
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        if chosen and (args.terrain or args.ndsm):
-            raise UserError(
-                "--window, --rise and --slope are for an estimated terrain: leave them out, or --terrain and --ndsm."
-            )
-        if args.ndsm_step and not args.ndsm:
-            raise UserError("--ndsm-step says what 1 stands for in the files of --ndsm: give those, or leave it out.")
-        for name, limits in (("range", args.range), ("percentiles", args.percentiles)):
-            if limits and not limits[0] < limits[1]:
-                raise UserError(f"--{name} {limits[0]:g} {limits[1]:g}: the first must be below the second.")
-        if not 0 <= args.percentiles[0] < args.percentiles[1] <= 100:
-            raise UserError(f"--percentiles {args.percentiles[0]:g} {args.percentiles[1]:g}: they go from 0 to 100.")
-        return cls(
-            bands_of(args, settings), GroundFilter(**chosen), args.ndsm_step, args.ndsm_top, args.pixel_size, args.nodata
-        )
-
-    def pixel(self, grid: Raster) -> tuple[float, float]:
-        """Height and width of a pixel in metres. Raises UserError where nobody says it."""
-        if self.pixel_size:
-            return self.pixel_size, self.pixel_size
-        try:
-            return pixel_metres(grid.crs, grid.transform, grid.height, grid.width)
-        except UserError as error:
-            raise UserError(f"{grid.path}: {error}: say --pixel-size METRES, or give the terrain with --terrain.") from None
-
-
-class Layers:
-    """The sources of one tile, open on the grid of its image; use it in a `with`."""
-
-    def __init__(self, recipe: Recipe, job: Job):
-        self.recipe, self.grid = recipe, raster.inspect(job.paths["image"])
-        self._stack = ExitStack()
-        image = job.paths["image"]
-        where = {"red": (image, recipe.bands["red"])} | {r: (p, 1) for r, p in job.paths.items() if r != "image"}
-        if "ir" in recipe.bands:
-            where["infrared"] = (image, recipe.bands["ir"])
-        self.estimated = not {"terrain", "ndsm"} & set(where)
-        self._layers = {role: self._open(role, *place) for role, place in where.items()}
-
-    def _open(self, role: str, path: Path, band: int) -> Layer:
-        around = margin(self.recipe.pixel(self.grid), self.recipe.ground) if role == "dsm" and self.estimated else (0, 0)
-        nodata = None if role in ("red", "infrared") else self.recipe.nodata
-        return self._stack.enter_context(Layer(path, band, self.grid, nodata, around))
-
-    def __enter__(self) -> "Layers":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stack.close()
-
-    def read(self, role: str, window: Window) -> np.ndarray:
-        """red, infrared, dsm, terrain or ndsm in a window: h x w float32, NaN where there is no data."""
-        return self._layers[role].read(window)
-
-    def pieces(self) -> Iterator[tuple[Window, Callable[[np.ndarray], np.ndarray]]]:
-        """Windows that make up the tile, each with what makes heights above ground out of its DSM."""
-        tile = Window(0, 0, self.grid.height, self.grid.width)
-        if not self.estimated:
-            for window in parts(tile, *_PIECE):
-                yield window, partial(self._above_given, window)
-            return
-        dsm = self._layers["dsm"]
-        terrain = Terrain(dsm.read, dsm.extent, self.recipe.pixel(self.grid), self.recipe.ground)
-        for core in terrain.blocks(tile):
-            block = terrain.block(core)
-            for window in parts(core, *_PIECE):
-                yield window, lambda heights, at=window, block=block: heights - block.at(at)
-
-    def _above_given(self, window: Window, dsm: np.ndarray) -> np.ndarray:
-        if "terrain" in self._layers:
-            return dsm - self.read("terrain", window)
-        return self.read("ndsm", window) * np.float32(self.recipe.ndsm_step or 1)
-
-
-def compose(recipe: Recipe, folder: Path, job: Job) -> float:
-    """Write the composite of one tile into a folder; the share of its pixels that have no data comes back."""
-    without = 0
-    with rasterio.Env(**_GDAL), Layers(recipe, job) as layers:
-        grid = layers.grid
-        with raster.create(folder / job.name, (3, grid.height, grid.width), np.uint8, **grid.place) as file:
-            _label(file, recipe)
-            for window, above_ground in layers.pieces():
-                dsm = layers.read("dsm", window)
-                greenness = (ndvi(layers.read("infrared", window), layers.read("red", window)) + 1) * 127.5
-                heights = stretch(above_ground(dsm), 0, recipe.ndsm_top)
-                pixels, known = to_bytes(greenness, stretch(dsm, *recipe.dsm_range), heights)
-                area = RasterWindow(window.col, window.row, window.width, window.height)
-                file.write(pixels, window=area)
-                file.write_mask(known, window=area)
-                without += known.size - np.count_nonzero(known)
-    return without / (grid.height * grid.width)
-
-
-def _label(file: rasterio.io.DatasetWriter, recipe: Recipe) -> None:
-    """Say in the file what its bands are."""
-    spans = ((-1, 1), recipe.dsm_range, (0, recipe.ndsm_top))
-    for number, (name, (low, high)) in enumerate(zip(BANDS, spans, strict=True), 1):
-        file.set_band_description(number, name)
-        file.update_tags(number, at_0=f"{low:g}", at_255=f"{high:g}")
-
-
-@dataclass(frozen=True)
-class Heights:
-    """The heights of a dataset: lowest, highest, and pixels per centimetre from PLAUSIBLE_METRES[0] up."""
-
-    low: float
-    high: float
-    counts: np.ndarray
-
-    @classmethod
-    def of(cls, heights: np.ndarray) -> "Heights":
-        """Of an array in metres, without NaN."""
-        if not heights.size:
-            return cls(np.inf, -np.inf, np.zeros(0, np.int64))
-        low, high = float(heights.min()), float(heights.max())
-        if not PLAUSIBLE_METRES[0] <= low <= high <= PLAUSIBLE_METRES[1]:
-            return cls(low, high, np.zeros(0, np.int64))
-        return cls(low, high, np.bincount(np.rint((heights - PLAUSIBLE_METRES[0]) * 100).astype(np.int64)))
-
-    def __add__(self, other: "Heights") -> "Heights":
-        counts = np.zeros(max(len(self.counts), len(other.counts)), np.int64)
-        for part in (self.counts, other.counts):
-            counts[: len(part)] += part
-        return Heights(min(self.low, other.low), max(self.high, other.high), counts)
-
-    def range(self, percentiles: tuple[float, float]) -> tuple[float, float]:
-        """The heights at two percentiles, to the centimetre; at 0 and 100 exactly."""
-        below = np.cumsum(self.counts)
-        low, high = (
-            float(np.searchsorted(below, max(below[-1] * p / 100, 1))) / 100 + PLAUSIBLE_METRES[0] for p in percentiles
-        )
-        return (self.low if percentiles[0] == 0 else low), (self.high if percentiles[1] == 100 else high)
-
-
-def sum_of(heights: Iterator[Heights]) -> Heights:
-    """The heights of all tiles."""
-    return sum(heights, Heights.of(np.zeros(0)))
-
-
-def measure(recipe: Recipe, job: Job) -> Heights:
-    """The heights of one tile's DSM on the grid of its image.
-
-    Raises UserError where it has none, or where the DSM, the terrain or the heights above ground are impossible.
-    """
-    with rasterio.Env(**_GDAL):
-        found = {role: _measure_one(recipe, job, role) for role in ("dsm", "terrain", "ndsm") if role in job.paths}
-    return found["dsm"]
-
-
-def _measure_one(recipe: Recipe, job: Job, role: str) -> Heights:
-    found, grid, path = Heights.of(np.zeros(0)), raster.inspect(job.paths["image"]), job.paths[role]
-    with Layer(path, 1, grid, recipe.nodata) as layer:
-        for window in parts(Window(0, 0, grid.height, grid.width), *_PIECE):
-            heights = layer.read(window)
-            found += Heights.of(heights[np.isfinite(heights)])
-    if found.low > found.high:
-        raise UserError(f"tile {tile_name(job.tile)}: {path} has no height where {grid.path} lies.")
-    wrong = [h for h in (found.low, found.high) if not PLAUSIBLE_METRES[0] <= h <= PLAUSIBLE_METRES[1]]
-    if wrong:
-        raise UserError(
-            f"tile {tile_name(job.tile)}: {path} has a height of {wrong[0]:.8g} metres: if that means no data, say --nodata"
-            f" {wrong[0]:.8g}."
-        )
-    return found
+def recipe_of(args: argparse.Namespace, settings: Settings | None = None) -> Recipe:
+    """What the command line asks for. Raises UserError where it makes no sense."""
+    chosen = {"window_metres": args.window, "rise_metres": args.rise and tuple(args.rise), "slope": args.slope}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if chosen and (args.terrain or args.ndsm):
+        raise UserError("--window, --rise and --slope are for an estimated terrain: leave them out, or --terrain and --ndsm.")
+    if args.ndsm_step and not args.ndsm:
+        raise UserError("--ndsm-step says what 1 stands for in the files of --ndsm: give those, or leave it out.")
+    for name, limits in (("range", args.range), ("percentiles", args.percentiles)):
+        if limits and not limits[0] < limits[1]:
+            raise UserError(f"--{name} {limits[0]:g} {limits[1]:g}: the first must be below the second.")
+    if not 0 <= args.percentiles[0] < args.percentiles[1] <= 100:
+        raise UserError(f"--percentiles {args.percentiles[0]:g} {args.percentiles[1]:g}: they go from 0 to 100.")
+    ground, bands = GroundFilter(**chosen), bands_of(args, settings)
+    return Recipe(bands, ground, args.ndsm_step, args.ndsm_top, args.pixel_size, args.nodata)
 
 
 def in_parallel(work: Callable, jobs: list[Job], workers: int, title: str) -> Iterator:
@@ -580,9 +128,6 @@ def in_parallel(work: Callable, jobs: list[Job], workers: int, title: str) -> It
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-# ---------------------------------------------------------------------------------------------------------- before it starts
 
 
 def check(recipe: Recipe, jobs: list[Job]) -> None:

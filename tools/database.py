@@ -2,8 +2,12 @@
 
 A Datum's `label` field, which Caffe uses for classification only, holds a number made from the patch's name: the records that
 stand under one key in the databases of a split must agree in it. So the pairing of image and label is verified at each read.
+
+Records that Caffe's convert_imageset --encoded wrote hold a JPEG or PNG instead of pixels; they are read as Caffe's OpenCV
+decodes them.
 """
 
+import io
 import random
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +18,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 from google.protobuf.message import DecodeError
+from PIL import Image
 from tqdm import tqdm
 
 from tools.caffe_proto import Datum
@@ -23,6 +28,9 @@ from tools.patches import read_patch
 
 _TRANSACTION_BYTES = 64_000_000  # held in memory by one transaction
 _FLOAT_TAG = 6 << 3 | 5  # field 6 of Datum, four bytes
+_OPENCV_MODES = {  # mode of a picture in Pillow -> the one of the pixels that OpenCV makes of it, but for their order
+    "1": "L", "L": "L", "P": "RGB", "LA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB",
+}  # fmt: skip
 
 
 def name_tag(name: str) -> int:
@@ -46,12 +54,34 @@ def encode(pixels: np.ndarray, tag: int) -> bytes:
 
 def decode(record: bytes) -> tuple[np.ndarray, int]:
     """(pixels, tag) of a serialised Datum, in the pixel type that it was made from; ValueError where it holds none."""
-    datum = Datum.FromString(record)
+    try:
+        datum = Datum.FromString(record)
+    except DecodeError:
+        raise ValueError("it is no Datum") from None
+    if datum.encoded:
+        return _picture(datum.data), datum.label
     if not datum.channels:
-        raise ValueError("an empty record")
+        raise ValueError("it is empty")
     kind = datum.dtype or np.float32
     values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32).astype(kind)
     return values.reshape(datum.channels, datum.height, datum.width), datum.label
+
+
+def _picture(data: bytes) -> np.ndarray:
+    """The pixels (bands x h x w, uint8) of a JPEG or PNG: grey is one band, colours are B, G, R and alpha if there is one."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            mode = _OPENCV_MODES.get(picture.mode)
+            if mode is None:
+                raise ValueError(f"its encoded picture has the mode {picture.mode}, where Caffe reads 8 bits a band")
+            if picture.mode == "P" and "transparency" in picture.info:
+                mode = "RGBA"
+            pixels = np.asarray(picture.convert(mode))
+    except OSError as error:
+        raise ValueError(f"its encoded picture cannot be read: {error}") from None
+    if pixels.ndim == 2:
+        return pixels[None]
+    return np.ascontiguousarray(np.moveaxis(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]], -1, 0))
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
@@ -132,10 +162,12 @@ class Database:
         len(self)  # looks at the file before the first record is read
         with self._open().begin(buffers=True) as transaction:
             record = transaction.get(b"%0*d" % (self._digits, i))
+            if record is None:
+                raise UserError(f"{self.folder} has no record {i}: make the database again.")
             try:
                 return decode(bytes(record))
-            except (DecodeError, ValueError, TypeError):
-                raise UserError(f"{self.folder}: record {i} is damaged: make the database again.") from None
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{self.folder}: record {i} is damaged ({error}): make the database again.") from None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         read = 0

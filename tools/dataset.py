@@ -38,13 +38,19 @@ def find_ids(root: str | Path, pattern: str) -> list[TileId]:
     "images/{}.tif" gives names, or numbers where they are written as {} would; "{0}/images/{0}_{1}.tif" gives pairs. Raises
     UserError where there is no such file.
     """
+    found = matching_ids(root, pattern)
+    if not found:
+        raise UserError(f"no file is called {Path(root) / pattern}: put the tiles there, or correct the pattern.")
+    return found
+
+
+def matching_ids(root: str | Path, pattern: str) -> list[TileId]:
+    """The same, which may be none."""
     words, found = _regular(pattern), []
     for file in Path(root).glob("*".join(glob.escape(text) for text in re.split(r"\{[^{}]*\}", pattern))):
         if match := words.fullmatch(file.relative_to(root).as_posix()):
             found.append(_id_of(match, pattern))
-    if not found:
-        raise UserError(f"no file is called {Path(root) / pattern}: put the tiles there, or correct the pattern.")
-    return sorted(found, key=_order)
+    return sorted((tile for tile in found if tile is not None), key=_order)
 
 
 def list_ids(path: str | Path, pattern: str) -> list[TileId]:
@@ -59,9 +65,11 @@ def list_ids(path: str | Path, pattern: str) -> list[TileId]:
     words, found = _regular(pattern), []
     for number, line in enumerate(map(str.strip, lines), 1):
         if line:
-            if not (match := words.fullmatch(line)):
+            match = words.fullmatch(line)
+            tile = match and _id_of(match, pattern)
+            if tile is None:
                 raise UserError(f"{path}, line {number}: '{line}' is not of the form {pattern}.")
-            found.append(_id_of(match, pattern))
+            found.append(tile)
     return found
 
 
@@ -77,14 +85,20 @@ def _regular(pattern: str) -> re.Pattern:
     return re.compile(words)
 
 
-def _id_of(match: re.Match, pattern: str) -> TileId:
-    """A part is a number where the pattern would write that number as the file has it: 07 is '07' for {}, and 7 for {:02d}."""
+def _id_of(match: re.Match, pattern: str) -> TileId | None:
+    """The id of a name that a pattern matches; None where the pattern would not write it so (7 for {:02d}), or has no {}."""
     kinds = {name or str(i): kind for i, (_, name, kind, _) in enumerate(Formatter().parse(pattern)) if name is not None}
-    parts = []
-    for name, word in sorted(match.groupdict().items(), key=lambda group: group[0]):
-        number = int(word) if word.isdigit() else None
-        parts.append(word if number is None or format(number, kinds[name[1:]]) != word else number)
+    parts = [_id_part(word, kinds[name[1:]]) for name, word in sorted(match.groupdict().items())]
+    if not parts or None in parts:
+        return None
     return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _id_part(word: str, kind: str) -> int | str | None:
+    """What a field of this format wrote as this word: 07 is '07' for {}, and 7 for {:02d}, which never writes a name."""
+    if word.isdigit() and format(int(word), kind) == word:
+        return int(word)
+    return None if kind else word
 
 
 def _order(tile: TileId) -> list[tuple]:

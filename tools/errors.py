@@ -1,8 +1,10 @@
 """What a user sees when something goes wrong: one sentence and exit code 2, never a traceback."""
 
 import errno
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,6 +12,18 @@ from pathlib import Path
 
 class UserError(Exception):
     """A mistake that the user can mend. The message is one sentence: what happened, the value, what to do."""
+
+    code = 2  # of the script when it leaves
+
+
+class PartlyFailedError(UserError):
+    """Some of many things could not be done; the others are."""
+
+    code = 1
+
+
+class DiskFullError(UserError):
+    """There is no room for a file."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -27,11 +41,11 @@ def listing(names: Iterable, most: int = 8) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; say a user's mistake or a full disk in one sentence and leave with exit code 2."""
+    """Call `main`; say a user's mistake or a full disk in one sentence and leave with exit code 2 (1: partly done)."""
     try:
         return main()
     except UserError as error:
-        sentence, code = str(error), 2
+        sentence, code = str(error), error.code
     except KeyboardInterrupt:
         sentence, code = "stopped.", 130
     except BrokenPipeError:  # the reader of our output went away (`... | head`)
@@ -55,6 +69,11 @@ _EXPECTED_OS_ERRORS = {
 
 def _leave(sentence: str, code: int) -> None:
     script = Path(sys.argv[0]).name
+    if (rank := os.environ.get("RANK")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        script += f", process {rank}"  # counted from 0, as torchrun does
     sys.stdout.flush()
     print(f"{script}: {sentence}", file=sys.stderr)
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun quotes it in its own report
+        told = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps({"message": told}), encoding="utf-8")
     sys.exit(code)

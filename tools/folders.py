@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tools.errors import UserError
+from tools.errors import DiskFullError, UserError
 
 DETAILS = "details.json"
 _A_FULL_DISK = 1 << 20  # bytes left: LMDB, for one, wants more at a time
@@ -28,9 +28,9 @@ def whole_folder(final: str | Path, overwrite: bool = False) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
     temporary.mkdir(parents=True)
     try:
-        with _disk_full_is_said(final.parent):
+        with disk_full_is_said(final.parent):
             yield temporary
-            _replace_folder(temporary, final)
+            replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -45,7 +45,8 @@ def refuse_existing(final: Path, overwrite: bool) -> None:
         raise UserError(f"{final} is no output of ours (it has no {DETAILS}): choose another name, or remove it yourself.")
 
 
-def _replace_folder(new: Path, final: Path) -> None:
+def replace_folder(new: Path, final: Path) -> None:
+    """Give a whole folder its final name; what had that name is removed."""
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
@@ -61,7 +62,7 @@ def whole_file(final: str | Path) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.stem}.partial{final.suffix}")
     try:
-        with _disk_full_is_said(final.parent):
+        with disk_full_is_said(final.parent):
             yield temporary
             temporary.replace(final)
     finally:
@@ -69,16 +70,16 @@ def whole_file(final: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _disk_full_is_said(folder: Path) -> Iterator[None]:
+def disk_full_is_said(folder: Path) -> Iterator[None]:
     """Turn what a library raises on a full disk (GDAL, LMDB, PyTorch, each something else) into one sentence."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        full = "No space left" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if full or shutil.disk_usage(folder).free < _A_FULL_DISK:
-            raise UserError(f"the disk is full at {folder}; what was there is as it was: free some space.") from error
+            raise DiskFullError(f"the disk is full at {folder}; what was there is as it was: free some space.") from error
         raise
 
 
@@ -86,6 +87,11 @@ def write_json(path: str | Path, what: Any) -> None:
     """Write JSON that a person can read, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(what, indent=1, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+
+
+def plain(what: Any) -> Any:
+    """What `write_json` would make of something and one would read again: lists for tuples, text for paths."""
+    return json.loads(json.dumps(what, default=_plain))
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ class Input:
     bands of each modality stand in reversed order, as Caffe has them. mean, deviation: per channel, in the net's order and in
     raw units; a net sees (value - mean) / deviation. clip: per channel, whether that is held between 0 and 1 (percentiles).
     picks: which bands it takes of each modality (from 0, in the file's order), file_bands: how many the file has; None where
-    it takes all.
+    it takes all. raw: True where the net normalises by itself, as exported ones do.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Input:
     clip: tuple[bool, ...] | None = None
     picks: tuple[tuple[int, ...], ...] | None = None
     file_bands: tuple[int, ...] | None = None
+    raw: bool | None = None
 
     @property
     def channels(self) -> int:
@@ -58,6 +59,8 @@ class Input:
         def per_channel(values: Sequence) -> Tensor:
             return torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
 
+        if self.raw:
+            return pixels.float()
         seen = pixels.float() - per_channel(self.mean)
         if self.deviation:
             seen = seen / per_channel(self.deviation)

@@ -35,7 +35,8 @@ def masked_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None 
     logits: N x classes x h x w. target: N x h x w class numbers, NO_LOSS where a pixel gives no loss. weights: one for each
     class, with which the average is a weighted one.
     """
-    total = F.cross_entropy(logits, target, weights, ignore_index=NO_LOSS, reduction="sum")
+    reduction = "none" if torch.are_deterministic_algorithms_enabled() else "sum"  # CUDA's own sum has no fixed order
+    total = F.cross_entropy(logits, target, weights, ignore_index=NO_LOSS, reduction=reduction).sum()
     return total / _no_zero(amount(target, weights))
 
 

@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -142,10 +142,25 @@ class Numbers:
         return table
 
 
+class NoClassError(UserError):
+    """What stands in masks and means nothing: how many pixels, by colour or number. `+` joins that of two masks."""
+
+    def __init__(self, reader: Colours | Numbers, unknown: Counter, is_jpeg: bool):
+        super().__init__(reader.fault(unknown, is_jpeg))
+        # A copy without its look-up table of 16 MB, since this goes from one process to another.
+        self.reader, self.unknown, self.is_jpeg = replace(reader), unknown, is_jpeg
+
+    def __reduce__(self):
+        return NoClassError, (self.reader, self.unknown, self.is_jpeg)
+
+    def __add__(self, other: "NoClassError") -> "NoClassError":
+        return NoClassError(self.reader, self.unknown + other.unknown, self.is_jpeg or other.is_jpeg)
+
+
 def convert(reader: Colours | Numbers, palette: Palette, others: int | None, source: Path, target: Path) -> Tally:
     """Write the labels of one mask, strip by strip.
 
-    others: the label of pixels that are of no class; None: they are an error (UserError) that names them.
+    others: the label of pixels that are of no class; None: they are an error (NoClassError) that names them.
     """
     unknown, by_label = Counter(), np.zeros(256, np.int64)
     with raster.open_raster(source) as file:
@@ -158,7 +173,7 @@ def convert(reader: Colours | Numbers, palette: Palette, others: int | None, sou
                 by_label += np.bincount(labels.ravel(), minlength=256)
                 raster.write_rows(out, strip.row, labels[None])
         if unknown and others is None:
-            raise UserError(reader.fault(unknown, file.driver == "JPEG"))
+            raise NoClassError(reader, unknown, file.driver == "JPEG")
         return Tally(file.height * file.width, by_label, unknown)
 
 

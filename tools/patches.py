@@ -25,13 +25,14 @@ class Cutting:
         if self.size[0] != self.size[1] and set(self.rotations) & {90, 270}:
             raise UserError(f"patches of {self.size[0]}x{self.size[1]} cannot be turned by 90 degrees: make them square.")
 
-    def windows(self, height: int, width: int) -> list[Window]:
+    def windows(self, height: int, width: int) -> Iterator[Window]:
         """The windows of a tile."""
         return sliding(height, width, self.size, self.step)
 
     def count(self, height: int, width: int) -> int:
         """How many patches a tile gives."""
-        return len(self.windows(height, width)) * len(self.turns)
+        rows, cols = positions(height, self.size[0], self.step[0]), positions(width, self.size[1], self.step[1])
+        return len(rows) * len(cols) * len(self.turns)
 
     def strips(self, height: int, width: int, most: int) -> list[Window]:
         """A tile as strips of whole rows of windows, none of more than `most` pixels unless one row of windows has more.

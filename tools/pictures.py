@@ -17,28 +17,58 @@ from tools.palette import Palette
 
 _KIND_COLOURS = {"data": "#d9d9d9", "conv": "#9ecae1", "pool": "#fdae6b", "unpool": "#a1d99b"}
 _OTHER_COLOUR = "#dadaeb"
+ERRORS = Palette(["right", "wrong"], {0: (255, 255, 255), 1: (222, 45, 38), 2: (160, 160, 160)})  # 2: not scored
+_BATCHES, _TRAINING, _VALIDATION = "#c6dbef", "#08519c", "#d94801"  # colours of curves
 
 
-def loss_plot(path: Path, losses: Sequence[float], scores: Mapping[int, float], title: str) -> None:
-    """The loss of each iteration (and its running mean), with the validation score of the snapshots.
+def loss_plot(
+    path: Path, losses: Sequence[float], training: Sequence[Mapping], validation: Sequence[Mapping], title: str
+) -> None:
+    """Loss, mean IoU and learning rate over the iterations, one above the other, of training and of validation.
 
-    losses: per iteration, from the first on. scores: mean IoU by iteration.
+    losses: per iteration, from the first on. training: "iteration", "rate" and "mean_iou" of some of them. validation:
+    "iteration", "loss" and "mean_iou_without_ignored". What is None is left out.
     """
-    figure, axis = plt.subplots(figsize=(8, 4.5))
+    figure, axes = plt.subplots(3, 1, figsize=(8, 8), sharex=True, height_ratios=(3, 3, 1.2))
+    _draw_losses(axes[0], losses, _points(validation, "loss"))
+    _draw_scores(axes[1], _points(training, "mean_iou"), _points(validation, "mean_iou_without_ignored"))
+    axes[2].plot(*_points(training, "rate"), color=_TRAINING)
+    axes[2].set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
+    axes[0].set_title(title)
+    for axis in axes:
+        axis.grid(color="#e5e5e5", linewidth=0.6)
+        axis.set_axisbelow(True)
+    _save(figure, path, bottom=0)
+
+
+def _draw_losses(axis, losses: Sequence[float], validation: tuple[list, list]) -> None:
     iterations = np.arange(1, len(losses) + 1)
-    axis.plot(iterations, losses, color="#c6dbef", linewidth=0.8, label="loss of the batch")
-    axis.plot(iterations, running_mean(losses, max(1, len(losses) // 50)), color="#08519c", label="running mean")
-    axis.set(xlabel="iteration", ylabel="loss", title=title)
-    axis.set_ylim(0, max(1.05 * float(np.percentile(losses, 99.5)), 1e-6))
-    handles, labels = axis.get_legend_handles_labels()
+    axis.plot(iterations, losses, color=_BATCHES, linewidth=0.8, label="training, each batch")
+    axis.plot(iterations, running_mean(losses, max(1, len(losses) // 50)), color=_TRAINING, label="training, running mean")
+    axis.plot(*validation, "o-", color=_VALIDATION, markersize=4, label="validation (cross entropy)")
+    high = max([float(np.percentile(losses, 99.5)) if len(losses) else 0, *validation[1], 1e-6])
+    axis.set(ylabel="loss", ylim=(0, 1.05 * high))
+    axis.legend(loc="upper right", fontsize=9)
+
+
+def _draw_scores(axis, training: tuple[list, list], validation: tuple[list, list]) -> None:
+    percent = [100 * score for score in training[1]]
+    axis.plot(training[0], percent, color=_BATCHES, linewidth=0.8)
+    axis.plot(training[0], running_mean(percent, max(1, len(percent) // 20)), color=_TRAINING, label="training, running mean")
+    scores = [100 * score for score in validation[1]]
+    axis.plot(validation[0], scores, "o-", color=_VALIDATION, markersize=4, label="validation")
     if scores:
-        other = axis.twinx()
-        other.plot(list(scores), [100 * s for s in scores.values()], "o-", color="#d94801", label="validation mean IoU")
-        other.set(ylabel="validation mean IoU, %", ylim=(0, 100))
-        more = other.get_legend_handles_labels()
-        handles, labels = handles + more[0], labels + more[1]
-    axis.legend(handles, labels, loc="upper center")
-    _save(figure, path)
+        best, place = max(scores), (validation[0][int(np.argmax(scores))], max(scores))
+        axis.plot(*place, "o", mfc="none", color=_VALIDATION, markersize=11)
+        axis.annotate(f"{best:.1f}", place, (0, 9), textcoords="offset points", ha="center")
+    axis.set(ylabel="mean IoU, %", ylim=(0, 100))
+    axis.legend(loc="upper left", fontsize=9)
+
+
+def _points(entries: Sequence[Mapping], name: str) -> tuple[list, list]:
+    """The iterations and values of those entries that have one."""
+    found = [(entry["iteration"], entry[name]) for entry in entries if entry[name] is not None]
+    return [iteration for iteration, _ in found], [value for _, value in found]
 
 
 def running_mean(values: Sequence[float], size: int) -> np.ndarray:
@@ -123,14 +153,17 @@ def as_picture(image: np.ndarray) -> np.ndarray:
 
 def error_map(truth: np.ndarray, predicted: np.ndarray, palette: Palette) -> np.ndarray:
     """h x w x 3: white where the label is right, red where it is wrong, grey where it is not scored."""
-    picture = np.full((*truth.shape, 3), 255, np.uint8)
-    picture[truth != predicted] = (222, 45, 38)
-    picture[(truth >= palette.classes) | (predicted >= palette.classes)] = (160, 160, 160)
-    return picture
+    return ERRORS.to_colours(errors(truth, predicted, palette.classes))
 
 
-def _save(figure, path: Path) -> None:
+def errors(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """h x w, uint8, labels of ERRORS: whether predicted labels are right, or not scored as truth or label are no class."""
+    return np.where((truth >= classes) | (predicted >= classes), ERRORS.no_label, truth != predicted).astype(np.uint8)
+
+
+def _save(figure, path: Path, bottom: float = 0.05) -> None:
+    """bottom: the share of the height that is kept for a legend."""
     with whole_file(path) as temporary:
-        figure.tight_layout(rect=(0, 0.05, 1, 1))
+        figure.tight_layout(rect=(0, bottom, 1, 1))
         figure.savefig(temporary, dpi=110)
     plt.close(figure)

@@ -1,9 +1,12 @@
 """The line that a person watches while a net trains."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from tools.records import Interval
 from tools.trainer import Trainer
 
 
@@ -15,7 +18,11 @@ class Progress:
 
     def __init__(self, trainer: Trainer, niter: int, batch: int, every: int):
         self.trainer, self.batch, self.every = trainer, batch, every
-        self._bar = tqdm(total=niter, initial=trainer.iteration, desc="training", unit="it", mininterval=0)
+        silent = not trainer.ranks.writer
+        self._bar = tqdm(
+            total=niter, initial=trainer.iteration, desc="training", unit="it", mininterval=0, disable=silent
+        )  # fmt: skip
+        self._shown = trainer.iteration
         self._since = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -24,23 +31,28 @@ class Progress:
     def __exit__(self, *_) -> None:
         self._bar.close()
 
-    def show(self) -> None:
-        """Say how the last iterations went, if it is time to."""
+    def show(self) -> Interval | None:
+        """Show and give how the last iterations went, if it is time to."""
         trainer = self.trainer
         if trainer.iteration % self.every and trainer.iteration < self._bar.total:
-            return
+            return None
         trainer.fetch_losses()
-        done = trainer.iteration - self._bar.n
+        done = trainer.iteration - self._shown
+        self._shown = trainer.iteration
         now = time.monotonic()
-        recent = trainer.losses[-done:] or [float("nan")]
-        self._bar.set_postfix_str(
-            f"loss {sum(recent) / len(recent):.4f}, rate {trainer.solver.rate(trainer.iteration - 1):g},"
-            f" {done * self.batch / (now - self._since):.1f} images/s",
-            refresh=False,
-        )
+        recent = trainer.losses[-self.every :]  # in a restored run too, so that its history is that of the unbroken one
+        found = Interval(
+            trainer.iteration, sum(recent) / len(recent), trainer.solver.rate(trainer.iteration - 1),
+            done * self.batch / (now - self._since), trainer.fetch_iou(),
+        )  # fmt: skip
+        self._bar.set_postfix_str(str(found), refresh=False)
         self._bar.update(done)
         self._since = now
+        return found
 
-    def pause(self) -> None:
-        """Call after work that is not training, so that images/s does not count it."""
-        self._since = time.monotonic()
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within this block time does not count for images per second."""
+        start = time.monotonic()
+        yield
+        self._since += time.monotonic() - start

@@ -2,13 +2,15 @@
 
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
@@ -23,12 +25,13 @@ os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # GDAL's short cut do
 os.environ.setdefault("GDAL_CACHEMAX", "256")  # MB in each process, not 5 % of the machine's memory
 os.environ.setdefault("GDAL_PAM_ENABLED", "NO")  # no .aux.xml files beside PNGs
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_COMPRESSION = {"compress": "deflate", "num_threads": "all_cpus"}
 SUFFIXES = (*_DRIVERS, ".vrt", ".jp2", ".img")  # what counts as a raster when a folder is given
 
 
 @dataclass(frozen=True)
 class Raster:
-    """What a file says of itself: its size in pixels, bands, pixel type and place on Earth (crs and transform, or None)."""
+    """What a file says of itself: its size in pixels, bands, pixel type, place on Earth (crs and transform, or None), tags."""
 
     path: Path
     height: int
@@ -38,6 +41,7 @@ class Raster:
     crs: Any = None
     transform: Any = None
     nodata: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def inspect(path: str | Path) -> Raster:
         placed = file.crs is not None or not file.transform.is_identity
         return Raster(
             Path(path), file.height, file.width, file.count, file.dtypes[0],
-            file.crs, file.transform if placed else None, file.nodata,
+            file.crs, file.transform if placed else None, file.nodata, file.tags(),
         )  # fmt: skip
 
 
@@ -63,7 +67,7 @@ def read(path: str | Path, window: Window | None = None) -> np.ndarray:
 
 def read_window(file: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
     """The same from a raster that is open already."""
-    pixels = _read(file, window, file.read)
+    pixels = read_part(file, window, file.read)
     if pixels.dtype.kind == "f" and file.nodata is not None:
         pixels[pixels == file.nodata] = np.nan
     return pixels
@@ -74,9 +78,9 @@ def read_valid(file: rasterio.DatasetReader, window: Window | None = None) -> np
 
     Not valid is what the file declares as nodata or masks out, and what is not a finite number.
     """
-    valid = _read(file, window, file.read_masks).all(0)
+    valid = read_part(file, window, file.read_masks).all(0)
     if file.dtypes[0].startswith("float"):
-        valid &= np.isfinite(_read(file, window, file.read)).all(0)
+        valid &= np.isfinite(read_part(file, window, file.read)).all(0)
     return valid
 
 
@@ -87,7 +91,8 @@ def may_lack_data(file: rasterio.DatasetReader) -> bool:
     )
 
 
-def _read(file: rasterio.DatasetReader, window: Window | None, read: Callable) -> np.ndarray:
+def read_part(file: rasterio.DatasetReader, window: Window | None, read: Callable) -> np.ndarray:
+    """`read(window=...)` of a window, such as `file.read_masks`. Raises UserError where the open raster is damaged there."""
     area = window and RasterWindow(window.col, window.row, window.width, window.height)
     try:
         return read(window=area)
@@ -101,12 +106,12 @@ def read_small(path: str | Path, most: int, bands: int | None = None) -> np.ndar
         scale = min(1, most / max(file.shape))
         shape = [max(1, round(n * scale)) for n in file.shape]
         chosen = list(range(1, min(bands or file.count, file.count) + 1))
-        return _read(file, None, lambda window: file.read(chosen, out_shape=(len(chosen), *shape)))
+        return read_part(file, None, lambda window: file.read(chosen, out_shape=(len(chosen), *shape)))
 
 
-def write_rows(file: rasterio.io.DatasetWriter, row: int, pixels: np.ndarray) -> None:
-    """Write whole rows, bands x rows x width, from `row` on, to a raster open for writing."""
-    file.write(pixels, window=RasterWindow(0, row, pixels.shape[2], pixels.shape[1]))
+def write_rows(file: rasterio.io.DatasetWriter, row: int, pixels: np.ndarray, col: int = 0) -> None:
+    """Write pixels, bands x rows x columns, from `row` and `col` on, to a raster open for writing."""
+    file.write(pixels, window=RasterWindow(col, row, pixels.shape[2], pixels.shape[1]))
 
 
 def open_raster(path: str | Path) -> rasterio.DatasetReader:
@@ -154,26 +159,31 @@ def read_colours_window(file: rasterio.DatasetReader, window: Window | None = No
     return np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)[pixels[0]]
 
 
-def write(path, array, *, crs=None, transform=None, nodata=None, colours=None, tags=None) -> None:
+def write(path, array, *, tags=None, **about) -> None:
     """Write height x width, or bands x height x width, to a GeoTIFF, PNG or JPEG, as the suffix says.
 
-    crs, transform: the georeference (GeoTIFF alone keeps it). colours: {value: (r, g, b)}, the colour table of one uint8
-    band. tags: text for the file's metadata.
+    tags: text for the file's metadata. about: crs, transform, nodata, colours, as in `create`.
     """
     array = array[None] if array.ndim == 2 else array
-    with create(path, array.shape, array.dtype, crs=crs, transform=transform, nodata=nodata, colours=colours) as file:
+    with create(path, array.shape, array.dtype, **about) as file:
         file.write(array)
         file.update_tags(**(tags or {}))
 
 
-def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours=None) -> rasterio.io.DatasetWriter:
-    """A raster open for writing, of shape bands x height x width; use it in a `with`. Arguments as in `write`."""
+def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours=None, alpha=False):
+    """A raster open for writing, of shape bands x height x width; use it in a `with`.
+
+    crs, transform: the georeference (GeoTIFF alone keeps it). colours: {value: (r, g, b)}, the colour table of one uint8
+    band. alpha: whether the last of four bands says how opaque the others are.
+    """
     path = Path(path)
     bands, height, width = shape
     profile = {"driver": driver(path), "count": bands, "height": height, "width": width, "dtype": np.dtype(dtype).name}
     if profile["driver"] == "GTiff":
-        profile |= {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
-        profile |= {"photometric": "rgb"} if bands == 3 and dtype == np.uint8 else {}
+        profile |= {"crs": crs, "transform": transform, "nodata": nodata, "BIGTIFF": "IF_SAFER", **_COMPRESSION}
+        profile |= {"predictor": 3} if np.dtype(dtype).kind == "f" else {}
+        profile |= {"photometric": "rgb"} if bands == 3 + alpha and dtype == np.uint8 else {}
+        profile |= {"alpha": "yes"} if alpha else {}
         profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
     elif profile["driver"] == "JPEG":
         profile |= {"quality": 95}
@@ -182,6 +192,61 @@ def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours
         every = dict.fromkeys(range(256), (0, 0, 0)) if profile["driver"] == "PNG" else {}  # 255 must have a colour there too
         file.write_colormap(1, every | dict(colours))
     return file
+
+
+class BlockWriter:
+    """Writes an open raster, that comes piece by piece, in whole rows of its blocks, so that each is compressed just once.
+
+    Pieces (bands x h x w) come from top to bottom, at one column until that is done. `flush` writes what is left.
+    """
+
+    def __init__(self, file: rasterio.io.DatasetWriter):
+        self.file = file
+        self._block = file.block_shapes[0][0]
+        self._parts: list[np.ndarray] = []
+        self._row = self._col = 0  # where the parts begin
+
+    def add(self, window: Window, pixels: np.ndarray) -> None:
+        """Take the pixels of a window, and write what is complete."""
+        end = self._row + sum(part.shape[1] for part in self._parts)
+        if (window.row, window.col) != (end, self._col):
+            self.flush()
+            self._row, self._col = window.row, window.col
+        self._parts.append(pixels)
+        end = window.row + window.height
+        complete = end // self._block * self._block - self._row
+        if complete > 0:
+            pixels = np.concatenate(self._parts, 1)
+            self._write(pixels[:, :complete])
+            self._parts = [pixels[:, complete:].copy()] if complete < pixels.shape[1] else []
+
+    def flush(self) -> None:
+        """Write what has been taken so far."""
+        if self._parts:
+            self._write(np.concatenate(self._parts, 1))
+            self._parts = []
+
+    def _write(self, pixels: np.ndarray) -> None:
+        self.file.write(pixels, window=RasterWindow(self._col, self._row, pixels.shape[2], pixels.shape[1]))
+        self._row += pixels.shape[1]
+
+
+def cloud_optimised(path: Path, resampling: str) -> None:
+    """Make a GeoTIFF a Cloud Optimized one, with overviews (by "nearest", "mode" or "average") for a quick look from afar."""
+    copy = path.with_name(f"{path.stem}.cog.tif")
+    options = {"BIGTIFF": "IF_SAFER", "OVERVIEW_RESAMPLING": resampling, "PREDICTOR": "YES", **_COMPRESSION}
+    rasterio.shutil.copy(path, copy, driver="COG", **options)
+    copy.replace(path)
+
+
+def write_categories(path: Path, names: Sequence[str]) -> None:
+    """Say what the values 0, 1, 2 ... of a label file mean, where GDAL and QGIS look for it: in FILE.aux.xml beside it."""
+    root = ElementTree.Element("PAMDataset")
+    categories = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for name in names:
+        ElementTree.SubElement(categories, "Category").text = name
+    ElementTree.indent(root)
+    Path(f"{path}.aux.xml").write_text(ElementTree.tostring(root, "unicode") + "\n", encoding="utf-8")
 
 
 def driver(path: str | Path) -> str:
@@ -209,8 +274,16 @@ def read_fault(path: str | Path, check: Callable[[np.ndarray], None] | None = No
     return None
 
 
+def is_remote(path: str | Path) -> bool:
+    """Whether GDAL is to fetch a file itself: an address (https://, s3://) or one of its virtual file systems (/vsicurl/).
+
+    Such a name is text: a Path would make one slash of two.
+    """
+    return "://" in str(path) or str(path).startswith("/vsi")
+
+
 def _open(path: str | Path) -> rasterio.DatasetReader:
-    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
+    if not is_remote(path) and not Path(path).exists():
         raise UserError(f"{path} does not exist.")
     try:
         return rasterio.open(path)

@@ -1,4 +1,4 @@
-"""The learning rate by iteration: Caffe's policies, today's, a warm-up before each.
+"""The learning rate by iteration: Caffe's policies, today's, a warm-up before each; and one cycle's swing of the momentum.
 
 Every policy but `plateau` depends on the iteration and the config alone, never on --niter: a run that is restored with a
 larger --niter goes on along the same curve. Policies that end say themselves where (`max_iterations`).
@@ -49,12 +49,25 @@ def one_cycle(
     """Up from 1 / start_divisor to the base rate and down to 1 / (start_divisor final_divisor), both along half a cosine.
 
     The top is at iteration rise_fraction x max_iterations - 1, the end at max_iterations - 1 (Smith, arXiv 1708.07120; the
-    numbers are those of PyTorch's OneCycleLR, whose swing of the momentum is left out).
+    numbers are those of PyTorch's OneCycleLR). With `lowest_momentum` in the policy, the momentum swings the other way.
     """
-    top, last, start = rise_fraction * max_iterations - 1, max_iterations - 1, 1 / start_divisor
+    start = 1 / start_divisor
+    return _cycle(iteration, max_iterations, rise_fraction, (start, 1.0, start / final_divisor))
+
+
+def one_cycle_momentum(
+    iteration: int, highest: float, lowest_momentum: float, max_iterations: int, rise_fraction: float = 0.3
+) -> float:
+    """The momentum beside one cycle of the rate: down from `highest` while that rises, then up (Smith, arXiv 1803.09820)."""
+    return _cycle(iteration, max_iterations, rise_fraction, (highest, lowest_momentum, highest))
+
+
+def _cycle(iteration: int, max_iterations: int, rise_fraction: float, values: tuple[float, float, float]) -> float:
+    """From the first value to the second, at iteration rise_fraction x max_iterations - 1, and to the third at the last one."""
+    (start, middle, end), top, last = values, rise_fraction * max_iterations - 1, max_iterations - 1
     if iteration <= top:
-        return _half_cosine(start, 1.0, iteration / top if top else 1.0)
-    return _half_cosine(1.0, start / final_divisor, (iteration - top) / (last - top))
+        return _half_cosine(start, middle, iteration / top if top else 1.0)
+    return _half_cosine(middle, end, (iteration - top) / (last - top))
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
@@ -96,8 +109,10 @@ class Schedule:
     """The learning rate of each iteration, before the multipliers.
 
     base_lr: the rate before the policy. policy: as in the config; its `warmup_iterations` multiply the rate of iteration i
-    (the first is 0) by (i + 1) / warmup_iterations, until that is 1. last: how many iterations the policy is made for, None for
-    any number. waits_for_scores: whether it needs `report`. Raises UserError for a rate or numbers that make no sense.
+    (the first is 0) by (i + 1) / warmup_iterations, until that is 1; one_cycle's `lowest_momentum` is where the momentum goes
+    while the rate rises, from SOLVER's (adamw's beta1) and back (left out: it stays). last: how many iterations the policy is
+    made for, None for any number. waits_for_scores: whether it needs `report`. Raises UserError for a rate or numbers that make
+    no sense.
     """
 
     def __init__(self, base_lr: float, policy: Mapping[str, Any]):
@@ -105,6 +120,8 @@ class Schedule:
             raise UserError(f"BASE_LR = {base_lr}: the learning rate must be a number above 0.")
         numbers = read_choice("LR_POLICY", policy, {name: _numbers(name) for name in POLICIES})
         self.base_lr, self._warmup = base_lr, numbers.pop("warmup_iterations", 0)
+        self._lowest_momentum = numbers.pop("lowest_momentum", None)
+        self._cycle = {key: numbers[key] for key in ("max_iterations", "rise_fraction") if key in numbers}
         self.last = numbers.get("max_iterations")
         self.waits_for_scores = policy["name"] == "plateau"
         make = POLICIES[policy["name"]]
@@ -114,6 +131,17 @@ class Schedule:
         """The learning rate at an iteration; the first is 0."""
         warm = min(1.0, (iteration + 1) / self._warmup) if self._warmup else 1.0
         return self.base_lr * warm * self._policy(iteration)
+
+    def momentum(self, iteration: int, own: float) -> float:
+        """The momentum at an iteration: the solver's own, or what one cycle makes of it. Raises UserError where it is lower."""
+        if self._lowest_momentum is None:
+            return own
+        if self._lowest_momentum > own:
+            raise UserError(
+                f"LR_POLICY: lowest_momentum = {self._lowest_momentum:g} is above the {own:g} of SOLVER, from which the cycle"
+                " goes down: say 0.85 here, and 0.95 there."
+            )
+        return one_cycle_momentum(iteration, own, self._lowest_momentum, **self._cycle)
 
     def report(self, score: float) -> None:
         """Take note of the score of a validation; more is better."""
@@ -141,4 +169,5 @@ class Schedule:
 
 def _numbers(name: str) -> dict[str, Any]:
     without = 0 if name == "plateau" else 1  # of a function, the iteration
-    return numbers_of(POLICIES[name], without) | {"warmup_iterations": 0}
+    more = {"lowest_momentum": None} if name == "one_cycle" else {}
+    return numbers_of(POLICIES[name], without) | {"warmup_iterations": 0} | more

@@ -4,17 +4,19 @@ import re
 import runpy
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tools.augmentation import read_recipe, sample_size
 from tools.class_weights import CLASS_WEIGHTS
 from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, listing, nearest
 from tools.inputs import NORMALISATIONS, Part, find_parts
 from tools.legend import Legend, label_of
 from tools.palette import Palette
+from tools.windows import step_in_pixels
 
 SPLITS = ("train", "val", "test")
 
@@ -62,14 +64,20 @@ class Settings:
     SEED: int
     WORKERS: int
     test_patch_size: tuple
-    test_step_size: tuple
+    test_step_size: tuple | float
     BLEND: str
-    TEST_BATCH_SIZE: int
+    TEST_BATCH_SIZE: int | None
     SOURCE_CLASSES: Mapping[str, tuple | int] | None = None
     CLASS_MAPPING: Mapping[str, str | None] | None = None
     LABEL_ATTRIBUTE: str | None = None
     LABEL_BACKGROUND: str | None = None
     THRESHOLD: float | None = None
+    SYNC_BATCH_NORM: bool = False
+    AUGMENTATION: Mapping[str, Mapping] = field(default_factory=dict)
+    MEMORY_MB: int = 256
+    VAL_EVERY: int | None = None
+    PATIENCE: int | None = None
+    KEEP_SNAPSHOTS: int | None = None
 
     def __post_init__(self):
         for name, (rule, wish) in RULES.items():
@@ -77,13 +85,13 @@ class Settings:
             if not rule(value):
                 raise UserError(f"{name} = {value!r}: it must be {wish}.")
         for size, step in (("patch_size", "step_size"), ("test_patch_size", "test_step_size")):
-            if any(a < b for a, b in zip(getattr(self, size), getattr(self, step), strict=True)):
-                raise UserError(
-                    f"{step} = {getattr(self, step)} is wider than {size} = {getattr(self, size)}: pixels would be lost."
-                )
+            wide = getattr(self, size)
+            if any(a < b for a, b in zip(wide, step_in_pixels(getattr(self, step), wide), strict=True)):
+                raise UserError(f"{step} = {getattr(self, step)} is wider than {size} = {wide}: pixels would be lost.")
         self._check_splits()
         self._check_modalities()
         self._check_classes()
+        self.recipe  # noqa: B018, it checks AUGMENTATION
 
     def _check_splits(self) -> None:
         seen: dict[str, str] = {}
@@ -154,6 +162,16 @@ class Settings:
     def normalisation(self) -> dict[str, str]:
         """How each modality is normalised; "mean" where the config does not say."""
         return {m: self.NORMALISATION.get(m, "mean") for m in self.modalities}
+
+    @property
+    def recipe(self) -> dict[str, dict[str, Any]]:
+        """The operations of the augmentation, with all their numbers."""
+        return read_recipe(self.AUGMENTATION, self.modalities, self.patch_size)
+
+    @property
+    def sample_size(self) -> tuple[int, int]:
+        """Height and width of what the net is trained on: patches, or what the augmentation crops out of them."""
+        return sample_size(self.recipe, self.patch_size)
 
     def about(self) -> dict[str, Any]:
         """What a weights file says of the data that it is for, as JSON values."""
@@ -276,19 +294,27 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "ITER_SIZE": (_whole(1), "a whole number of batches, 1 or more"),
     "EMA_DECAY": (lambda v: v is None or (_number(v) and 0 < v < 1), "a number between 0 and 1, such as 0.999, or None"),
     "SNAPSHOT_EVERY": (_whole(1), "a whole number of iterations, 1 or more"),
+    "VAL_EVERY": (lambda v: v is None or _whole(1)(v), "a whole number of iterations, 1 or more, or None: at each snapshot"),
+    "PATIENCE": (lambda v: v is None or _whole(1)(v), "a whole number of validations, 1 or more, or None: never stop early"),
+    "KEEP_SNAPSHOTS": (lambda v: v is None or _whole(1)(v), "a whole number of snapshots, 1 or more, or None: keep all"),
     "SEED": (_whole(0), "a whole number, 0 or more"),
+    "SYNC_BATCH_NORM": (lambda v: isinstance(v, bool), "True or False"),
     "WORKERS": (_whole(0), "a whole number of processes, 0 or more"),
     "test_patch_size": (_size, _SIZE_WISH),
-    "test_step_size": (_size, _SIZE_WISH),
+    "test_step_size": (lambda v: _size(v) or (isinstance(v, float) and 0 < v <= 1),
+                       f"{_SIZE_WISH}, or a share of test_patch_size such as 0.5"),
     "BLEND": (lambda v: v in ("flat", "linear", "cosine", "gaussian"), "'flat', 'linear', 'cosine' or 'gaussian'"),
-    "TEST_BATCH_SIZE": (_whole(1), "a whole number of windows, 1 or more"),
+    "TEST_BATCH_SIZE": (lambda v: v is None or _whole(1)(v), "a whole number of windows, 1 or more, or None"),
     "SOURCE_CLASSES": (lambda v: v is None or _mapping(_colour)(v) or _mapping(lambda n: _whole(0)(n) and n < 1 << 16)(v),
                        "classes with their colours, {'road': (255, 255, 255), ...}, or all with their numbers, or None"),
     "CLASS_MAPPING": (lambda v: v is None or _mapping(lambda name: name is None or _text(name))(v),
                       "{class of the ground truth: class of label_values, or None to drop it}, or None"),
     "LABEL_ATTRIBUTE": (lambda v: v is None or _text(v), "the attribute of vector labels that names the class, or None"),
     "LABEL_BACKGROUND": (lambda v: v is None or _text(v), "the class of pixels that no polygon covers, or None: not scored"),
+    "MEMORY_MB": (_whole(1), "a whole number of megabytes, 1 or more"),
     "THRESHOLD": (lambda v: v is None or (isinstance(v, float) and 0 < v < 1), "a probability between 0 and 1, or None"),
+    "AUGMENTATION": (_any_mapping(lambda v: isinstance(v, Mapping)),
+                     "operations with their numbers, such as {'flip': {}, 'rotate': {'degrees': 30}}, or {}"),
 }  # fmt: skip
 
 
@@ -299,7 +325,7 @@ def read_settings(path: str | Path) -> Settings:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise UserError(f"{path}: there is no setting '{unknown[0]}'.{nearest(unknown[0], known)}")
-    missing = [name for name, f in known.items() if name not in given and f.default is MISSING]
+    missing = [name for name, f in known.items() if name not in given and f.default is f.default_factory is MISSING]
     if missing:
         block = f" (is there a block for DATASET = {given.get('DATASET')!r}?)" if "folders" in missing else ""
         raise UserError(f"{path} does not set {listing(missing)}{block}.")

@@ -2,14 +2,16 @@
 
     python -m tools.show data/demo_lmdb --split train --count 12 --out patches.png
     python -m tools.show data/demo_patches
+    python -m tools.show data/demo_lmdb --augmented --config config.py
     python -m tools.show --config config.py --tiles 1 3
 
 All modalities are shown, by their first three bands in the file's order. Shares are those of all patches of the split, not
-only of the drawn ones. Classes that are absent, or rarer than one labelled pixel in 10,000, are warned of.
+only of the drawn ones. Classes that are absent, or rarer than one labelled pixel in 10,000, are warned of. With --augmented,
+each patch is followed by some of the samples that the config's AUGMENTATION makes of it.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,17 @@ from matplotlib.patches import Rectangle
 from tqdm import tqdm
 
 from tools import commands, pictures
+from tools.augmentation import Augmentation, bands_of
 from tools.dataset import tile_id
-from tools.errors import UserError, run
-from tools.folders import whole_file
+from tools.errors import UserError, listing, run
+from tools.folders import require, whole_file
+from tools.inputs import make_inputs
 from tools.palette import Palette
 from tools.samples import Sample, Source, Tiles, count, open_folder
 from tools.settings import SPLITS, read_settings
 
 RARE = 1 / 10_000  # of the labelled pixels
+_DRAWN, _AUGMENTED = 12, 4  # samples, as they are and with what is made of them
 _UNKNOWN = (160, 160, 160)  # a label that has no colour
 _WARNED = "#b30000"
 
@@ -33,17 +38,19 @@ _WARNED = "#b30000"
 def main():
     args = arguments()
     source = open_source(args)
+    augmentation = open_augmentation(args, source) if args.augmented else None
     out = args.out or default_out(args)
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the picture is a PNG, name it so.")
     if out.exists() and not args.overwrite:
         raise UserError(f"{out} exists already: choose another name with --out, or add --overwrite.")
     counts = count(tqdm(source.labels(), "counting labels", leave=False, delay=1))
-    chosen = np.random.default_rng(args.seed).permutation(len(source))[: args.count]
-    samples = [source[int(i)] for i in sorted(chosen)]
+    count_drawn = args.count or (_AUGMENTED if augmentation else _DRAWN)
+    chosen = sorted(map(int, np.random.default_rng(args.seed).permutation(len(source))[:count_drawn]))
+    samples = with_versions(source, chosen, augmentation, args.augmented) if augmentation else [source[i] for i in chosen]
     warnings = find_warnings(counts, source.palette)
-    title = f"{source.title}: {len(samples)} of {len(source):,} {source.kind}"
-    sheet(out, samples, counts, warnings, source, title)
+    title = f"{source.title}: {len(chosen)} of {len(source):,} {source.kind}" + (", augmented" if augmentation else "")
+    sheet(out, samples, counts, warnings, source, title, 1 + args.augmented)
     print(f"{title}\n{as_text(counts, source.palette)}")
     print("".join(f"warning: {warning}\n" for warning in warnings) + f"picture: {out}")
 
@@ -53,7 +60,21 @@ def arguments():
     parser.add_argument("folder", nargs="?", type=Path, help="made by extract_images.py or create_db.py")
     parser.add_argument("--split", choices=SPLITS, default="train", help="whose patches (default: train)")
     parser.add_argument("--tiles", nargs="+", metavar="ID", help="tiles of the config instead of a folder")
-    parser.add_argument("--count", type=commands.whole_number(1), default=12, metavar="N", help="how many (default: 12)")
+    parser.add_argument(
+        "--count",
+        type=commands.whole_number(1),
+        metavar="N",
+        help=f"how many (default: {_DRAWN}, with --augmented {_AUGMENTED})",
+    )
+    parser.add_argument(
+        "--augmented",
+        type=commands.whole_number(1),
+        nargs="?",
+        const=3,
+        default=0,
+        metavar="N",
+        help="beside each patch, N samples that the config's AUGMENTATION makes of it (default: 3)",
+    )
     parser.add_argument("--seed", type=commands.whole_number(0), default=1, metavar="N", help="which ones (default: 1)")
     parser.add_argument("--out", type=Path, metavar="PNG", help="the picture (default: FOLDER_SPLIT.png beside the folder)")
     parser.add_argument("--overwrite", action="store_true", help="replace the picture where it exists")
@@ -72,12 +93,42 @@ def open_source(args) -> Source:
     return Tiles(settings, [tile_id(word, known) for word in args.tiles])
 
 
+def open_augmentation(args, source: Source) -> Augmentation:
+    """What the config's AUGMENTATION does to the patches of the folder."""
+    if args.tiles:
+        raise UserError("--augmented is for patches, as training has them: name a folder of patches or LMDBs, not --tiles.")
+    settings = read_settings(args.config)
+    if not settings.AUGMENTATION:
+        raise UserError(f"{args.config}: AUGMENTATION is {{}}, there is nothing to draw: name operations, such as 'flip'.")
+    require(
+        source.details, args.folder, "extract_images.py", dataset=settings.DATASET, patch_size=list(settings.patch_size),
+        classes=list(settings.label_values),
+    )  # fmt: skip
+    missing = [m for m in settings.modalities if m not in source.modalities]
+    if missing:
+        raise UserError(f"{args.folder} has no {listing(missing)}, which INPUTS of {args.config} names: make it again.")
+    about = source.details["modalities"]
+    inputs = make_inputs(settings.parts, about, settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
+    return Augmentation(settings.recipe, bands_of(about, inputs), source.palette.no_label, settings.SEED)
+
+
+def with_versions(source: Source, chosen: Iterable[int], augmentation: Augmentation, versions: int) -> list[Sample]:
+    """Each of the chosen samples, followed by so many that the augmentation makes of it."""
+    samples = []
+    for i in chosen:
+        samples.append(source[i])
+        for version in range(versions):
+            images, labels = augmentation(lambda n: source[n][1:], len(source), i, len(samples))
+            samples.append(Sample(f"augmented, {version + 1}", images, labels))
+    return samples
+
+
 def default_out(args) -> Path:
     """Beside the folder, or here for tiles."""
     if args.tiles:
         return Path(f"tiles_{'_'.join(args.tiles[:4])}.png")
-    folder = args.folder.resolve()
-    return folder.with_name(f"{folder.name}_{args.split}.png")
+    folder, kind = args.folder.resolve(), "_augmented" if args.augmented else ""
+    return folder.with_name(f"{folder.name}_{args.split}{kind}.png")
 
 
 # ----------------------------------------------------------------------------------------------------------------- shares
@@ -122,12 +173,23 @@ _FEW, _LARGE, _SMALL = 4, 2.6, 1.5  # up to so many samples have large panels; i
 _SHAPE = 1.4  # width to height that all samples together should have
 
 
-def sheet(out: Path, samples: Sequence[Sample], counts: np.ndarray, warnings: list[str], source: Source, title: str) -> None:
-    """Draw samples, modalities and labels side by side, in columns; to their right the classes with their shares."""
+def sheet(
+    out: Path,
+    samples: Sequence[Sample],
+    counts: np.ndarray,
+    warnings: list[str],
+    source: Source,
+    title: str,
+    together: int = 1,
+) -> None:
+    """Draw samples, modalities and labels side by side, in columns; to their right the classes with their shares.
+
+    together: so many samples, one after the other, stand in one row.
+    """
     panels, panel = len(source.modalities) + 1, _LARGE if len(samples) <= _FEW else _SMALL
     card = panels * panel + (panels - 1) * _GAP
     tall = panel * max(np.clip(s.labels.shape[0] / s.labels.shape[1], 0.3, 3) for s in samples)
-    columns = _columns(len(samples), card / (tall + _NAME))
+    columns = together * _columns(len(samples) // together, together * card / (tall + _NAME))
     rows = -(-len(samples) // columns)
     lines = [line for warning in warnings for line in textwrap.wrap(warning, 46)]
     side = 0.3 * (source.palette.classes + 3) + 0.17 * len(lines)

@@ -35,8 +35,10 @@ class Signals:
 
 
 def leave_to_parent(_worker: int) -> None:
-    """For loader processes: the training process alone decides what a Ctrl-C or a SIGHUP means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """For loader processes: the training process alone decides what a signal means, and tells them when to end.
+
+    A terminal, torchrun and SLURM send theirs to all processes at once.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

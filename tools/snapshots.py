@@ -1,12 +1,16 @@
 """Snapshots: `net_iter_N.safetensors` (weights and all that rebuilds the net) and `net_iter_N.solverstate` (all that goes on).
 
-Neither file can run code: safetensors holds numbers alone, the solverstate is read with PyTorch's `weights_only`.
+Beside them lie the weights of the best validations, `net_best_loss.safetensors` and its like, of the same form. No file can
+run code: safetensors holds numbers alone, the solverstate is read with PyTorch's `weights_only`.
 """
 
 import json
 import pickle
 import re
+import shutil
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,14 @@ def save_net(path: str | Path, net: nn.Module, about: dict[str, Any]) -> None:
 
     about: JSON values: name, inputs, classes, palette, ignored, ... as the scripts use them.
     """
-    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    metadata = {"net": nets.describe(net)} | {k: json.dumps(v) for k, v in about.items()}
     with whole_file(path) as temporary:
-        save_file(weights, temporary, metadata)
+        write_net(temporary, net, about)
+
+
+def write_net(path: Path, net: nn.Module, about: dict[str, Any]) -> None:
+    """The same as it comes, for a file that gets its name later."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    save_file(weights, path, {"net": nets.describe(net)} | {k: json.dumps(v) for k, v in about.items()})
 
 
 def load_net(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -74,13 +82,50 @@ def load_strictly(net: nn.Module, weights: dict[str, Tensor]) -> None:
 def save(folder: Path, iteration: int, net: nn.Module, about: dict[str, Any], state: dict[str, Any]) -> Path:
     """Write the snapshot of an iteration; the path of its weights comes back.
 
-    The solverstate comes last: where it stands, the snapshot is whole.
+    Both files are whole before either has its name. The solverstate gets its own last: where it stands, the snapshot is whole,
+    and it never stands beside weights that it does not belong to. Raises DiskFullError where there is no room for both.
     """
     path = folder / f"net_iter_{iteration}.safetensors"
-    save_net(path, net, about | {"iteration": iteration})
-    with whole_file(path.with_suffix(".solverstate")) as temporary:
+    solverstate = path.with_suffix(".solverstate")
+    with whole_file(solverstate) as temporary:
         torch.save(state, temporary)
+        with whole_file(path) as weights:
+            write_net(weights, net, about | {"iteration": iteration})
+            solverstate.unlink(missing_ok=True)  # that of a run which got here before
     return path
+
+
+def save_best(folder: Path, criterion: str, iteration: int, net: nn.Module, about: dict[str, Any]) -> Path:
+    """Write the weights of the best validation by a criterion (loss, iou, ...), in place of the best one before."""
+    path = folder / f"net_best_{criterion}.safetensors"
+    save_net(path, net, about | {"iteration": iteration})
+    return path
+
+
+def bests(folder: Path) -> list[Path]:
+    """The weights of the best validations in a folder."""
+    return sorted(folder.glob("net_best_*.safetensors"))
+
+
+def adopt_bests(source: Path, folder: Path) -> None:
+    """Copy the best weights of a run to the folder in which it goes on; nothing where that is the same."""
+    for path in bests(source) if source.resolve() != folder.resolve() else []:
+        with whole_file(folder / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def later(folder: Path, iteration: int) -> list[str]:
+    """The names of weights in a folder that are of later iterations: of a run that went further before it was restored."""
+    numbered = [path for path in found(folder) if iteration_of(path) > iteration]
+    return [p.name for p in [*numbered, *(b for b in bests(folder) if _iteration_inside(b) > iteration)]]
+
+
+def _iteration_inside(path: Path) -> int:
+    """The iteration that weights say they are of; 0 where they are broken."""
+    try:
+        return int(read_weights(path)[1].get("iteration", 0))
+    except UserError:
+        return 0
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -99,16 +144,47 @@ def load_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def weights_of(solverstate: str | Path) -> Path:
-    """The weights that belong to a solverstate; either of the two files may be named."""
-    return Path(solverstate).with_suffix(".safetensors")
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot that was read: the path of its solverstate, the net, what it is for (`load_net`), its state (`load_state`)."""
+
+    path: Path
+    net: nn.Module
+    about: dict[str, Any]
+    state: dict[str, Any]
+
+
+def load(path: Path) -> Snapshot:
+    """A snapshot, by one of its two files. Raises UserError where one of them is missing or broken."""
+    solverstate = path.with_suffix(".solverstate")
+    state = load_state(solverstate)
+    return Snapshot(solverstate, *load_net(path.with_suffix(".safetensors")), state)
+
+
+def load_newest(folder: Path, warn: Callable[[str], None]) -> Snapshot:
+    """The newest snapshot in a folder that can be read; `warn` is told of each newer one that cannot.
+
+    Raises UserError where there is none.
+    """
+    newest(folder)  # says so where there is none at all
+    for path in reversed(found(folder)):
+        try:
+            return load(path)
+        except UserError as error:
+            warn(f"the snapshot of iteration {iteration_of(path)} is broken, the one before it is taken: {error}")
+    raise UserError(f"none of the snapshots in {folder} can be read: restore another one, or begin anew with --overwrite.")
 
 
 def found(folder: Path) -> list[Path]:
     """The weights of all whole snapshots in a folder, oldest first."""
     files = [p for p in folder.glob("net_iter_*.safetensors") if _NAME.fullmatch(p.name)]
     whole = [p for p in files if p.with_suffix(".solverstate").exists()]
-    return sorted(whole, key=lambda p: int(_NAME.fullmatch(p.name)[1]))
+    return sorted(whole, key=iteration_of)
+
+
+def iteration_of(path: Path) -> int:
+    """The iteration that is written in the name of a snapshot's weights."""
+    return int(_NAME.fullmatch(path.name)[1])
 
 
 def newest(folder: Path) -> Path:
@@ -119,7 +195,25 @@ def newest(folder: Path) -> Path:
     return snapshots[-1]
 
 
+def prune(folder: Path, keep: int, iteration: int) -> None:
+    """Remove all but the newest `keep` snapshots up to the one of an iteration.
+
+    Later ones are of a run that went further before it was restored, and stay. The solverstate goes first: weights alone are
+    no snapshot.
+    """
+    until_now = [path for path in found(folder) if iteration_of(path) <= iteration]
+    for path in until_now[:-keep]:
+        path.with_suffix(".solverstate").unlink()
+        path.unlink()
+
+
 def remove(folder: Path) -> None:
-    """Remove the snapshots in a folder, whole or not; nothing else."""
-    for path in [*folder.glob("net_iter_*.safetensors"), *folder.glob("net_iter_*.solverstate")]:
+    """Remove the snapshots in a folder, whole or not, and the best weights; nothing else."""
+    for path in [*folder.glob("net_iter_*.safetensors"), *folder.glob("net_iter_*.solverstate"), *bests(folder)]:
+        path.unlink()
+
+
+def remove_halves(folder: Path) -> None:
+    """Remove what a run that was killed while it wrote has left under temporary names."""
+    for path in folder.glob(".net_*.partial.*"):
         path.unlink()

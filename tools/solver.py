@@ -94,6 +94,8 @@ class Solver:
         if self.name == "caffe":
             use_caffe_average(net)
         self._parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        self._momentum = _momentum_of(self.optimizer.param_groups[0])
+        self.schedule.momentum(0, self._momentum)  # refuses a cycle that does not fit
         self._clip, self._freeze_iterations = clip, freeze_iterations
         self._frozen = self._to_freeze() if freeze_iterations else []
 
@@ -115,18 +117,27 @@ class Solver:
         """Take note of a validation's score, of which more is better: the policy `plateau` goes by it."""
         self.schedule.report(score)
 
-    def step(self, iteration: int) -> None:
-        """Update the parameters by their gradients, then forget the gradients."""
+    def step(self, iteration: int) -> Tensor:
+        """Update the parameters by their gradients, then forget those; their norm, before it was cut down, comes back."""
         if iteration < self._freeze_iterations:
             for parameter in self._frozen:
                 parameter.grad = None
-        if self._clip is not None:
-            nn.utils.clip_grad_norm_(self._parameters.values(), self._clip)
-        rate = self.rate(iteration)
+        norm = self._clipped_norm()
+        rate, momentum = self.rate(iteration), self.schedule.momentum(iteration, self._momentum)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_mult"]
+            group |= {"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum}
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _clipped_norm(self) -> Tensor:
+        """The norm of all gradients together, which are cut down to the limit if there is one."""
+        parameters = [p for p in self._parameters.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if self._clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self._clip, norm)
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of what the next update depends on beside weights and iteration; the optimizer's by parameter name."""
@@ -160,6 +171,10 @@ class Solver:
                 reason = f"'{name}' has the shape {shapes.pop()} there"
         if reason:
             raise UserError(f"the solverstate is of another net or solver ({reason}): restore the one that goes with it.")
+
+
+def _momentum_of(group: Mapping[str, Any]) -> float:
+    return group["betas"][0] if "betas" in group else group["momentum"]
 
 
 def _copy(value: Any) -> Any:

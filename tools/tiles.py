@@ -1,26 +1,31 @@
 """Whole tiles: reading their windows as a net wants them, labelling them, scoring them."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tools import raster
 from tools.device import Device
 from tools.errors import UserError
+from tools.forward import Forward
 from tools.inputs import Input
+from tools.pipeline import ahead
 from tools.scores import confusion
-from tools.stitching import predict
+from tools.stitching import Sliding, predict
 from tools.windows import Window
 
 NO_DATA = 255  # the label of a pixel of which a modality has no data
 
 
 class TileReader:
-    """The modalities of one tile, open for reading; use it in a `with`.
+    """The modalities of one tile, open for reading; use it in a `with`. Several threads may read.
 
     inputs: of the net. paths: the file of each modality. shape: height and width in pixels.
     """
@@ -29,6 +34,7 @@ class TileReader:
         self.inputs, self.paths = inputs, paths
         self._files = {}
         self._stack = contextlib.ExitStack()
+        self._one_at_a_time = threading.Lock()  # GDAL's datasets are for one thread each
 
     def __enter__(self) -> "TileReader":
         with self._stack:
@@ -55,61 +61,96 @@ class TileReader:
 
     def valid(self, window: Window) -> np.ndarray | None:
         """Where all modalities have data in a window (h x w, bool), or None where none of them can lack any."""
-        masks = [raster.read_valid(file, window) for file in self._files.values() if raster.may_lack_data(file)]
+        with self._one_at_a_time:
+            masks = [raster.read_valid(file, window) for file in self._files.values() if raster.may_lack_data(file)]
         return np.logical_and.reduce(masks) if masks else None
 
     def read(self, window: Window) -> list[np.ndarray]:
         """The pixels of a window, channels x h x w for each input."""
-        images = {m: raster.read_window(file, window) for m, file in self._files.items()}
+        with self._one_at_a_time:
+            images = {m: raster.read_window(file, window) for m, file in self._files.items()}
         return [spec.stack(images) for spec in self.inputs]
 
 
 @dataclass(frozen=True)
 class Band:
-    """Some rows of a labelled tile: the first row, labels (rows x width, uint8), probabilities (classes x rows x width)."""
+    """A finished part of a labelled tile.
+
+    row, col: where its upper left corner lies in the tile. labels: rows x columns, uint8. probabilities: classes x rows x
+    columns, float32. Bands do not overlap and cover the tile. They are as wide as the tile and come from top to bottom;
+    but where that would take too much memory, they come column strip by column strip, each from top to bottom.
+    """
 
     row: int
     labels: np.ndarray
     probabilities: np.ndarray
+    col: int = 0
+
+    @property
+    def window(self) -> Window:
+        """The part of the tile that it is."""
+        return Window(self.row, self.col, *self.labels.shape)
 
 
 @dataclass(frozen=True)
 class Labeller:
     """A net with all that labelling a tile takes: what it reads, the window (size and step in pixels), windows per batch.
 
-    threshold: of two classes, the probability above which the second is chosen; None: the more probable one. blend: how
-    overlapping windows are averaged, one of tools.stitching.TAPERS.
+    batch: None for as many as fit. threshold: of two classes, the probability above which the second is chosen; None: the more
+    probable one. blend: how overlapping windows are averaged, one of tools.stitching.TAPERS. memory: megabytes for the sums of
+    probabilities; wider tiles are worked on in column strips.
     """
 
     net: nn.Module
     inputs: list[Input]
     size: tuple[int, int]
     step: tuple[int, int]
-    batch: int
+    batch: int | None
     device: Device
     threshold: float | None = None
     blend: str = "flat"
+    memory: float = 256
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The net's passes, in batches."""
+        return Forward(self.net, self.inputs, self.device, self.batch, self.size)
 
     def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
-        """The label map of one tile, in bands of whole rows from top to bottom; paths: the file of each modality."""
-        with TileReader(self.inputs, paths) as tile:
-            windows = (tile.read, tile.shape, self.size, self.step, self.batch)
-            for row, probabilities in predict(self.net, self.inputs, *windows, self.device, self.blend):
-                labels = self.choose(probabilities)
-                valid = tile.valid(Window(row, 0, *labels.shape))
+        """The label map of one tile, band by band; paths: the file of each modality.
+
+        Pixels are read ahead in one thread, the net runs in another; what is done with a band holds up neither.
+        """
+        self.net.eval()
+        with TileReader(self.inputs, paths) as tile, contextlib.closing(ahead(self._parts(tile))) as parts:
+            for row, col, labels, probabilities in parts:
+                labels, probabilities = labels(), probabilities()
+                valid = tile.valid(Window(row, col, *labels.shape))
                 if valid is not None:
                     labels[~valid] = NO_DATA
-                yield Band(row, labels, probabilities)
+                yield Band(row, labels, probabilities, col)
 
-    def choose(self, probabilities: np.ndarray) -> np.ndarray:
+    def _parts(self, tile: TileReader) -> Iterator[tuple]:
+        """(row, column, labels, probabilities) of finished parts, the arrays on their way here."""
+        with torch.inference_mode(), self.device.autocast():
+            sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
+            for part in predict(self.forward, self.net.classes, tile.read, tile.shape, sliding, self.device):
+                labels = self.device.fetch(self.choose(part.probabilities))
+                yield part.row, part.col, labels, self.device.fetch(part.probabilities)
+
+    def choose(self, probabilities: Tensor) -> Tensor:
         """The labels (rows x width, uint8) of class probabilities (classes x rows x width)."""
         if self.threshold is None:
-            return probabilities.argmax(0).astype(np.uint8)
-        return (probabilities[1] > self.threshold).astype(np.uint8)
+            return probabilities.max(0).indices.byte()
+        return (probabilities[1] > self.threshold).byte()
 
     def labels(self, paths: Mapping[str, str | Path]) -> np.ndarray:
         """The label map of one tile: h x w, uint8, NO_DATA where a modality has no data."""
-        return np.concatenate([band.labels for band in self.bands(paths)])
+        with TileReader(self.inputs, paths) as tile:
+            labels = np.empty(tile.shape, np.uint8)
+        for band in self.bands(paths):
+            labels[band.window.slices] = band.labels
+        return labels
 
     def confusion(self, paths: Mapping[str, str | Path], truth: np.ndarray) -> np.ndarray:
         """The confusion matrix of one tile against its labels (h x w)."""

@@ -1,5 +1,6 @@
 """The one sliding window: where extraction cuts its patches and where inference looks."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 
@@ -26,8 +27,14 @@ def positions(length: int, size: int, step: int) -> list[int]:
     return [*range(0, last, step), last]
 
 
-def sliding(height: int, width: int, size: tuple[int, int], step: tuple[int, int]) -> list[Window]:
+def sliding(height: int, width: int, size: tuple[int, int], step: tuple[int, int]) -> Iterator[Window]:
     """The windows of (height, width) `size`, `step` pixels apart, that cover an image, row by row."""
-    return [
-        Window(row, col, *size) for row in positions(height, size[0], step[0]) for col in positions(width, size[1], step[1])
-    ]
+    cols = positions(width, size[1], step[1])
+    return (Window(row, col, *size) for row in positions(height, size[0], step[0]) for col in cols)
+
+
+def step_in_pixels(step: float | Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """A step in pixels, height and width, that is given so or as a share of the window's size, such as 0.5."""
+    if isinstance(step, float):
+        return max(1, round(step * size[0])), max(1, round(step * size[1]))
+    return tuple(step)

@@ -1,0 +1,148 @@
+"""What larger windows and wider steps cost and bring: scores of the test tiles against seconds and multiply-adds.
+
+python -m benchmarks.windows --config config.py --weights net_iter_1500.safetensors --out windows
+    [--windows 128 256 512] [--shares 0.25 0.5 0.75 1] [--tiles 32 34]
+
+Writes windows.md, a table, and windows.png, a curve. Windows larger than the tiles are left out. What --window of inference.py
+chooses for each size stands in the table as well.
+"""
+
+import argparse
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from benchmarks.measure import machine
+from tools import device, raster, scores, snapshots
+from tools.dataset import Dataset, tile_id
+from tools.inputs import Input
+from tools.receptive_field import effective_radius, step_for
+from tools.settings import read_settings
+from tools.tiles import Labeller
+from tools.windows import positions
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way of labelling: window and step in pixels, per cent, seconds a megapixel, 1000 multiply-adds a pixel."""
+
+    window: int
+    step: int
+    accuracy: float
+    iou: float
+    seconds: float
+    adds: float
+    chosen: bool  # whether --window would take this step
+
+
+def main():
+    args = arguments()
+    settings, where = read_settings(args.config), device.choose(args.device)
+    net, about = snapshots.load_net(args.weights)
+    inputs, net = [Input.from_dict(i) for i in about["inputs"]], where.place(net.fuse()).eval()
+    dataset = Dataset(settings.DATASET_DIR, settings.folders)
+    tiles = [tile_id(word, list(settings.test_ids)) for word in args.tiles] if args.tiles else list(settings.test_ids)
+    paths = [{m: dataset.path(m, t) for m in settings.modalities} for t in tiles]
+    truths = [raster.read_labels(dataset.path("labels", t)) for t in tiles]
+    radius = effective_radius(net, [i.channels for i in inputs], where)
+    windows = [w for w in args.windows if w % net.multiple == 0 and w <= max(max(t.shape) for t in truths)]
+    found = []
+    for window, step, chosen in tqdm(list(ways(windows, args.shares, radius, net.multiple)), "windows and steps"):
+        labeller = Labeller(net, inputs, (window, window), (step, step), None, where, settings.THRESHOLD, settings.BLEND)
+        found.append(measure(labeller, paths, truths, about, chosen))
+    head = (
+        f"{machine()}; {about['name']}, iteration {about['iteration']}, {settings.DATASET}, tiles {', '.join(map(str, tiles))}"
+    )
+    table = f"{head}; effective radius {radius} pixels, blend {settings.BLEND}\n\n{as_table(found)}\n"
+    args.out.with_suffix(".md").write_text(table, encoding="utf-8")
+    draw(args.out.with_suffix(".png"), found, f"{about['name']} on {settings.DATASET}")
+    print(table)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="config.py")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--out", type=Path, default=Path("windows"), help="name of the table and the curve, without suffix")
+    parser.add_argument("--windows", type=int, nargs="+", default=[128, 256, 512, 1024, 2048], help="pixels")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], help="steps, as shares of the window"
+    )
+    parser.add_argument("--tiles", nargs="+", help="ids (default: all test tiles)")
+    parser.add_argument("--device")
+    return parser.parse_args()
+
+
+def ways(windows: list[int], shares: list[float], radius: int, multiple: int):
+    """(window, step, whether --window would take it) of all that is tried."""
+    for window in windows:
+        chosen = step_for(window, radius, multiple)
+        for step in sorted({chosen, *(max(1, round(share * window)) for share in shares)}):
+            yield window, step, step == chosen
+
+
+def measure(labeller: Labeller, paths: list[dict], truths: list, about: dict, chosen: bool) -> Measured:
+    """Label and score the tiles."""
+    start, matrix = time.perf_counter(), 0
+    for path, truth in zip(paths, truths, strict=True):
+        matrix = matrix + labeller.confusion(path, truth)
+    seconds = time.perf_counter() - start
+    report = scores.report(matrix, about["classes"], about["ignored"])
+    window, step = labeller.size[0], labeller.step[0]
+    counts = (len(positions(t.shape[0], window, step)) * len(positions(t.shape[1], window, step)) for t in truths)
+    pixels = sum(t.size for t in truths)
+    adds = sum(counts) * multiply_adds(labeller) / pixels
+    iou = report["mean_iou_without_ignored"]
+    return Measured(window, step, 100 * report["overall_accuracy"], 100 * iou, 1e6 * seconds / pixels, adds / 1e3, chosen)
+
+
+def multiply_adds(labeller: Labeller) -> float:
+    """Of one window's pass."""
+    images = [torch.zeros(1, i.channels, *labeller.size, device=labeller.device.device) for i in labeller.inputs]
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        labeller.net(*images)
+    return counter.get_total_flops() / 2
+
+
+def as_table(found: list[Measured]) -> str:
+    """A Markdown table; * marks what --window takes."""
+    lines = ["| window | step | overall accuracy, % | mean IoU, % | 1000 multiply-adds a pixel | seconds a megapixel |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for m in found:
+        mark = " *" if m.chosen else ""
+        lines.append(f"| {m.window} | {m.step}{mark} | {m.accuracy:.2f} | {m.iou:.2f} | {m.adds:.1f} | {m.seconds:.2f} |")
+    return "\n".join(lines)
+
+
+def draw(path: Path, found: list[Measured], title: str) -> None:
+    """Mean IoU against multiply-adds, a line for each window; a ring marks what --window takes."""
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for window, group in itertools.groupby(found, lambda m: m.window):
+        some = list(group)
+        (line,) = axes.plot([m.adds for m in some], [m.iou for m in some], "o-", label=f"window {window}")
+        for m in some:
+            axes.annotate(
+                str(m.step), (m.adds, m.iou), (4, -10), textcoords="offset points", fontsize=7, color=line.get_color()
+            )
+            if m.chosen:
+                axes.plot(m.adds, m.iou, "o", markersize=13, fillstyle="none", color=line.get_color())
+    axes.set(
+        xscale="log", xlabel="1000 multiply-adds a pixel", ylabel="mean IoU, %", title=f"{title}: windows and steps (pixels)"
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

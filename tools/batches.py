@@ -1,0 +1,172 @@
+"""What --images means: files, folders, patterns, lists and remote addresses, matched over the modalities of a net."""
+
+import glob
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools import raster
+from tools.errors import UserError, listing, nearest
+
+File = str | Path  # remote files are text: a Path would make one slash of two
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded")."""
+
+    name: str
+    paths: Mapping[str, File]
+    truths: Mapping[str, File] = field(default_factory=dict)
+
+    @property
+    def first(self) -> File:
+        """The file of the first modality: the map takes its size and its place on Earth."""
+        return next(iter(self.paths.values()))
+
+
+def given_tiles(words: Sequence[str], modalities: Sequence[str]) -> list[Tile]:
+    """The tiles that the words of --images name.
+
+    words: files, folders, patterns ("flight/*.tif", also in quotes), lists (list.txt, @list: one name on a line) and remote
+    files as GDAL takes them. Where the net reads several modalities, each is said: "irrg=flight/*.tif", "dsm=heights/"; words
+    without a name belong to the modality before them. Files of one tile are matched by their names, never by their order.
+    Raises UserError where words name nothing, two tiles have one name, or files do not match.
+    """
+    said = _by_modality(words, modalities)
+    found = {modality: _named(find(said[modality])) for modality in modalities}
+    if len(modalities) == 1:
+        return [Tile(name, {modalities[0]: file}) for name, file in found[modalities[0]].items()]
+    names = list(found[modalities[0]])
+    matched = {modality: _match(found, modalities[0], modality) for modality in modalities}
+    return [Tile(name, {m: matched[m][name] for m in modalities}) for name in names]
+
+
+def _by_modality(words: Sequence[str], modalities: Sequence[str]) -> dict[str, list[str]]:
+    said: dict[str, list[str]] = {}
+    current = modalities[0] if len(modalities) == 1 else None
+    for word in words:
+        name, sign, rest = word.partition("=")
+        if sign and name in modalities:
+            current, word = name, rest
+        elif sign and name.isidentifier() and not Path(word).exists() and not raster.is_remote(word):
+            raise UserError(
+                f"--images {word}: the net reads no '{name}'.{nearest(name, modalities)} It reads {listing(modalities)}."
+            )
+        if current is None:
+            break
+        said.setdefault(current, []).append(word)
+    missing = [m for m in modalities if m not in said]
+    if missing:
+        example = " ".join(f"{m}={m}_tiles/" for m in modalities)
+        raise UserError(
+            f"the net reads {' and '.join(modalities)} of each tile, --images does not say which files are"
+            f" {listing(missing)}: name them all, as in --images {example}"
+        )
+    return said
+
+
+def find(words: Iterable[str]) -> list[File]:
+    """The rasters that files, folders, patterns, lists and remote addresses name, in this order, sorted within each.
+
+    A file is taken as it is named, there or not; folders and patterns give what has the suffix of a raster. Raises UserError
+    where one of those gives nothing.
+    """
+    files: list[File] = []
+    for word in map(str, words):
+        files += [word] if raster.is_remote(word) else _local(word)
+    return files
+
+
+def _local(word: str) -> list[File]:
+    path = Path(word)
+    if word.startswith("@") or path.suffix.lower() == ".txt":
+        return _listed(word.removeprefix("@"))
+    if path.is_dir():
+        return _some(sorted(path.iterdir()), f"the folder {path}")
+    if glob.has_magic(word) and not path.exists():
+        return _some(sorted(map(Path, glob.glob(word, recursive=True))), f"the pattern {word}")  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    return [path]
+
+
+def _listed(name: str) -> list[File]:
+    """The files that a list names, one on a line, as seen from where the script runs; lines that begin with # say nothing."""
+    try:
+        lines = [line.strip() for line in Path(name).read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} cannot be read as a list of files ({error}).") from None
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise UserError(f"the list {name} names no file.")
+    return find(lines)
+
+
+def _some(paths: Iterable[Path], what: str) -> list[File]:
+    rasters = [p for p in paths if p.suffix.lower() in raster.SUFFIXES and not p.name.startswith(".")]
+    if not rasters:
+        raise UserError(f"{what} holds no raster ({', '.join(raster.SUFFIXES)}).")
+    return rasters
+
+
+def _named(files: Sequence[File]) -> dict[str, File]:
+    """The files by the names of their tiles."""
+    names = [tile_name(file) for file in files]
+    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise UserError(f"several images are called {listing(twice)}: label them in two runs, with a --dir each.")
+    return dict(zip(names, files, strict=True))
+
+
+def tile_name(file: File) -> str:
+    """What a tile is called: its file's name without suffix, nor what follows a remote one's "?"."""
+    text = str(file).split("?")[0] if raster.is_remote(file) else str(file)
+    return Path(text).stem
+
+
+def _match(found: Mapping[str, Mapping[str, File]], first: str, other: str) -> dict[str, File]:
+    """The files of another modality by the names of the first one's tiles: names are the same, or what differs in them is."""
+    ours, theirs = found[first], found[other]
+    if set(ours) == set(theirs):
+        return dict(theirs)
+    wanted = dict(zip(_what_differs(ours), ours, strict=True))
+    files = dict(zip(_what_differs(theirs), theirs.values(), strict=True))
+    if len(ours) == len(theirs) == 1:
+        files = dict(zip(wanted, files.values(), strict=True))  # there is nothing to confuse
+    lonely = [name for key, name in wanted.items() if key not in files]
+    spare = [tile_name(file) for key, file in files.items() if key not in wanted]
+    if lonely or spare:
+        raise UserError(
+            f"the files of {first} and {other} do not match by name ({first} alone has {listing(lonely, 4) or 'none'}, {other}"
+            f" alone has {listing(spare, 4) or 'none'}): call them alike, such as {first}_7.tif and {other}_7.tif."
+        )
+    return {name: files[key] for key, name in wanted.items()}
+
+
+def _what_differs(names: Iterable[str]) -> list[str]:
+    """The names without what they all begin with and all end with: area1_top, area11_top -> "1", "11"; 07 counts as 7."""
+    names = [re.sub(r"\d+", lambda number: str(int(number[0])), name) for name in names]
+    start = _shared(names)
+    rest = [name[start:][::-1] for name in names]
+    end = _shared(rest)
+    return [name[end:][::-1] for name in rest]
+
+
+def _shared(names: Sequence[str]) -> int:
+    """How many characters all names begin with; no number is cut: 10 and 11 differ as 10 and 11."""
+    letters = enumerate(zip(*names, strict=False))
+    shared = next((i for i, here in letters if len(set(here)) > 1), min(map(len, names)))
+    while shared and names[0][shared - 1].isdigit():
+        shared -= 1
+    return shared
+
+
+def place_fault(tile: Tile) -> str | None:
+    """What to say of files that are matched as one tile but lie elsewhere on Earth, where they say so."""
+    places = {m: about for m, path in tile.paths.items() if (about := raster.inspect(path)).transform and about.crs}
+    for modality, about in list(places.items())[1:]:
+        first = next(iter(places.values()))
+        apart = max(abs(a - b) for a, b in zip(about.transform[:6], first.transform[:6], strict=True))
+        if about.crs != first.crs or apart > abs(first.transform.determinant) ** 0.5 / 2:
+            return f"{about.path} ({modality}) does not lie where {first.path} lies: they are no files of one tile."
+    return None

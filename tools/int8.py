@@ -1,0 +1,84 @@
+"""Convolutions in whole numbers of 8 bits, the ranges of what they read and write taken from training patches."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import Tensor
+
+from tools.end_to_end import Program, file_order
+from tools.folders import read_details, require
+from tools.inputs import Input
+from tools.loader import Patches
+from tools.patches import reflect
+
+_CALIBRATE = 64  # patches that the ranges are taken from
+_UNSEEN = 32  # further patches, which show what comes of it
+
+
+class Examples:
+    """Training patches as a program wants them: per patch the raw pixels of each input, 1 x channels x h x w, float32.
+
+    folder: of the LMDBs. calibrate: to take ranges from; unseen: others. Patches are cut, or continued by their mirror image,
+    to a size that the program takes. Raises UserError where the databases are not what the net was trained on.
+    """
+
+    def __init__(self, folder: Path, program: Program):
+        require(read_details(folder), folder, "create_db.py", bgr=program.inputs[0].bgr)
+        self.program, self._patches = program, Patches(folder, "train", program.inputs)
+        drawn = np.random.default_rng(1).permutation(len(self._patches))[: _CALIBRATE + _UNSEEN]
+        patches = [self._patch(int(i)) for i in drawn]
+        known = max(1, len(patches) * _CALIBRATE // (_CALIBRATE + _UNSEEN))
+        self.calibrate, self.unseen = patches[:known], patches[known:] or patches
+
+    def _patch(self, record: int) -> tuple[Tensor, ...]:
+        return tuple(self._fit(x, spec) for x, spec in zip(self._patches[record][0], self.program.inputs, strict=True))
+
+    def _fit(self, pixels: Tensor, spec: Input) -> Tensor:
+        size = tuple(self.program.size or -(-n // self.program.multiple) * self.program.multiple for n in pixels.shape[1:])
+        cut = pixels[file_order(spec), : size[0], : size[1]].float().numpy()
+        return torch.from_numpy(reflect(cut, size))[None]
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, examples: Examples):
+        names = [spec.name for spec in examples.program.inputs]
+        self._feeds = ({n: x.numpy() for n, x in zip(names, patch, strict=True)} for patch in examples.calibrate)
+
+    def get_next(self) -> dict | None:
+        return next(self._feeds, None)
+
+
+def quantise(model: onnx.ModelProto, examples: Examples) -> onnx.ModelProto:
+    """The model with its convolutions in 8 bits: weights per channel, activations per blob; all else stays float32."""
+    with tempfile.TemporaryDirectory() as folder, _silence():
+        plain, prepared, done = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "int8"))
+        plain.write_bytes(model.SerializeToString())
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # folds batch norms that are left
+        quantize_static(
+            prepared, done, _Reader(examples), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"],
+            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )  # fmt: skip
+        quantised = onnx.load(done)
+    del quantised.graph.value_info[:]
+    quantised.ir_version = model.ir_version
+    return quantised
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Within this block no advice by way of the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
