@@ -127,7 +127,8 @@ elif DATASET == "dubai":  # convert_gt.py data/dubai/masks/ --from-color --unkno
     test_ids = [(7, part) for part in range(1, 10)]
     MEAN_PIXEL = {"rgb": None}
 
-elif DATASET == "folder":  # your own: images/NAME.tif, and masks/NAME.png made into labels by convert_gt.py
+elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the palette's colours, made into labels by
+    # convert_gt.py data/folder/masks/ --from-color --out data/folder/gts_numpy/ (grey masks: --from-index --foreground 255)
     DATASET_DIR = BASE_DIR + "folder/"
     folders = {"rgb": "images/{}.tif", "labels": "gts_numpy/{}.png"}  # a CSV list instead: read_list in tools/splits.py
     INPUTS = {"rgb": ["rgb"]}
@@ -174,7 +175,7 @@ VAL_EVERY = 250 if DATASET == "demo" else 1000  # iterations; scores on the vali
 PATIENCE = None  # validations without a better one (by loss, mean IoU or both) after which training stops; None: it goes on
 SEED = 1  # of the initial weights, of the order of the patches, and of the shares of a grid's cells
 SYNC_BATCH_NORM = False  # under torchrun: batch norm over the whole batch, not over each process's share; slower
-WORKERS = 1  # processes that read the database; 4 keep a large GPU busy, 0 reads in the training process
+WORKERS = None  # processes that read the database, 0: the training process itself; None: as many as suit the device
 
 # ------------------------------------------------------------------------------------------------------------ inference.py
 test_patch_size = (128, 128)  # pixels, height and width of the sliding window

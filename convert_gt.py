@@ -214,7 +214,7 @@ def convert_all(jobs: list[Job], folder: Path) -> list[Tally | None]:
     if strange:
         faults.insert(0, f"{listing(strange, 3)}: {reduce(add, strange.values())}")
     if faults:
-        raise UserError(" ".join(faults[:20]) + (f" (+{len(faults) - 20} more files)" if len(faults) > 20 else ""))
+        raise UserError(" ".join(faults[:3]) + (f" (+{len(faults) - 3} more files)" if len(faults) > 3 else ""))
     return results
 
 

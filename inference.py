@@ -4,11 +4,14 @@
     python inference.py 16 32 --weights net_iter_40000.safetensors --dir results/
     python inference.py --images flight/*.tif --dir maps/    # any files, folders or lists; no ground truth needed
     python inference.py --images city/ --dir maps/ --confidence --polygons 20 --cog --resume
+    python inference.py 32 --tta d4 --weights a.safetensors b.safetensors    # nets and views are averaged
+    torchrun --nproc-per-node 2 inference.py 32                              # several processes share the work
 
 Without ids or --images, all test tiles are labelled. Each tile's files appear when they are whole; a file of --images that
 breaks off is named at the end (exit code 1), and --resume does what is still to do.
 """
 
+import argparse
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -21,15 +24,31 @@ from tqdm import tqdm
 
 import nets
 from nets.net import check_size
-from tools import batches, class_statistics, commands, device, onnx_engine, raster, resampled, scores, snapshots
+from tools import (
+    batches,
+    class_statistics,
+    commands,
+    crew,
+    device,
+    distributed,
+    onnx_engine,
+    raster,
+    resampled,
+    scores,
+    snapshots,
+    tta,
+)
 from tools.batches import Tile
 from tools.caffe import is_caffemodel, load_caffemodel
 from tools.dataset import Dataset, tile_id, tile_name
+from tools.distributed import Ranks
+from tools.ensemble import Ensemble
 from tools.errors import DiskFullError, PartlyFailedError, UserError, listing, run
-from tools.inputs import Input, make_inputs
+from tools.inputs import Input, make_inputs, modalities_of
 from tools.outputs import Choice, TileOutputs
 from tools.palette import Palette
 from tools.polygons import LeastArea
+from tools.receptive_field import effective_radius, step_for
 from tools.report import REPORT, write_report
 from tools.results import Results, fingerprint
 from tools.settings import SPLITS, Settings, read_settings
@@ -40,23 +59,37 @@ from tools.windows import step_in_pixels
 def main():
     args = arguments()
     settings = chosen(read_settings(args.config), args)
-    weights = args.weights or snapshots.newest(settings.snapshots)
+    weights = args.weights or [snapshots.newest(settings.snapshots)]
+    ranks = distributed.from_environment()
+    if args.resample and ranks.count > 1:
+        raise UserError("--resample reads tiles by way of this process's memory: leave torchrun out, or resample them before.")
+    onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
+    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device))
+    with distributed.joined(ranks, where.device):
+        label_tiles(args, settings, weights, where, ranks)
+
+
+def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path], where: device.Device, ranks: Ranks) -> None:
+    """All of the work, or this process's share of it."""
     tiles = batches.given_tiles(args.images, settings.modalities) if args.images else dataset_tiles(settings, args.tiles)
-    net, about = load(settings, weights, tiles[0], args.engine)
+    net, about = load_all(settings, weights, tiles[0], args.engine)
     inputs = [Input.from_dict(i) for i in about["inputs"]]
-    check_agreement(settings, about, inputs, weights)
-    check_resampling(args.resample, about, weights)
+    check_resampling(args.resample, about, weights[0])
+    labeller = make_labeller(settings, net, inputs, where, args, tiles)
+    if not ranks.writer:
+        crew.serve(ranks, labeller.work)
+        return
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
-    where = onnx_engine.processor(args.device) if isinstance(net, onnx_engine.OnnxNet) else device.choose(args.device)
-    labeller = make_labeller(settings, net, inputs, where)
-    made_with = details(weights, about, labeller, choice, args.resample)
+    made_with = details(weights, about, labeller, choice, args)
     results = Results(args.dir or settings.folder("results"), made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     failed = check_images(todo, inputs, choice) if args.images else check_tiles(todo, palette, inputs)
-    print(f"{weights} ({about['name']}, iteration {about['iteration']}) on {where}")
+    print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
-    with results.open():
+    team = crew.Crew(ranks, where.device)
+    labeller = replace(labeller, crew=team if ranks.count > 1 else None)
+    with team.employed(), results.open():
         todo = [tile for tile in todo if tile.name not in failed]
         failed |= label(labeller, todo, palette, choice, results, about.get("pixel_size") if args.resample else None)
         statistics, scored = results.complete(tiles, failed, palette, about["ignored"], str(where))
@@ -68,8 +101,12 @@ def main():
 def arguments():
     parser = commands.parser(__doc__)
     parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
-    parser.add_argument("--weights", nargs="?", type=Path, metavar="FILE",
-                        help="a snapshot; without FILE, the newest one of the config's net")  # fmt: skip
+    parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
+                        help="a snapshot; several are averaged; without FILE, the newest one of the config's net")  # fmt: skip
+    parser.add_argument("--tta", choices=list(tta.LOOKS),
+                        help="average several looks at each window: 4 mirrored, 8 mirrored and turned, or 3 sizes")  # fmt: skip
+    parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
+                        help="windows of NxN pixels; they overlap by as far as the net looks")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
     parser.add_argument("--images", nargs="+", metavar="FILE",
                         help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
@@ -95,6 +132,19 @@ def arguments():
 def chosen(settings: Settings, args) -> Settings:
     """The config's settings, less what the command line says otherwise."""
     return settings if args.threshold is None else replace(settings, THRESHOLD=args.threshold)
+
+
+def load_all(settings: Settings, weights: list[Path], tile: Tile, engine: str | None) -> tuple[nn.Module, dict]:
+    """The net, or an ensemble of several, and what it is for; the inputs of several stand one net's after the other's."""
+    loaded = [load(settings, path, tile, engine) for path in weights]
+    for path, (_, about) in zip(weights, loaded, strict=True):
+        check_agreement(settings, about, [Input.from_dict(i) for i in about["inputs"]], path, alone=len(weights) == 1)
+    if len(weights) == 1:
+        return loaded[0]
+    members, abouts = zip(*loaded, strict=True)
+    together = {key: ", ".join(str(about[key]) for about in abouts) for key in ("name", "iteration")}
+    together["inputs"] = [spec for about in abouts for spec in about["inputs"]]
+    return Ensemble(members, [len(about["inputs"]) for about in abouts]), {**abouts[0], **together}
 
 
 def load(settings: Settings, weights: Path, tile: Tile, engine: str | None) -> tuple[nn.Module, dict]:
@@ -130,8 +180,11 @@ def load_torch(settings: Settings, weights: Path, tile: Tile) -> tuple[nn.Module
     return net, {"name": settings.NET, "iteration": "of Caffe's", **settings.about(), "inputs": [i.to_dict() for i in inputs]}
 
 
-def check_agreement(settings: Settings, about: dict, inputs: list[Input], weights: Path) -> None:
-    """Raise UserError where the config contradicts what the weights were trained for."""
+def check_agreement(settings: Settings, about: dict, inputs: list[Input], weights: Path, alone: bool = True) -> None:
+    """Raise UserError where the config contradicts what the weights were trained for.
+
+    alone: no other weights are used with them. The nets of an ensemble need not have the same inputs, but the tiles must.
+    """
     wanted = {name: [m for m, _ in parts] for name, parts in settings.parts.items()}
     trained = {i.name: list(i.modalities) for i in inputs}
     if list(settings.label_values) != about["classes"]:
@@ -139,7 +192,10 @@ def check_agreement(settings: Settings, about: dict, inputs: list[Input], weight
             f"{weights} knows {len(about['classes'])} classes ({', '.join(about['classes'])}), the config's label_values has"
             f" {len(settings.label_values)} ({', '.join(settings.label_values)}): use the config that it was trained with."
         )
-    if wanted != trained or list(wanted) != list(trained):
+    missing = [m for m in modalities_of(inputs) if m not in settings.modalities]
+    if not alone and missing:
+        raise UserError(f"{weights} reads {listing(missing)}, which the config's INPUTS lack: name what all the nets read.")
+    if alone and (wanted != trained or list(wanted) != list(trained)):
         raise UserError(f"{weights} was trained with INPUTS = {trained}, the config says {wanted}: they must agree.")
 
 
@@ -214,23 +270,47 @@ def image_fault(tile: Tile, inputs: list[Input], choice: Choice) -> str | None:
     return batches.place_fault(tile)
 
 
-def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device) -> Labeller:
-    """The net, ready to label tiles as the config says."""
-    size = tuple(settings.test_patch_size)
+def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, args, tiles) -> Labeller:
+    """The net, ready to label tiles as the config and the command line say."""
+    net = where.place(net.fuse()).eval()  # batch norm folded into the convolutions: the same labels, sooner
+    size, step = large_windows(net, inputs, where, args.window, tiles) if args.window else windows(settings)
     check_size(*size, net.multiple)
-    if isinstance(net, onnx_engine.OnnxNet):
-        net.check_window(size)
-    net = net.fuse()  # batch norm folded into the convolutions: the same labels, sooner
-    net, step, batch = where.place(net).eval(), step_in_pixels(settings.test_step_size, size), settings.TEST_BATCH_SIZE
-    return Labeller(net, inputs, size, step, batch, where, settings.THRESHOLD, settings.BLEND, settings.MEMORY_MB)
+    for part in net.modules():
+        if isinstance(part, onnx_engine.OnnxNet):
+            part.check_window(size)
+    if args.tta:
+        tta.check(args.tta, size, net.multiple)
+        net = tta.Augmented(net, args.tta)
+    batch, threshold = settings.TEST_BATCH_SIZE, settings.THRESHOLD
+    return Labeller(net, inputs, size, step, batch, where, threshold, settings.BLEND, settings.MEMORY_MB)
 
 
-def details(weights: Path, about: dict, labeller: Labeller, choice: Choice, resample: bool) -> dict[str, Any]:
+def windows(settings: Settings) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size and step of the sliding window, in pixels, as the config says."""
+    size = tuple(settings.test_patch_size)
+    return size, step_in_pixels(settings.test_step_size, size)
+
+
+def large_windows(net: nn.Module, inputs: list[Input], where: device.Device, window: int, tiles: list[Tile]):
+    """The same for windows of another size, but none larger than the tiles: they overlap by as far as the net looks."""
+    if any(isinstance(part, onnx_engine.OnnxNet) for part in net.modules()):
+        raise UserError("--window measures by gradients how far a net looks, which onnxruntime has not: set test_patch_size.")
+    check_size(window, window, net.multiple)
+    largest = max(max(about.height, about.width) for about in (raster.inspect(tile.first) for tile in tiles))
+    window = min(window, -(-largest // net.multiple) * net.multiple)
+    radius = effective_radius(net, [spec.channels for spec in inputs], where)
+    step = step_for(window, radius, net.multiple)
+    print(f"windows of {window}x{window} pixels, {step} apart: the net looks about {radius} pixels far.")
+    return (window, window), (step, step)
+
+
+def details(weights: list[Path], about: dict, labeller: Labeller, choice: Choice, args) -> dict[str, Any]:
     """All that the maps depend on beside the tiles, for details.json."""
     return {
-        "weights": weights, "weights_sha256": fingerprint(weights), "net": about["name"], "iteration": about["iteration"],
+        "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
+        "net": about["name"], "iteration": about["iteration"], "tta": args.tta,
         "window": labeller.size, "step": labeller.step, "blend": labeller.blend, "threshold": labeller.threshold,
-        "resampled_to": about.get("pixel_size") if resample else None, "confidence": choice.confidence,
+        "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
         "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
     }  # fmt: skip
 

@@ -4,6 +4,7 @@
     python training.py --niter 40000 --init weights/vgg16_features.safetensors
     python training.py --niter 80000 --restore
     python training.py --niter 80000 --restore data/vaihingen_snapshots_segnet/net_iter_40000.solverstate
+    python training.py --niter 40000 --folds 5
     torchrun --nproc-per-node 2 training.py --niter 40000
 
 Ctrl-C or SIGTERM write a snapshot and stop, SIGHUP writes one and goes on; --restore continues as if never stopped. Records
@@ -12,7 +13,8 @@ are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorb
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ from tqdm import tqdm
 
 import nets
 from nets.net import check_size
-from tools import commands, compilation, device, distributed, pictures, records, snapshots, validation
+from tools import commands, compilation, device, distributed, folds, pictures, records, snapshots, validation
 from tools import recorder as recorder_tools
 from tools.augmentation import Augmentation, bands_of, record_weights
 from tools.caffe import refuse_solverstate
@@ -29,9 +31,9 @@ from tools.class_weights import class_weights
 from tools.dataset import Dataset, tile_name
 from tools.distributed import Ranks
 from tools.errors import UserError, listing, run
-from tools.folders import read_details, require
+from tools.folders import read_details, require, write_json
 from tools.inputs import Input, make_inputs
-from tools.loader import BatchOrder, Patches, batches
+from tools.loader import BatchOrder, Patches, batches, workers_for
 from tools.log import Log
 from tools.losses import Loss
 from tools.palette import Palette
@@ -62,14 +64,63 @@ def main():
     ranks.divide(settings.BATCH_SIZE)
     where = device.choose(ranks.device(args.device), args.precision)
     with distributed.joined(ranks, where.device), device.told_if_not_deterministic(), compilation.told_if_it_fails():
-        train(settings, args, where, ranks)
+        if args.folds:
+            cross_validate(settings, args, where, ranks)
+        else:
+            train(settings, args, where, ranks)
 
 
-def train(settings: Settings, args: argparse.Namespace, where: device.Device, ranks: Ranks) -> Records:
-    """Train as the config and the command line (what `arguments` gives) say; what is on record of the run comes back."""
+def cross_validate(settings: Settings, args: argparse.Namespace, where: device.Device, ranks: Ranks) -> None:
+    """Train once for each fold of the training tiles, scored on those that it holds out, and say what all folds found."""
+    check_folds(args)
+    home = args.snapshot or settings.snapshots.with_name(settings.snapshots.name + "_folds")
+    found = []
+    for number, held_out in enumerate(folds.divide(settings.train_ids, args.folds, settings.SEED), 1):
+        kept = [tile for tile in settings.train_ids if tile not in held_out]
+        own = replace(settings, train_ids=kept, val_ids=held_out)
+        print(f"\nfold {number} of {args.folds} holds out {listing(map(tile_name, held_out))}")
+        scores = train_fold(own, args, where, ranks, home / f"fold_{number}")
+        if scores is None:
+            print(f"stopped in fold {number}; go on with --folds {args.folds} --restore")
+            return
+        found.append(scores)
+    summary = folds.summary(found)
+    if ranks.writer:
+        write_json(home / folds.SUMMARY, summary)
+    print(f"\n{args.folds} folds, each scored on the tiles that it held out:\n{folds.as_text(summary)}\n{home / folds.SUMMARY}")
+
+
+def check_folds(args: argparse.Namespace) -> None:
+    """Raise UserError for options that mean one run."""
+    if args.plot or args.graph:
+        raise UserError("--plot and --graph name one file, but --folds trains several nets: leave them out.")
+    if args.restore not in (None, NEWEST):
+        raise UserError(f"--restore {args.restore}: with --folds, --restore alone goes on where the folds stopped.")
+
+
+def train_fold(settings: Settings, args: argparse.Namespace, where: device.Device, ranks: Ranks, folder: Path) -> dict | None:
+    """The scores of a fold on its val_ids, which it holds out, or None where it was told to stop."""
+    made_with = records.made_with(settings, fingerprint(settings))
+    if args.restore and (scores := folds.result_of(folder, args.niter, made_with)):
+        print(f"{folder} is done already")
+        return scores
+    restore = NEWEST if args.restore and snapshots.found(folder) else None
+    own = argparse.Namespace(**vars(args) | {"snapshot": folder, "restore": restore})
+    history, stopped = train(settings, own, where, ranks, settings.val_ids)
+    return None if stopped else history.validation[-1]
+
+
+def train(
+    settings: Settings, args: argparse.Namespace, where: device.Device, ranks: Ranks, held_out: Sequence = ()
+) -> tuple[Records, bool]:
+    """Train as the config and the command line (what `arguments` gives) say.
+
+    held_out: tiles in the database that this run shall not see. What is on record of the run comes back, and whether a signal
+    stopped it.
+    """
     folder = args.snapshot or settings.snapshots
-    inputs = check_database(settings)
-    patches = Patches(settings.folder("lmdb"), "train", inputs)
+    inputs = check_database(settings, held_out)
+    patches = Patches(settings.folder("lmdb"), "train", inputs, set(map(tile_name, held_out)))
     check_batch(settings, patches)
     loss = make_loss(settings, patches)
     log = Log(folder / recorder_tools.LOG if ranks.writer else None)
@@ -85,9 +136,10 @@ def train(settings: Settings, args: argparse.Namespace, where: device.Device, ra
     recorder = make_recorder(settings, folder, args, log, trainer, before)
     log.say(f"{settings.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
     order, augmentation = drawn_how(settings, patches, trainer, args.niter)
-    feed = batches(patches, order, settings.WORKERS, where.device.type == "cuda", augmentation)
+    workers = workers_for(where.device, augmentation) if settings.WORKERS is None else settings.WORKERS
+    feed = batches(patches, order, workers, where.device.type == "cuda", augmentation)
     progress = Progress(trainer, args.niter, batch_size(settings), args.update)
-    with log, told_which_patches(settings, order), Signals() as signals, progress:
+    with log, contextlib.closing(patches), told_which_patches(patches, order), Signals() as signals, progress:
         for images, labels in feed:
             trainer.step(images, labels)
             ranks.agree(signals)
@@ -106,7 +158,7 @@ def train(settings: Settings, args: argparse.Namespace, where: device.Device, ra
     if ranks.writer:
         check_end(folder, trainer)
         log.say(f"newest snapshot: {snapshots.newest(folder)}")
-    return recorder.records
+    return recorder.records, signals.stop and not selection.exhausted
 
 
 def arguments():
@@ -128,6 +180,12 @@ def arguments():
         metavar="SNAPSHOT",
         help="go on from this snapshot, or from the newest one of this folder; alone: of the folder where snapshots go",
     )
+    parser.add_argument(
+        "--folds",
+        type=commands.whole_number(2),
+        metavar="K",
+        help="train K nets, each without a K-th of the training tiles, and score each on those",
+    )
     parser.add_argument("--snapshot", type=Path, metavar="FOLDER", help="where snapshots go")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="the loss plot (default: loss.png beside the snapshots)")
     parser.add_argument("--graph", type=Path, metavar="PNG", help="the picture of the net (default: net.png there)")
@@ -145,16 +203,16 @@ def arguments():
     return parser.parse_args()
 
 
-def check_database(settings: Settings) -> list[Input]:
-    """The net's inputs, once the databases are what the config asks for."""
+def check_database(settings: Settings, held_out: Sequence = ()) -> list[Input]:
+    """The net's inputs, once the databases are what the config asks for; held_out: tiles in them that are not trained on."""
     lmdb = settings.folder("lmdb")
     if not lmdb.exists():
         raise UserError(f"{lmdb} does not exist: make it with create_db.py.")
     details = read_details(lmdb)
     require(
-        details | {"train_ids": details["splits"]["train"]["tiles"]}, lmdb, "create_db.py", dataset=settings.DATASET,
+        details | {"train_ids": sorted(details["splits"]["train"]["tiles"])}, lmdb, "create_db.py", dataset=settings.DATASET,
         patch_size=list(settings.patch_size), classes=list(settings.label_values), bgr=settings.BGR,
-        train_ids=list(map(tile_name, settings.train_ids)),  # else validation tiles may be among the trained ones
+        train_ids=sorted(map(tile_name, [*settings.train_ids, *held_out])),  # else val tiles may be among the trained ones
     )  # fmt: skip
     missing = [m for m in settings.modalities if m not in details["modalities"]]
     if missing:
@@ -249,6 +307,10 @@ def check_validation(settings: Settings, net: nn.Module) -> None:
         check_size(*settings.test_patch_size, net.multiple)
         dataset = Dataset(settings.DATASET_DIR, settings.folders)
         dataset.check([*settings.modalities, "labels"], settings.val_ids, palette_of(settings))
+    elif settings.PATIENCE:
+        raise UserError(
+            f"PATIENCE = {settings.PATIENCE} counts validations, but val_ids is empty: name some tiles, or set None."
+        )
 
 
 def build(settings: Settings, inputs: list[Input]) -> nn.Module:
@@ -271,13 +333,15 @@ def make_trainer(
     )  # fmt: skip
     if solver.schedule.waits_for_scores and not settings.val_ids:
         raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
+    if compiled and solver.name == "caffe":
+        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
     forward = ranks.parallel(net, compilation.compiled(net, where.device) if compiled else net, where.device)
     return Trainer(net, solver, inputs, settings.ignored, where, loss, settings.ITER_SIZE, settings.EMA_DECAY, ranks, forward)
 
 
 def make_loss(settings: Settings, patches: Patches) -> Loss:
     """The config's loss, with class weights from the labels that are to be learned."""
-    records = (labels for labels, _ in tqdm(patches.labels, "counting labels", leave=False, unit="patch", delay=1))
+    records = tqdm(patches.all_labels(), "counting labels", len(patches), leave=False, unit="patch", delay=1)
     return Loss(settings.LOSS, class_weights(settings.CLASS_WEIGHTS, records, len(settings.label_values), settings.ignored))
 
 
@@ -290,7 +354,7 @@ def drawn_how(settings: Settings, patches: Patches, trainer: Trainer, niter: int
     """The order of the patches from the trainer's iteration to the last, and what is done to them; None for nothing."""
     recipe, weights, ranks = settings.recipe, None, trainer.ranks
     if "rare" in recipe:
-        records = (labels for labels, _ in tqdm(patches.labels, "weighing patches", leave=False, unit="patch", delay=1))
+        records = tqdm(patches.all_labels(), "weighing patches", len(patches), leave=False, unit="patch", delay=1)
         weights = record_weights(records, len(settings.label_values), settings.ignored, **recipe["rare"])
     order = BatchOrder(
         len(patches), batch_size(settings), settings.SEED, trainer.iteration, niter, weights, settings.ITER_SIZE,
@@ -303,13 +367,12 @@ def drawn_how(settings: Settings, patches: Patches, trainer: Trainer, niter: int
 
 
 @contextlib.contextmanager
-def told_which_patches(settings: Settings, order: BatchOrder) -> Iterator[None]:
+def told_which_patches(patches: Patches, order: BatchOrder) -> Iterator[None]:
     """Within this block the patches of a batch are named that made loss, gradients or weights infinite or no numbers."""
     try:
         yield
     except NotFiniteError as error:
-        names = (settings.folder("lmdb") / "train.txt").read_text(encoding="utf-8").splitlines()
-        batch = listing(names[i] for i in order.records(error.iteration - 1))
+        batch = listing(patches.names[i] for i in order.records(error.iteration - 1))
         raise UserError(f"{error} Its patches: {batch}.") from None
 
 

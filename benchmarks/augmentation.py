@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks.measure import in_turn, machine
-from benchmarks.training import CLASSES, made_patches
+from benchmarks.training import CLASSES, INPUTS, made_patches
 from tools.augmentation import OPERATIONS, REQUIRED, Augmentation, bands_of, read_recipe
-from tools.inputs import Input
 from tools.loader import BatchOrder, Patches, batches
 from tools.torchvision_guard import torchvision
 
@@ -30,10 +29,9 @@ RECIPE |= {"brightness": TONED, "contrast": TONED, "gamma": TONED, "noise": TONE
 def main():
     args = arguments()
     about = {"mean": [80.0] * 3, "deviation": [50.0] * 3, "low": [5.0] * 3, "high": [200.0] * 3}
-    inputs = [Input("irrg", ("irrg",), (3,), True, tuple(about["mean"]))]
-    bands = bands_of({"irrg": about}, inputs)
+    bands = bands_of({"irrg": about}, INPUTS)
     with tempfile.TemporaryDirectory() as folder:
-        patches = made_patches(Path(folder), inputs, args)
+        patches = made_patches(Path(folder), args)
 
         def ready(recipe) -> Augmentation:
             return Augmentation(read_recipe(recipe, ["irrg"], (args.patch, args.patch)), bands, CLASSES, 1)

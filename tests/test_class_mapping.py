@@ -238,6 +238,12 @@ def test_one_colour_or_number_is_the_foreground_and_all_else_the_background(conv
     assert labels_of(tmp_path, "b.tif") == [[1, 0, 0]]
 
 
+@pytest.mark.parametrize("way", ["--from-color", "--from-index"])
+def test_a_black_and_white_mask_is_answered_with_the_option_that_reads_it(convert, tmp_path, way):
+    write_raster(tmp_path / "a.tif", np.array([[0, 255]], np.uint8))
+    refused(convert(tmp_path / "a.tif", way, **TWO), "a.tif", "--foreground 255")
+
+
 def test_a_foreground_that_is_nowhere_is_refused_with_what_there_is(convert, tmp_path):
     path = write_raster(tmp_path / "a.tif", np.array([[255, 0, 0]], np.uint8))
     refused(convert(path, "--from-index", "--foreground", 1, **TWO), "no pixel has the foreground 1", "255 on 1 pixels")

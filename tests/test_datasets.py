@@ -115,7 +115,7 @@ def test_deepglobe_with_masks_whose_colours_are_not_pure(tmp_path):
         picture(root / f"train/{number}_mask.png", np.where(pure > 0, pure - off, pure + off).astype(np.uint8))
     config = block(tmp_path, "deepglobe")
     masks = sorted((root / "train").glob("*_mask.png"))
-    refused(call("convert_gt", *masks, "--from-color", "--out", root / "no", "--config", config), "855_mask.png")
+    refused(call("convert_gt", *masks, "--from-color", "--out", root / "no", "--config", config), "119_mask.png")
     converted(config, root, *masks, "--from-color", "--threshold")
     settings = extracted(config, tmp_path, "deepglobe")
     assert [len(ids) for ids in (settings.train_ids, settings.val_ids, settings.test_ids)] == [7, 1, 2]
@@ -185,7 +185,7 @@ def test_dubai_with_its_faults(tmp_path):
             else:  # a palette PNG
                 Image.fromarray(mask).quantize(7, dither=0).save(root / f"masks/tile{tile}_{part:03d}.png")
     refused(
-        call("convert_gt", root / "masks", "--from-color", "--out", root / "no", "--config", config), "(0, 0, 0) on 3 pixels"
+        call("convert_gt", root / "masks", "--from-color", "--out", root / "no", "--config", config), "(0, 0, 0) on 189 pixels"
     )
     ran = converted(config, root, root / "masks", "--from-color", "--unknown", "ignore")
     assert "189 of 80,640 pixels" in ran.out
@@ -218,6 +218,14 @@ def test_an_image_without_its_mask_is_named(tmp_path):
             picture(root / f"gts_numpy/{i}.png", classes(i, 2))
     ran = call("extract_images", "--config", block(tmp_path, "folder"))
     refused(ran, "tile 2 has no labels", "gts_numpy/2.png does not exist")
+
+
+def test_files_of_another_suffix_are_named(tmp_path):
+    for i in range(4):
+        write_raster(tmp_path / f"folder/images/{i}.tif", image(i).transpose(2, 0, 1))
+        write_raster(tmp_path / f"folder/gts_numpy/{i}.tif", classes(i, 2))
+    ran = call("extract_images", "--config", block(tmp_path, "folder"))
+    refused(ran, "folders['labels'] matches no file", ".tif is there: correct the suffix in folders['labels']")
 
 
 def test_a_folder_whose_files_stand_in_a_list(tmp_path):

@@ -1,19 +1,26 @@
 """Proves that two processes train as one does: the same shares, losses and weights, batch norm over the whole batch if asked,
 one writer, one decision on signals; and that a process which is killed ends the others with a sentence and a snapshot."""
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from conftest import REPO, call, kill, names, refused, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from nets.layers import conv, data, score
 from nets.net import Net
+from tools import snapshots
 from tools.device import Device
 from tools.distributed import ALONE, Ranks, from_environment, has_unused, joined
 from tools.errors import UserError
@@ -259,3 +266,105 @@ def test_parameters_that_the_output_does_not_need_are_found():
     assert has_unused(net)
     net.spare.requires_grad_(False)
     assert not has_unused(net)
+
+
+# ------------------------------------------------------------------------------------------------- the script under torchrun
+
+
+@contextlib.contextmanager
+def torchrun(town, niter, *words, **changes):
+    """training.py in two processes on this machine; at the end of the block they are killed, if they still run."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", REPO / "training.py"]
+    config = town.config(**SAME | changes)
+    command += ["--niter", niter, "--device", "cpu", "--precision", "fp32", "--config", config, *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*map(str, command)], env=environment, start_new_session=True, **streams) as process:
+        try:
+            yield process
+        finally:
+            for pid in workers_of(process.pid) if process.poll() is None else []:
+                os.killpg(pid, signal.SIGKILL)  # torchrun gives each a session of its own
+            kill(process)
+
+
+SAME = {"SYNC_BATCH_NORM": True, "BATCH_SIZE": 8, "ITER_SIZE": 1, "BASE_LR": 0.01, "VAL_EVERY": 4}
+
+
+def workers_of(torchrun):
+    """The process ids of the ranks that torchrun started, in their order."""
+    return [int(pid) for pid in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split()]
+
+
+def in_two(town, niter, *words, **changes):
+    """A finished run under torchrun: what it printed."""
+    with torchrun(town, niter, *words, **changes) as process:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    return out, err
+
+
+def state_of(town, iteration):
+    return snapshots.load_state(town.snapshots / f"net_iter_{iteration}.solverstate")
+
+
+def weights_of(town, iteration):
+    return snapshots.read_weights(town.snapshots / f"net_iter_{iteration}.safetensors")[0]
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_curve_of_one_process_and_goes_on_exactly_from_a_snapshot(databases, tmp_path):
+    one, two, parts = (databases.copy(tmp_path / name, "lmdb") for name in ("one", "two", "parts"))
+    ran = call("training", "--niter", 8, "--device", "cpu", "--precision", "fp32", "--config", one.config(**SAME))
+    assert ran.code == 0, ran.err
+    out, _ = in_two(two, 8)
+    assert [out.count(f"iteration {i}: validation") for i in (4, 8)] == [1, 1]
+    assert out.count("newest snapshot") == 1
+    losses = [state_of(town, 8)["losses"] for town in (one, two)]
+    torch.testing.assert_close(losses[1][:2], losses[0][:2], rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0)  # norms over 8 values each make much of a last bit
+    assert list(weights_of(two, 8)) == list(weights_of(one, 8))
+    assert names(two.snapshots) == names(one.snapshots)
+    in_two(parts, 4)
+    in_two(parts, 8, "--restore")
+    assert torch.equal(state_of(parts, 8)["losses"], state_of(two, 8)["losses"])
+    found, expected = weights_of(parts, 8), weights_of(two, 8)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_with_a_sentence_and_leaves_a_snapshot_to_go_on_from(databases, tmp_path):
+    town = databases.copy(tmp_path / "own", "lmdb")
+    quick = {"val_ids": [], "SNAPSHOT_EVERY": 3, "WORKERS": 1}
+    with torchrun(town, 10**6, **quick) as process:
+        wait_for(lambda: snapshots.found(town.snapshots), process)
+        os.kill(workers_of(process.pid)[1], signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    sentence = "another process of this training ended or cannot be reached"
+    assert f"training.py, process 0: {sentence}" in err
+    assert f"traceback : {sentence}" in err  # in torchrun's own report
+    assert str(REPO / "tools") not in err  # no traceback of ours
+    newest = snapshots.iteration_of(snapshots.newest(town.snapshots))
+    in_two(town, newest + 2, "--restore", **quick)
+    assert len(state_of(town, newest + 2)["losses"]) == newest + 2
+
+
+@pytest.mark.slow
+def test_a_signal_to_torchrun_stops_all_processes_at_one_iteration_with_a_snapshot(databases, tmp_path):
+    town = databases.copy(tmp_path / "own", "lmdb")
+    with torchrun(town, 10**6, "--update", 1, val_ids=[], SNAPSHOT_EVERY=10**5, WORKERS=1) as process:
+        log = town.snapshots / "training.log"
+        wait_for(lambda: log.exists() and "iteration 2:" in log.read_text(), process)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert "another process" not in err
+    state = state_of(town, snapshots.iteration_of(snapshots.newest(town.snapshots)))
+    assert len(state["losses"]) == state["iteration"] > 0
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_anything_begins(databases, monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "3"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    ran = call("training", "--niter", 1, "--device", "cpu", "--config", databases.config())
+    refused(ran, "training.py, process 0: BATCH_SIZE = 4 cannot be shared evenly by 3 processes: set it to 3 or 6")

@@ -151,12 +151,16 @@ def test_conversion_onto_a_full_disk_is_one_sentence_and_leaves_nothing(town, sm
 
 
 @pytest.mark.parametrize("kilobytes", [400, 4000, 8000])
-def test_a_snapshot_for_a_full_disk_is_one_sentence_and_the_earlier_ones_stay(databases, tmp_path, small_disk, kilobytes):
-    """The disk is full at the weights (400), at the solverstate (4000), at the second snapshot (8000)."""
+def test_training_onto_a_full_disk_goes_on_ends_with_one_sentence_and_keeps_what_is_whole(
+    databases, tmp_path, small_disk, kilobytes
+):
+    """The disk is full at the first file of a snapshot (400), at its second (4000), at the second snapshot (8000)."""
     own, disk = databases.copy(tmp_path / "own", "lmdb"), small_disk(kilobytes)
     config = own.config(SNAPSHOT_EVERY=1, val_ids=[])
     words = ["--niter", 3, "--snapshot", disk, "--graph", tmp_path / "net.png", "--plot", tmp_path / "loss.png"]
-    refused(call("training", *words, "--device", "cpu", "--config", config), "disk is full")
+    ran = call("training", *words, "--device", "cpu", "--config", config)
+    refused(ran, "disk is full", "iteration 3, the last one, is in no snapshot")
+    assert "the snapshot of iteration 2 was not written, training goes on" in ran.err
     whole = [n for n in names(disk) if n.endswith(".solverstate")]
     assert whole == (["net_iter_1.solverstate"] if kilobytes == 8000 else [])
     assert not [n for n in names(disk) if "partial" in n]

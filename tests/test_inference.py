@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -63,7 +65,7 @@ def test_the_colour_map_shows_the_labels_in_the_palettes_colours(maps, tile):
 
 def test_maps_pictures_scores_and_details_are_there_and_nothing_else(maps):
     files = [f"{tile}{end}" for tile in (15, 32) for end in (*ENDS, "_errors.tif", "_errors.tif.aux.xml")]
-    assert names(maps) == sorted([*files, "details.json", "scores.json", "statistics.json", "tiles"])
+    assert names(maps) == sorted([*files, "details.json", "report.html", "scores.json", "statistics.json", "tiles"])
     assert names(maps / "tiles") == ["15.json", "32.json"]
     for tile in (15, 32):
         assert (maps / f"{tile}.png").read_bytes().startswith(b"\x89PNG")
@@ -240,12 +242,73 @@ def test_images_of_any_kind_are_labelled_without_ground_truth(own, tmp_path):
     assert ran.code == 0, ran.err
     assert np.array_equal(pixels(tmp_path / "out/a_labels.tif"), pixels(tmp_path / "out/b_labels.tif"))
     files = [f"{n}{end}" for n in "ab" for end in ENDS]
-    assert names(tmp_path / "out") == [*files, "details.json", "statistics.json", "tiles"]
+    assert names(tmp_path / "out") == [*files, "details.json", "report.html", "statistics.json", "tiles"]
     assert "warning: b has no CRS" in ran.out
     with rasterio.open(tmp_path / "out/a_labels.tif") as file:
         assert (file.crs, file.transform) == (CRS, place(32))
     with rasterio.open(tmp_path / "out/b_labels.tif") as file:
         assert file.crs is None
+
+
+class Ranges(BaseHTTPRequestHandler):
+    """Serves parts of the files below `root`, as GDAL asks for them."""
+
+    root = None
+
+    def do_HEAD(self):  # noqa: N802
+        self.answer(send=False)
+
+    def do_GET(self):  # noqa: N802
+        self.answer(send=True)
+
+    def answer(self, send):
+        file = self.root / self.path.split("?")[0].lstrip("/")
+        if not file.is_file():
+            return self.send_error(404)
+        data = file.read_bytes()
+        start, end = 0, len(data)
+        if asked := self.headers.get("Range"):
+            first, last = asked.removeprefix("bytes=").split("-")
+            start, end = int(first), min(int(last) + 1, len(data))
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(end - start))
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+        self.end_headers()
+        if send:
+            self.wfile.write(data[start:end])
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address where files of tmp_path are served."""
+    handler = type("Handler", (Ranges,), {"root": tmp_path})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_remote_images_are_labelled_as_local_ones(own, tmp_path, server):
+    for tile in (15, 32):
+        write_raster(tmp_path / f"{tile}.tif", pixels(own.path("irrg", tile)), tile)
+    addresses = [f"{server}/15.tif?key=a.b/c", f"/vsicurl/{server}/32.tif"]
+    (tmp_path / "list.txt").write_text("\n".join([*addresses, f"{server}/none.tif"]))
+    ran = infer(own, "--images", f"@{tmp_path}/list.txt", "--dir", tmp_path / "out")
+    assert (ran.code, f"{server}/none.tif cannot be read" in ran.sentence) == (1, True)
+    assert infer(own, 15, 32).code == 0
+    for tile in (15, 32):
+        for kind in ("labels", "colours"):
+            here, there = (pixels(folder / f"{tile}_{kind}.tif") for folder in (own.folder("results"), tmp_path / "out"))
+            assert np.array_equal(here, there)
+    assert json.loads((tmp_path / "out/details.json").read_text())["tiles"]["15"] == {"irrg": addresses[0]}
 
 
 @pytest.mark.parametrize("shape", [(20, 25), (1, 1), (33, 10), (200, 31)])

@@ -1,5 +1,7 @@
 """Proves that each epoch is every record once, in an order that only seed and iteration decide, and that pairs stay pairs."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,7 @@ def test_records_that_changed_places_are_detected_while_training(databases, tmp_
     assert "are not of the same patch" in sentence
     assert sentence.startswith("record ")
     assert "\n" not in sentence
+    assert not multiprocessing.active_children()  # or the end of this process would wait for them for ever
 
 
 def test_databases_of_different_length_are_refused(databases, tmp_path):

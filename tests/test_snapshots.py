@@ -133,6 +133,11 @@ def test_patience_stops_training_aloud_with_a_snapshot(scored):
     assert best(scored) == {"loss": 2, "iou": 1, "combined": 2}
 
 
+def test_patience_without_validation_tiles_is_refused(own):
+    refused(train(own, 1, PATIENCE=3), "PATIENCE = 3", "val_ids is empty")
+    assert not own.snapshots.exists()
+
+
 def test_patience_goes_on_counting_in_a_restored_run_and_may_be_given_more(scored):
     scored.told |= {1: (0.5, 0.5)}
     done(train(scored, 2, PATIENCE=3))
@@ -165,6 +170,13 @@ def test_a_restored_run_keeps_its_own_new_snapshot_beside_later_ones_of_before(o
     done(train(own, 4))
     done(train(own, 2, "--restore", own.snapshots / "net_iter_1.solverstate", KEEP_SNAPSHOTS=1))
     assert numbers(own.snapshots) == [2, 3, 4]
+
+
+def test_others_may_read_the_weights_as_they_may_read_any_new_file(own):
+    done(train(own, 1, val_ids=[15]))
+    (own.snapshots / "new").touch()
+    for name in ("net_iter_1.safetensors", "net_best_iou.safetensors", "net_iter_1.solverstate", "metrics.json"):
+        assert (own.snapshots / name).stat().st_mode == (own.snapshots / "new").stat().st_mode, name
 
 
 # ------------------------------------------------------------------------------------------------------- which is restored

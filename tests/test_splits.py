@@ -224,4 +224,4 @@ def test_two_rasters_of_one_name_are_refused(city):
     base, *_ = city
     write_raster(base / "other/ortho.tif", np.zeros((3, 9, 9), np.uint8))
     files = [base / "city/ortho.tif", base / "other/ortho.tif"]
-    refused(call("tools.blocks", *files, "--size", 30, "--out", base / "b"), "two of the rasters have one name")
+    refused(call("tools.blocks", *files, "--size", 30, "--out", base / "b"), "several of the rasters are called")

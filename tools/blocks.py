@@ -5,9 +5,12 @@
 makes data/city/blocks/ortho/0_0.vrt, 0_1.vrt ... (row_column) and .../labels/0_0.vrt ... To every other script a block is a
 tile, so one or few rasters can be split by place: folders = {"rgb": "blocks/ortho/{}_{}.vrt", "labels":
 "blocks/labels/{}_{}.vrt"} with find_ids and split_by_share in the config. Blocks do not overlap and windows stay inside them.
+
+Masks that are not labels yet are cut in the same way; convert_gt.py then makes gts_numpy/0_0.png ... of their blocks.
 """
 
 import os
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as Xml
@@ -15,7 +18,7 @@ from xml.etree import ElementTree as Xml
 import rasterio
 
 from tools import commands, raster
-from tools.errors import UserError, run
+from tools.errors import UserError, listing, run
 from tools.folders import whole_folder, write_details
 from tools.windows import Window
 
@@ -29,8 +32,9 @@ def main():
     args = arguments()
     files = raster.find(args.files)
     stems = [file.stem for file in files]
-    if len(set(stems)) < len(stems):
-        raise UserError("two of the rasters have one name: make their blocks in two runs.")
+    twice = listing(sorted(stem for stem, count in Counter(stems).items() if count > 1))
+    if twice:
+        raise UserError(f"several of the rasters are called {twice}: make their blocks in two runs, each with its own --out.")
     with whole_folder(args.out, args.overwrite) as folder:
         counts = [write_blocks(file, args.size, folder / file.stem, args.out / file.stem) for file in files]
         write_details(folder, **{"made by": "tools.blocks"}, files=files, size=args.size)
@@ -39,7 +43,7 @@ def main():
 
 def arguments():
     parser = commands.parser(__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="rasters: images and label arrays, alike in size")
+    parser.add_argument("files", nargs="+", type=Path, help="rasters: images and label arrays or masks, alike in size")
     parser.add_argument("--size", type=commands.whole_number(1), required=True, metavar="PIXELS", help="about a block's sides")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the blocks go")
     commands.add_overwrite(parser)

@@ -161,7 +161,7 @@ class Dataset:
             if tiles and not any(self.path(modality, t).exists() for t in tiles):
                 raise UserError(
                     f"folders['{modality}'] matches no file: {self.path(modality, tiles[0])} and its like do not exist"
-                    f"{self._advice(modality)}."
+                    f"{self._advice(modality, tiles[0])}."
                 )
         files = [(m, t) for t in tiles for m in modalities]
         with ThreadPoolExecutor() as pool:  # GDAL decodes without the interpreter's lock
@@ -172,7 +172,10 @@ class Dataset:
             raise UserError(" ".join(faults[:20]) + (f" (+{len(faults) - 20} more)" if len(faults) > 20 else ""))
         return {tile: raster.inspect(self.path(modalities[0], tile)) for tile in tiles}
 
-    def _advice(self, modality: str) -> str:
+    def _advice(self, modality: str, tile: TileId) -> str:
+        path = self.path(modality, tile)
+        if alike := sorted(file.name for file in path.parent.glob(glob.escape(path.stem) + ".*")):
+            return f"; {listing(alike, 3)} is there: correct the suffix in folders['{modality}']"
         if not modality.startswith("labels"):
             return ""
         if self.is_vector(modality):

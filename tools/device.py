@@ -29,6 +29,10 @@ class Device:
         """channels_last is what bf16 convolutions want, on the CPU and on CUDA."""
         return torch.channels_last if self.bf16 else torch.contiguous_format
 
+    def current(self) -> contextlib.AbstractContextManager:
+        """The context in which what is said of no device in particular, such as events, is about this one."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
+
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context in which a net's forward pass runs."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

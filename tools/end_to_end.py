@@ -112,15 +112,15 @@ def trace(net: nn.Module, about: dict, size: int | None = None) -> Program:
             traced = torch.export.export(whole, example, dynamic_shapes=(tuple(axes for _ in inputs),))
         except Exception as error:  # whatever a library's net makes PyTorch raise
             raise UserError(_cannot(name, size, first_line(error))) from None
-    if any(isinstance(n, int) for shape in open_shapes(traced) for n in (shape[:1] if size else (shape[0], *shape[2:]))):
+    if any(shape[axis].isdigit() for shape in _shapes(traced) for axis in axes):
         raise UserError(_cannot(name, size, "it does something else for other batches or sizes"))
     return Program(name, whole, traced, multiple, size)
 
 
-def open_shapes(traced: torch.export.ExportedProgram) -> list[tuple]:
+def _shapes(traced: torch.export.ExportedProgram) -> list[list[str]]:
     """The shapes of a program's inputs: numbers, or symbols where they are open."""
     names = traced.graph_signature.user_inputs
-    return [tuple(node.meta["val"].shape) for node in traced.graph.nodes if node.op == "placeholder" and node.name in names]
+    return [[str(n) for n in node.meta["val"].shape] for node in traced.graph.nodes if node.name in names]
 
 
 def _cannot(name: str, size: int | None, reason: str) -> str:

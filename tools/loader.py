@@ -1,6 +1,7 @@
 """Batches of patches for training, in an order that depends on the seed and the iteration alone."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from tools.augmentation import Augmentation, Pixels
 from tools.database import Database
 from tools.errors import UserError
 from tools.inputs import Input, modalities_of, reorder
+from tools.patches import tile_of
 from tools.signals import leave_to_parent
 
 
@@ -19,10 +21,11 @@ class Patches(Dataset):
     """Images and labels of one split, record by record.
 
     folder: of the LMDBs, `MODALITY_SPLIT` each. inputs: what the net reads; records hold their bands in its order (BGR or not).
+    without: tiles (by name) whose patches are left out.
     Item i is ([channels x h x w per input], h x w labels), in the records' pixel types.
     """
 
-    def __init__(self, folder, split: str, inputs: list[Input]):
+    def __init__(self, folder: Path, split: str, inputs: list[Input], without: Collection[str] = ()):
         self.inputs = inputs
         self.images = {m: Database(folder / f"{m}_{split}") for m in modalities_of(inputs)}
         self.labels = Database(folder / f"labels_{split}")
@@ -33,14 +36,36 @@ class Patches(Dataset):
                     " belong together; make both again with create_db.py."
                 )
 
+        self._list = folder / f"{split}.txt"
+        self._records = range(len(self.labels))
+        if without:
+            self._records = [i for i, name in enumerate(self.names) if tile_of(name) not in without]
+
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self._records)
+
+    @property
+    def names(self) -> list[str]:
+        """The patches by name, from the list that create_db.py writes."""
+        names = self._list.read_text(encoding="utf-8").splitlines()
+        return [names[i] for i in self._records]
+
+    def all_labels(self) -> Iterator[np.ndarray]:
+        """The labels of all patches, 1 x h x w each."""
+        wanted = set(self._records)
+        return (labels for i, (labels, _) in enumerate(self.labels) if i in wanted)
+
+    def close(self) -> None:
+        """Let go of the files; one process can have them open once."""
+        for database in [*self.images.values(), self.labels]:
+            database.close()
 
     def __getitem__(self, i: int) -> tuple[list[Tensor], Tensor]:
         return self.stack(*self.read(i))
 
     def read(self, i: int) -> Pixels:
-        """The images of record `i` by modality, bands x h x w in the file's order, and its labels, h x w."""
+        """The images of patch `i` by modality, bands x h x w in the file's order, and its labels, h x w."""
+        i = self._records[i]
         labels, tag = self.labels[i]
         images = {}
         for modality, database in self.images.items():
@@ -76,6 +101,16 @@ class Samples(Dataset):
 def as_tensor(pixels: np.ndarray) -> Tensor:
     """Pixels of any number type as a tensor; uint16, which PyTorch can hardly compute with, as int32."""
     return torch.from_numpy(pixels.astype(np.int32) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels))
+
+
+def stacked(items: list[tuple[list[Tensor], Tensor]]) -> tuple[list[Tensor], Tensor]:
+    """A batch of items, put together by one thread: to start all of them, as PyTorch would, takes longer."""
+
+    def stack(tensors: Iterable[Tensor]) -> Tensor:
+        return torch.from_numpy(np.stack([t.numpy() for t in tensors]))
+
+    images, labels = zip(*items, strict=True)
+    return [stack(of_input) for of_input in zip(*images, strict=True)], stack(labels)
 
 
 class BatchOrder(Sampler):
@@ -136,6 +171,16 @@ class BatchOrder(Sampler):
         return random.permutation(np.minimum(drawn, self.length - 1))
 
 
+def workers_for(device: torch.device, augmentation: Augmentation | None) -> int:
+    """How many processes should read ahead.
+
+    On the CPU, whose cores all compute, to read a patch costs less than to pass it from one process to another.
+    """
+    if device.type == "cpu":
+        return 0 if augmentation is None else 1
+    return 4
+
+
 def batches(
     patches: Patches, order: BatchOrder, workers: int, pin: bool, augmentation: Augmentation | None = None
 ) -> Iterator[tuple[list[Tensor], Tensor]]:
@@ -146,10 +191,13 @@ def batches(
     """
     loader = DataLoader(
         Samples(patches, augmentation), batch_sampler=order, num_workers=workers, pin_memory=pin,
-        worker_init_fn=leave_to_parent,
+        worker_init_fn=leave_to_parent, collate_fn=None if workers else stacked,
         generator=torch.Generator(),  # else the loader would draw from, and so change, the random state of the net
     )  # fmt: skip
     try:
         yield from loader
+        return
     except UserError as error:  # from a worker it comes wrapped into that worker's traceback
-        raise UserError(str(error).strip().splitlines()[-1].removeprefix("tools.errors.UserError: ")) from None
+        sentence = str(error).strip().splitlines()[-1].removeprefix("tools.errors.UserError: ")
+        error.__traceback__ = None  # it holds the workers, and so keeps them from ending when this process wants to
+    raise UserError(sentence)

@@ -129,10 +129,11 @@ class Numbers:
         """A sentence on the numbers that no class has."""
         most = ", ".join(f"{number} on {count:,} pixels" for number, count in unknown.most_common(6))
         more = f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
-        return (
-            f"{unknown.total():,} pixels have numbers that no class has: {most}{more}. The classes have"
-            f" {', '.join(map(str, self.labels))}: add the others to SOURCE_CLASSES, or use --unknown ignore."
-        )
+        found = f"{unknown.total():,} pixels have numbers that no class has: {most}{more}. The classes have"
+        found += f" {', '.join(map(str, self.labels))}: add the others to SOURCE_CLASSES, or use --unknown ignore"
+        if len(self.labels) == 2 and len(unknown) == 1:
+            return f"{found}; or --foreground {next(iter(unknown))}, where that is the second class and all else the first."
+        return f"{found}."
 
     @cached_property
     def _table(self) -> np.ndarray:

@@ -35,8 +35,8 @@ class OnnxNet(nn.Module):
 
     def probabilities(self, *images: Tensor) -> Tensor:
         """What the file gives for raw pixels (N x channels x H x W per input): N x classes x H x W."""
-        pixels = {name: image.numpy() for name, image in zip(self.inputs, images, strict=True)}
-        return torch.from_numpy(self.session.run(None, pixels)[0])
+        pixels = {name: image.cpu().contiguous().numpy() for name, image in zip(self.inputs, images, strict=True)}
+        return torch.from_numpy(self.session.run(None, pixels)[0]).to(images[0].device)
 
     def fuse(self) -> "OnnxNet":
         """As it is: batch norm was folded when it was exported."""

@@ -75,7 +75,9 @@ def describe(model: onnx.ModelProto, program: Program, about: dict, resolution: 
     del model.metadata_props[:]
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=json.dumps(value))
-    model.doc_string = f"{about['name']}: raw pixels in the files' order of bands to probabilities of {len(about['classes'])} classes"
+    model.doc_string = (
+        f"{about['name']}: raw pixels in the files' order of bands to probabilities of {len(about['classes'])} classes"
+    )
 
 
 def own(program: Program, about: dict) -> dict:

@@ -1,5 +1,6 @@
 """Patches: cutting them out of tiles, turning and mirroring them, and their files."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from PIL import Image
 from tools import raster
 from tools.errors import UserError
 from tools.windows import Window, positions, sliding
+
+_NAME = re.compile(r"(.+)_(?:\d{5,}_\d{5,}|cell\d{6,})(?:_r\d+)?(?:_f)?")  # tile, row and column or a grid's cell, turn
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Cutting:
 def turn_name(rotation: int, flip: bool) -> str:
     """What a patch's name says of its turn: "_r90_f", or nothing for a straight one."""
     return (f"_r{rotation}" if rotation else "") + "_f" * flip
+
+
+def tile_of(name: str) -> str:
+    """The name of the tile that a patch was cut from, by the patch's own name."""
+    return _NAME.fullmatch(name)[1]
 
 
 def turn(patch: np.ndarray, rotation: int, flip: bool) -> np.ndarray:

@@ -32,7 +32,7 @@ def loss_plot(
     figure, axes = plt.subplots(3, 1, figsize=(8, 8), sharex=True, height_ratios=(3, 3, 1.2))
     _draw_losses(axes[0], losses, _points(validation, "loss"))
     _draw_scores(axes[1], _points(training, "mean_iou"), _points(validation, "mean_iou_without_ignored"))
-    axes[2].plot(*_points(training, "rate"), color=_TRAINING)
+    axes[2].plot(*_points(training, "rate"), color=_TRAINING, drawstyle="steps-pre")
     axes[2].set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
     axes[0].set_title(title)
     for axis in axes:
@@ -46,7 +46,8 @@ def _draw_losses(axis, losses: Sequence[float], validation: tuple[list, list]) -
     axis.plot(iterations, losses, color=_BATCHES, linewidth=0.8, label="training, each batch")
     axis.plot(iterations, running_mean(losses, max(1, len(losses) // 50)), color=_TRAINING, label="training, running mean")
     axis.plot(*validation, "o-", color=_VALIDATION, markersize=4, label="validation (cross entropy)")
-    high = max([float(np.percentile(losses, 99.5)) if len(losses) else 0, *validation[1], 1e-6])
+    high = float(np.percentile(losses, 99.5)) if len(losses) else 0
+    high = max(high, min(max(validation[1], default=0), 2 * high), 1e-6)  # a net's first validations may be far above
     axis.set(ylabel="loss", ylim=(0, 1.05 * high))
     axis.legend(loc="upper right", fontsize=9)
 

@@ -40,7 +40,8 @@ class Progress:
         done = trainer.iteration - self._shown
         self._shown = trainer.iteration
         now = time.monotonic()
-        recent = trainer.losses[-self.every :]  # in a restored run too, so that its history is that of the unbroken one
+        beat = (trainer.iteration - 1) // self.every * self.every  # not where we began: a restored run's history is the same
+        recent = trainer.losses[beat:]
         found = Interval(
             trainer.iteration, sum(recent) / len(recent), trainer.solver.rate(trainer.iteration - 1),
             done * self.batch / (now - self._since), trainer.fetch_iou(),

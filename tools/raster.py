@@ -11,13 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from tools.errors import UserError
 from tools.windows import Window
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a PNG without a place on Earth is no fault here
+warnings.filterwarnings("ignore", category=NodataShadowWarning)  # nor are both nodata and alpha, of which nodata counts (NAIP)
 
 # A JPEG that breaks off is only a warning to GDAL, and the missing part comes out grey: make it an error.
 os.environ.setdefault("GDAL_ERROR_ON_LIBJPEG_WARNING", "YES")
@@ -154,7 +155,10 @@ def read_colours_window(file: rasterio.DatasetReader, window: Window | None = No
     if file.count > 1:
         return np.moveaxis(pixels[:3], 0, -1)
     if file.colorinterp[0].name != "palette":
-        raise UserError(f"{file.name} has one band and no palette, so no colours: is it a label array already?")
+        raise UserError(
+            f"{file.name} has one band and no palette, so no colours: is it a label array already? Masks of numbers are read by"
+            " --from-index, of black and white by --from-index --foreground 255."
+        )
     colours = file.colormap(1)
     return np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)[pixels[0]]
 

@@ -63,7 +63,7 @@ class Recorder:
         if self._curves is None:
             return
         with self.log.training_goes_on(self.records.path.name):
-            self.records.write(selection.best)
+            self.records.write(selection.best, selection.exhausted)
         with self.log.training_goes_on(self.plot.name):
             pictures.loss_plot(self.plot, losses, self.records.training, self.records.validation, self.title)
 

@@ -72,16 +72,11 @@ class Records:
         """Note the scores of a validation."""
         self.validation.append({"iteration": iteration, **scores})
 
-    @property
-    def validated(self) -> int:
-        """The iteration of the last validation, 0 where there was none."""
-        return self.validation[-1]["iteration"] if self.validation else 0
-
-    def write(self, best: Mapping[str, tuple[int, float]]) -> None:
-        """Write metrics.json; best: (iteration, value) by criterion."""
+    def write(self, best: Mapping[str, tuple[int, float]], stopped_early: bool) -> None:
+        """Write metrics.json; best: (iteration, value) by criterion; stopped_early: whether patience is at its end."""
         found = {name: {"iteration": iteration, "value": value} for name, (iteration, value) in best.items()}
         history = {name: getattr(self, name) for name in _HISTORY}
-        write_json(self.path, {"made by": "training.py", **self.about, "best": found, **history})
+        write_json(self.path, {"made by": "training.py", **self.about, "stopped early": stopped_early, "best": found, **history})
 
 
 _HISTORY = ("sessions", "training", "validation")
@@ -97,7 +92,12 @@ def _history(path: Path) -> dict[str, list]:
 
 def settings_of(settings: Settings) -> dict[str, Any]:
     """All settings as JSON values."""
-    return json.loads(json.dumps({f.name: getattr(settings, f.name) for f in fields(settings)}, default=str))
+    return as_json({f.name: getattr(settings, f.name) for f in fields(settings)})
+
+
+def as_json(value: Any) -> Any:
+    """A value as it comes back from JSON."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def made_with(settings: Settings, fingerprint: str | None) -> dict[str, Any]:

@@ -71,13 +71,13 @@ class Results:
             self._tidy(keep=there)
 
     def _tidy(self, keep: bool) -> None:
-        """Remove what is not whole, and where no tile is finished also the details, and the folder unless it is to be kept."""
+        """Remove what is not whole; where only the details are left, these too, and the folder unless it is to be kept."""
         for rest in self.folder.glob(".*.partial*"):
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
-        if not self.records():
-            (self.folder / DETAILS).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds something else
-                None if keep else self.folder.rmdir()
+        if [file.name for file in self.folder.iterdir()] == [DETAILS]:
+            (self.folder / DETAILS).unlink()
+            if not keep:
+                self.folder.rmdir()
 
     def record(self, tile: Tile, made: Mapping[str, Any]) -> None:
         """Take note that all files of a tile are there, and of what was found out about it."""
@@ -108,9 +108,11 @@ class Results:
         """Write statistics.json, scores.json (where there is ground truth) and details.json; statistics and scores come back.
 
         failed: what is wrong with the tiles that could not be labelled. Where the folder is to replace another, it does so
-        now, unless there are such tiles.
+        now, unless there are such tiles. Raises UserError where no tile is finished.
         """
         records = self.records([tile.name for tile in tiles])
+        if not records:
+            raise UserError(f"nothing could be labelled: {' '.join(list(failed.values())[:20])}")
         statistics = {name: record["statistics"] for name, record in records.items()}
         found = {"tiles": statistics, "all": {"classes": class_statistics.together(s["classes"] for s in statistics.values())}}
         write_json(self.folder / "statistics.json", found)

@@ -62,7 +62,7 @@ class Settings:
     EMA_DECAY: float | None
     SNAPSHOT_EVERY: int
     SEED: int
-    WORKERS: int
+    WORKERS: int | None
     test_patch_size: tuple
     test_step_size: tuple | float
     BLEND: str
@@ -299,7 +299,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "KEEP_SNAPSHOTS": (lambda v: v is None or _whole(1)(v), "a whole number of snapshots, 1 or more, or None: keep all"),
     "SEED": (_whole(0), "a whole number, 0 or more"),
     "SYNC_BATCH_NORM": (lambda v: isinstance(v, bool), "True or False"),
-    "WORKERS": (_whole(0), "a whole number of processes, 0 or more"),
+    "WORKERS": (lambda v: v is None or _whole(0)(v), "a whole number of processes, 0 or more, or None"),
     "test_patch_size": (_size, _SIZE_WISH),
     "test_step_size": (lambda v: _size(v) or (isinstance(v, float) and 0 < v <= 1),
                        f"{_SIZE_WISH}, or a share of test_patch_size such as 0.5"),

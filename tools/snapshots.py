@@ -38,7 +38,10 @@ def save_net(path: str | Path, net: nn.Module, about: dict[str, Any]) -> None:
 def write_net(path: Path, net: nn.Module, about: dict[str, Any]) -> None:
     """The same as it comes, for a file that gets its name later."""
     weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    path.touch()
+    mode = path.stat().st_mode
     save_file(weights, path, {"net": nets.describe(net)} | {k: json.dumps(v) for k, v in about.items()})
+    path.chmod(mode)  # as other files are: safetensors' own can be read by nobody else
 
 
 def load_net(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -36,7 +36,10 @@ def split_by_share(
         groups.setdefault(group(tile) if group else tile, []).append(tile)
     wanted = [split for split in SPLITS if shares[split] > 0]
     if len(groups) < len(wanted):
-        raise UserError(f"{len(groups)} tiles or groups cannot be shared out among {', '.join(wanted)}: each needs one.")
+        raise UserError(
+            f"{len(groups)} tiles or groups cannot be shared out among {', '.join(wanted)}: each needs one; large rasters are"
+            " first cut into blocks by python -m tools.blocks."
+        )
     order = sorted(groups.values(), key=lambda tiles: min(map(tile_name, tiles)))
     random.Random(seed).shuffle(order)
     found: dict[str, list[TileId]] = {split: [] for split in SPLITS}

@@ -1,5 +1,6 @@
 """Labelling an image of any size by sliding windows: batched through the net, probabilities averaged, memory bounded."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from tools.windows import Window, positions
 
 Read = Callable[[Window], list[np.ndarray]]  # the pixels of a window inside the image, channels x h x w per input
 Pass = Callable[[list[Tensor]], Tensor]  # from N x channels x h x w raw pixels per input to N x classes x h x w probabilities
+PART = 32 * 2**20  # bytes of probabilities that are given at a time; several parts are on their way at once
 STRIP = 256  # pixels; strips begin at multiples of it, as the blocks of tiled GeoTIFFs do
 
 
@@ -32,6 +34,23 @@ class Batch(NamedTuple):
 
     windows: tuple[Window, ...]
     pixels: list[Tensor]
+
+
+class Passed(NamedTuple):
+    """Windows that went through the net together, and their N x classes x h x w probabilities, float32, on the device."""
+
+    windows: tuple[Window, ...]
+    probabilities: Tensor
+
+
+class Share(NamedTuple):
+    """How several processes work on an image: how many they are, and what makes of a strip and our own passes those of all.
+
+    Ours are every `count`-th batch, from the first one on.
+    """
+
+    count: int
+    passes: Callable[[tuple[int, int], Iterator[Passed]], Iterator[Passed]]
 
 
 class Sliding(NamedTuple):
@@ -63,29 +82,47 @@ class Sliding(NamedTuple):
 
 
 def predict(
-    forward: Pass, classes: int, read: Read, shape: tuple[int, int], sliding: Sliding, device: Device
+    forward: Pass,
+    classes: int,
+    read: Read,
+    shape: tuple[int, int],
+    sliding: Sliding,
+    device: Device,
+    share: Share | None = None,
 ) -> Iterator[Part]:
     """Class probabilities of an image, part by part: finished rows, from top to bottom, of each column strip.
 
     forward: gives the probabilities of a batch, on the device, float32. read: gives the raw pixels of a window inside the
     image. shape: height and width of the image. An image smaller than the window is continued by its mirror image. No more
-    than a window's height of rows is held, of one strip. Pixels are read ahead in a thread of their own.
+    than a window's height of rows is held, of one strip. Pixels are read ahead in a thread of their own. share: where
+    this process is not the only one that works on the image.
     """
     for strip in sliding.strips(shape[1], classes):
         canvas = Canvas(classes, shape, strip, sliding, device.device)
-        for windows, pixels in ahead(batches(read, shape, strip, sliding, device)):
-            probabilities = forward(pixels)
-            canvas.weigh(probabilities)
-            for window, values in zip(windows, probabilities, strict=True):
-                yield from canvas.finished_above(window.row)
-                canvas.add(window, values)
+        own = passes(forward, batches(read, shape, strip, sliding, device, 0, share.count if share else 1))
+        with contextlib.closing(share.passes(strip, own) if share else own) as done:
+            for windows, probabilities in done:
+                canvas.weigh(probabilities)
+                for window, values in zip(windows, probabilities, strict=True):
+                    yield from canvas.finished_above(window.row)
+                    canvas.add(window, values)
         yield from canvas.finished_above(shape[0])
 
 
-def batches(read: Read, shape: tuple[int, int], strip: tuple[int, int], sliding: Sliding, device: Device) -> Iterator[Batch]:
-    """The windows that reach into a strip, row by row, in batches with their pixels."""
+def passes(forward: Pass, ready: Iterator[Batch]) -> Iterator[Passed]:
+    """The batches' probabilities; the pixels of the next batches are made meanwhile."""
+    with contextlib.closing(ahead(ready)) as stream:
+        for windows, pixels in stream:
+            yield Passed(windows, forward(pixels))
+
+
+def batches(
+    read: Read, shape: tuple[int, int], strip: tuple[int, int], sliding: Sliding, device: Device, turn: int = 0, of: int = 1
+) -> Iterator[Batch]:
+    """The windows that reach into a strip, row by row, in batches with their pixels: every `of`-th from the `turn`-th on."""
     queue = _windows(read, shape, strip, sliding)
-    while chunk := list(islice(queue, sliding.batch)):
+    chunks = iter(lambda: list(islice(queue, sliding.batch)), [])
+    for chunk in islice(chunks, turn, None, of):
         windows, pixels = zip(*chunk, strict=True)
         stacks = [as_tensor(np.stack(of_one_input)) for of_one_input in zip(*pixels, strict=True)]
         yield Batch(windows, [device.stage(stack) for stack in stacks])
@@ -144,14 +181,14 @@ class Canvas:
 
     def finished_above(self, row: int) -> Iterator[Part]:
         """Give and forget the rows above `row`, which no further window reaches."""
-        first, end = self.row, min(row, self.height)
-        if end <= first:
-            return
-        done = torch.cat([self.total[:, ring] for ring, _ in self._pieces(first, end - first)], 1)
-        for ring, _ in self._pieces(first, end - first):
-            self.total[:, ring] = 0
-        self.row = end
-        yield Part(first, self.strip[0], done.div_(self.over_rows[first:end, None] * self.over_cols))
+        most = max(1, PART // (4 * self.total.shape[0] * self.total.shape[2]))
+        while self.row < min(row, self.height):
+            first, end = self.row, min(row, self.height, self.row + most)
+            done = torch.cat([self.total[:, ring] for ring, _ in self._pieces(first, end - first)], 1)
+            for ring, _ in self._pieces(first, end - first):
+                self.total[:, ring] = 0
+            self.row = end
+            yield Part(first, self.strip[0], done.div_(self.over_rows[first:end, None] * self.over_cols))
 
     def _pieces(self, row: int, count: int) -> list[tuple[slice, slice]]:
         """Where `count` rows of the image from `row` on stand in the ring, and which of them stand there."""

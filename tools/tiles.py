@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from tools import raster
+from tools.crew import Crew, Job
 from tools.device import Device
 from tools.errors import UserError
 from tools.forward import Forward
 from tools.inputs import Input
 from tools.pipeline import ahead
 from tools.scores import confusion
-from tools.stitching import Sliding, predict
+from tools.stitching import Passed, Sliding, batches, passes, predict
 from tools.windows import Window
 
 NO_DATA = 255  # the label of a pixel of which a modality has no data
@@ -98,7 +99,7 @@ class Labeller:
 
     batch: None for as many as fit. threshold: of two classes, the probability above which the second is chosen; None: the more
     probable one. blend: how overlapping windows are averaged, one of tools.stitching.TAPERS. memory: megabytes for the sums of
-    probabilities; wider tiles are worked on in column strips.
+    probabilities; wider tiles are worked on in column strips. crew: the other processes that take a share of the work.
     """
 
     net: nn.Module
@@ -110,6 +111,7 @@ class Labeller:
     threshold: float | None = None
     blend: str = "flat"
     memory: float = 256
+    crew: Crew | None = None
 
     @cached_property
     def forward(self) -> Forward:
@@ -132,11 +134,20 @@ class Labeller:
 
     def _parts(self, tile: TileReader) -> Iterator[tuple]:
         """(row, column, labels, probabilities) of finished parts, the arrays on their way here."""
-        with torch.inference_mode(), self.device.autocast():
+        with self.device.current(), torch.inference_mode(), self.device.autocast():
             sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
-            for part in predict(self.forward, self.net.classes, tile.read, tile.shape, sliding, self.device):
+            share = self.crew and self.crew.share(tile.paths, sliding)
+            for part in predict(self.forward, self.net.classes, tile.read, tile.shape, sliding, self.device, share):
                 labels = self.device.fetch(self.choose(part.probabilities))
                 yield part.row, part.col, labels, self.device.fetch(part.probabilities)
+
+    def work(self, job: Job, turn: int, of: int) -> Iterator[Passed]:
+        """The share of another process in a strip of a tile: every `of`-th batch from the `turn`-th on."""
+        self.net.eval()
+        with self.device.current(), torch.inference_mode(), self.device.autocast(), TileReader(self.inputs, job.paths) as tile:
+            own = batches(tile.read, tile.shape, job.strip, job.sliding, self.device, turn, of)
+            with contextlib.closing(passes(self.forward, own)) as done:
+                yield from done
 
     def choose(self, probabilities: Tensor) -> Tensor:
         """The labels (rows x width, uint8) of class probabilities (classes x rows x width)."""

@@ -1,0 +1,160 @@
+"""K-fold: each tile is held out once and never trained on there, scores are averaged as by hand, interrupted folds go on."""
+
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import TRAIN, call, pixels, read_json, refused
+from safetensors.torch import load_file
+
+from tools import folds
+from tools.errors import UserError
+from tools.loader import Patches
+from tools.patches import tile_of
+
+
+@pytest.mark.parametrize(("tiles", "count"), [(10, 5), (11, 5), (5, 5), (7, 2)])
+def test_every_tile_is_held_out_once_and_the_folds_are_of_equal_size(tiles, count):
+    names = [(7, i) for i in range(tiles)]
+    parts = folds.divide(names, count, seed=1)
+    assert sorted(tile for part in parts for tile in part) == names
+    assert len(parts) == count
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_seed_decides_which_tiles_stand_together():
+    names = list(range(12))
+    assert folds.divide(names, 3, 1) == folds.divide(names, 3, 1)
+    assert folds.divide(names, 3, 1) != folds.divide(names, 3, 2)
+
+
+def test_more_folds_than_tiles_are_refused():
+    with pytest.raises(UserError, match=r"--folds 5: there are 4 training tiles"):
+        folds.divide([1, 2, 3, 4], 5, 1)
+
+
+def test_mean_deviation_and_interval_are_those_worked_out_by_hand():
+    found = folds.spread([0.5, 0.6, 0.7, 0.8, 0.9])
+    deviation = math.sqrt((0.04 + 0.01 + 0 + 0.01 + 0.04) / 4)
+    reach = 2.7764451 * deviation / math.sqrt(5)  # t of 4 degrees of freedom at 0.975, from a printed table
+    assert found["mean"] == pytest.approx(0.7)
+    assert found["deviation"] == pytest.approx(deviation)
+    assert found["interval"] == pytest.approx([0.7 - reach, 0.7 + reach])
+
+
+def test_a_fold_without_the_class_is_left_out_and_one_value_has_no_interval():
+    assert folds.spread([0.5, None, 0.7])["mean"] == pytest.approx(0.6)
+    assert folds.spread([0.5, None, 0.7])["folds"] == 2
+    alone = folds.spread([None, 0.4])
+    assert (alone["mean"], alone["deviation"], alone["interval"]) == (0.4, None, None)
+    assert folds.spread([None, None])["mean"] is None
+
+
+def report(iou):
+    by_class = {"road": iou, "car": None}
+    return {"overall_accuracy": iou, "kappa": iou / 2, "mean_f1_without_ignored": iou, "mean_iou_without_ignored": iou,
+            "f1": by_class, "iou": by_class}  # fmt: skip
+
+
+def test_the_table_has_a_line_for_each_score_and_class():
+    found = folds.summary([report(0.4), report(0.6)])
+    lines = folds.as_text(found).splitlines()
+    assert len(lines) == 1 + 4 + 2 * 2
+    road = next(line for line in lines if line.startswith("IoU road"))
+    assert [float(n) for n in re.findall(r"-?\d+\.\d+", road)] == pytest.approx([50, 14.14, -77.06, 177.06], abs=0.01)
+    assert next(line for line in lines if line.startswith("kappa")).split()[1] == "0.250"
+    assert next(line for line in lines if line.startswith("IoU car")).split()[2:] == ["-", "-", "-", "0"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "tile"),
+    [
+        ("3_00320_00384_r90", "3"),
+        ("2_10_00000_00128", "2_10"),
+        ("a_b_00000_00000_r270_f", "a_b"),
+        ("x_1_cell000012_r90", "x_1"),
+    ],
+)
+def test_the_name_of_a_patch_says_its_tile(patch, tile):
+    assert tile_of(patch) == tile
+
+
+# ------------------------------------------------------------------------------------------------------ with training.py
+
+
+@pytest.fixture
+def own(databases, tmp_path, without_pictures):
+    """A town with databases."""
+    return databases.copy(tmp_path / "own", "lmdb")
+
+
+def train(town, niter, *words, **changes):
+    changes = {"SNAPSHOT_EVERY": 100, "WORKERS": 0} | changes
+    return call(
+        "training", "--niter", niter, "--device", "cpu", "--folds", len(TRAIN), "--config", town.config(**changes), *words
+    )
+
+
+def folder(town):
+    return town.snapshots.with_name(town.snapshots.name + "_folds")
+
+
+def test_each_fold_learns_from_the_other_tiles_alone_and_is_scored_on_its_own(own, monkeypatch):
+    opened = []  # the patches that were read, with the number of the fold
+
+    def read(patches, i):
+        runs = {id(p): n for n, p in enumerate(alive, 1)}
+        opened.append((runs[id(patches)], patches.names[i]))
+        return real_read(patches, i)
+
+    def begin(patches, *words):
+        alive.append(patches)
+        real_init(patches, *words)
+
+    alive, real_read, real_init = [], Patches.read, Patches.__init__
+    monkeypatch.setattr(Patches, "read", read)
+    monkeypatch.setattr(Patches, "__init__", begin)
+    ran = train(own, 2)
+    assert ran.code == 0, ran.err
+    held_out = []
+    for number in range(1, len(TRAIN) + 1):
+        metrics = read_json(folder(own) / f"fold_{number}" / "metrics.json")
+        held_out += metrics["settings"]["val_ids"]
+        mine = {tile_of(name) for run, name in opened if run == number}
+        assert mine
+        assert mine <= {str(t) for t in TRAIN} - {str(t) for t in metrics["settings"]["val_ids"]}
+        truth = pixels(own.path("labels", metrics["settings"]["val_ids"][0]))
+        assert metrics["validation"][-1]["pixels"] == (truth < 6).sum()
+    assert sorted(held_out) == sorted(TRAIN)
+    found = read_json(folder(own) / "folds.json")
+    each = [read_json(folder(own) / f"fold_{n}" / "metrics.json")["validation"][-1] for n in range(1, len(TRAIN) + 1)]
+    assert found["overall accuracy"]["mean"] == pytest.approx(np.mean([e["overall_accuracy"] for e in each]))
+    assert "overall accuracy" in ran.out
+
+
+def test_folds_that_were_interrupted_go_on_and_end_as_unbroken_ones(own):
+    assert train(own, 3).code == 0
+    whole = {n: load_file(folder(own) / f"fold_{n}" / "net_iter_3.safetensors") for n in range(1, len(TRAIN) + 1)}
+    first = read_json(folder(own) / "folds.json")
+    shutil.rmtree(folder(own) / f"fold_{len(TRAIN)}")
+    (folder(own) / "folds.json").unlink()
+    kept = {p: p.stat().st_mtime_ns for p in folder(own).rglob("*.safetensors")}
+    ran = train(own, 3, "--restore")
+    assert ran.code == 0, ran.err
+    assert ran.out.count("is done already") == len(TRAIN) - 1
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    again = load_file(folder(own) / f"fold_{len(TRAIN)}" / "net_iter_3.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in whole[len(TRAIN)].items())
+    assert read_json(folder(own) / "folds.json") == first
+
+
+def test_what_does_not_go_with_folds_is_refused(own, tmp_path):
+    refused(train(own, 2, "--plot", tmp_path / "a.png"), "--plot and --graph name one file")
+    refused(train(own, 2, "--restore", tmp_path / "net_iter_5.solverstate"), "--restore alone")
+    assert train(own, 1).code == 0
+    refused(train(own, 1), "holds snapshots", "--restore", "--overwrite")
+    refused(train(own, 1, "--restore", BASE_LR=0.002), "BASE_LR = 0.002", "--overwrite")
+    assert train(own, 1, "--overwrite", BASE_LR=0.002).code == 0

@@ -1,0 +1,120 @@
+"""Proves that inference averages several looks and several nets as hands would, and takes larger windows where asked."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import NAMES, call, pixels, refused, write_raster
+from test_inference import BOTH, infer, two_modalities
+
+import nets
+from tools import snapshots
+
+
+@pytest.fixture(autouse=True)
+def in_fp32(monkeypatch):
+    """Rounding to bf16 moves maxima of nets that know nothing."""
+    monkeypatch.setattr("tools.device._cpu_has_bf16", lambda: False)
+
+
+@pytest.fixture
+def own(tiles, tmp_path):
+    """A town without training: its nets are made here."""
+    return tiles.copy(tmp_path / "own")
+
+
+def made_weights(town, name, seed, mean=100.0, deviation=None, classes=NAMES):
+    """A snapshot of a net that knows nothing, with its own normalisation."""
+    torch.manual_seed(seed)
+    net = nets.build("segnet_slim", {"irrg": 3}, len(classes))
+    spec = {"name": "irrg", "modalities": ["irrg"], "bands": [3], "bgr": True, "mean": [mean] * 3}
+    spec |= {"deviation": [deviation] * 3} if deviation else {}
+    about = {"name": "segnet_slim", "dataset": "vaihingen", "inputs": [spec], "classes": classes, "ignored": [5],
+             "iteration": seed, "palette": {str(i): [i, 0, 0] for i in range(len(classes) + 1)}, "patch_size": [32, 32]}  # fmt: skip
+    snapshots.save_net(town.base / name, net, about)
+    return town.base / name
+
+
+def shares(town, *words, **changes):
+    """Class probabilities of tile 32, as --probabilities writes them."""
+    ran = infer(town, 32, "--probabilities", "float32", "--dir", town.base / "out", "--overwrite", *words, **changes)
+    assert ran.code == 0, ran.err
+    return pixels(town.base / "out/32_probabilities.tif").astype(float)
+
+
+def test_several_weights_are_averaged_each_with_its_own_normalisation(own):
+    first, second = made_weights(own, "a.safetensors", 1), made_weights(own, "b.safetensors", 2, 80.0, 50.0)
+    apart = [shares(own, "--weights", path) for path in (first, second)]
+    assert np.abs(apart[0] - apart[1]).max() > 0.1
+    together = shares(own, "--weights", first, second)
+    np.testing.assert_allclose(together, (apart[0] + apart[1]) / 2, atol=1e-5)
+    details = json.loads((own.base / "out/details.json").read_text())
+    assert details["weights"] == [str(first), str(second)]
+    assert len(set(details["weights_sha256"])) == 2
+
+
+def test_nets_of_other_modalities_label_together(own):
+    first = made_weights(own, "a.safetensors", 1)
+    changes = {"MEAN_PIXEL": BOTH["MEAN_PIXEL"], "INPUTS": {"both": ["irrg", "dsm"]}}
+    both = two_modalities(own)
+    apart = [shares(own, "--weights", first), shares(own, "--weights", both, **changes)]
+    together = shares(own, "--weights", first, both, **changes)
+    np.testing.assert_allclose(together, (apart[0] + apart[1]) / 2, atol=1e-5)
+    refused(infer(own, 32, "--weights", first, both), both, "reads dsm", "INPUTS lack")
+
+
+def test_weights_of_other_classes_do_not_go_together(own):
+    first = made_weights(own, "a.safetensors", 1)
+    other = made_weights(own, "b.safetensors", 2, classes=[*NAMES[:5], "water"])
+    refused(infer(own, 32, "--weights", first, other), other, "knows 6 classes", "water")
+
+
+def test_looks_are_averaged_over_the_whole_map(own):
+    """With one window over the tile, mirroring the tile is mirroring the window."""
+    path = made_weights(own, "a.safetensors", 1)
+    one = {"test_patch_size": (96, 96), "test_step_size": (96, 96), "BLEND": "flat"}
+    found = shares(own, "--weights", path, "--tta", "flips", **one)
+    net, _ = snapshots.load_net(path)
+    image = np.pad(pixels(own.path("irrg", 32))[::-1] - 100.0, ((0, 0), (0, 24), (0, 6)), mode="reflect")
+    views = []
+    with torch.inference_mode():
+        for down in (1, -1):
+            for across in (1, -1):
+                seen = torch.from_numpy(image[None, :, ::down, ::across].astype(np.float32))
+                views.append(net.eval()(seen)[0].softmax(0).numpy()[:, ::down, ::across])
+    np.testing.assert_allclose(found, np.mean(views, 0)[:, :72, :90], atol=1e-4)
+    assert json.loads((own.base / "out/details.json").read_text())["tta"] == "flips"
+
+
+def test_sizes_that_the_net_cannot_take_are_refused(own):
+    refused(infer(own, 32, "--weights", made_weights(own, "a.safetensors", 1), "--tta", "scales"), "windows of 128x128 or more")
+    assert call("inference", 32, "--tta", "spin", "--config", own.config()).code == 2
+
+
+def test_larger_windows_overlap_by_as_far_as_the_net_looks_but_are_no_larger_than_the_tiles(own):
+    path = made_weights(own, "a.safetensors", 1)
+    ran = infer(own, 32, "--weights", path, "--window", 1024)
+    assert ran.code == 0, ran.err
+    assert "windows of 96x96 pixels, 32 apart: the net looks about" in ran.out
+    refused(infer(own, 32, "--weights", path, "--window", 100), "multiples of 32", "96x96")
+
+
+def test_a_share_of_the_window_is_a_step(own):
+    path = made_weights(own, "a.safetensors", 1)
+    by_share = shares(own, "--weights", path, test_step_size=0.5)
+    assert np.array_equal(by_share, shares(own, "--weights", path, test_step_size=(16, 16)))
+    refused(infer(own, 32, test_step_size=1.5), "test_step_size = 1.5")
+
+
+def test_a_wide_tile_is_labelled_in_strips_as_if_it_were_whole(own):
+    path = made_weights(own, "a.safetensors", 1)
+    image = np.tile(pixels(own.path("irrg", 32)), (1, 1, 8))
+    for file in ("irrg", "labels", "labels_eroded"):
+        own.path(file, 32).unlink()
+    write_raster(own.path("irrg", 32), image, 32)
+    words = ("--weights", path)
+    windows = {"test_patch_size": (128, 128), "test_step_size": 0.5}
+    strips = shares(own, *words, MEMORY_MB=1, **windows)  # 341 columns of 128 rows and 6 classes
+    assert strips.shape == (6, 72, 720)
+    np.testing.assert_allclose(strips, shares(own, *words, **windows), atol=1e-5)

@@ -1,0 +1,96 @@
+"""K-fold cross-validation: which tiles each fold holds out, and what the scores of all folds together say."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from tools import snapshots
+from tools.errors import UserError
+from tools.records import METRICS, changed
+
+SUMMARY = "folds.json"  # beside the folders of the folds
+_WHOLE = {  # scores of the whole map, by their names in tools.scores.report
+    "overall accuracy": "overall_accuracy",
+    "kappa": "kappa",
+    "mean F1": "mean_f1_without_ignored",
+    "mean IoU": "mean_iou_without_ignored",
+}
+
+
+def divide(tiles: Sequence, folds: int, seed: int) -> list[list]:
+    """The tiles that each fold holds out: every tile stands in one fold, and the folds differ by one tile at most.
+
+    Tiles are shuffled by the seed, and each fold keeps their order. Raises UserError where there are fewer tiles than folds.
+    """
+    if folds > len(tiles):
+        raise UserError(f"--folds {folds}: there are {len(tiles)} training tiles, and each fold holds out one at least.")
+    order = np.random.default_rng([seed, folds]).permutation(len(tiles))
+    return [[tiles[i] for i in sorted(order[k::folds])] for k in range(folds)]
+
+
+def result_of(folder: Path, niter: int, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The scores of a fold that has been trained to its end, None where that is still to do.
+
+    made_with: what tools.records says of the fold as it would be trained now. Raises UserError where its folder is of another
+    run.
+    """
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    before = metrics["settings"] | {"database": metrics["database"]["fingerprint"]}
+    if odd := changed(before, made_with):
+        raise UserError(
+            f"{folder} was trained with other settings, so that its scores do not belong to the others: {'; '.join(odd)}; set"
+            " them back, or begin again with --overwrite."
+        )
+    last = metrics["validation"][-1] if metrics["validation"] else {"iteration": -1}
+    at_end = last["iteration"] == niter or metrics["stopped early"]
+    return last if at_end and last["iteration"] in map(snapshots.iteration_of, snapshots.found(folder)) else None
+
+
+def summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """{name: `spread`} of each score and of each class's F1 and IoU over the folds; scores: a report of each fold."""
+    found = {name: spread([s[key] for s in scores]) for name, key in _WHOLE.items()}
+    for kind, label in (("f1", "F1"), ("iou", "IoU")):
+        found |= {f"{label} {name}": spread([s[kind][name] for s in scores]) for name in scores[0][kind]}
+    return found
+
+
+def spread(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, sample deviation and 95 % interval of the mean (Student's t) of one score over the folds.
+
+    None stands for a fold in which the score is not defined, as where a class is neither in the truth nor in the map: such
+    folds are left out, and `folds` says how many were not. With fewer than two there is no deviation and no interval. The
+    interval takes the folds for independent; they share training tiles, so it is rather too narrow (Bengio and Grandvalet,
+    JMLR 5, 2004).
+    """
+    known = np.array([v for v in values if v is not None], float)
+    found: dict[str, Any] = {"folds": len(known), "values": list(values), "mean": None, "deviation": None, "interval": None}
+    if len(known):
+        found["mean"] = float(known.mean())
+    if len(known) > 1:
+        found["deviation"] = float(known.std(ddof=1))
+        reach = float(stats.t.ppf(0.975, len(known) - 1)) * found["deviation"] / len(known) ** 0.5
+        found["interval"] = [found["mean"] - reach, found["mean"] + reach]
+    return found
+
+
+def as_text(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A summary as a table for the terminal, in per cent (kappa as it is)."""
+    width = max(map(len, found))
+    lines = [f"{'':{width}}     mean  deviation  95 % interval     folds"]
+    for name, row in found.items():
+        factor, digits = (1, 3) if name == "kappa" else (100, 2)
+        mean, deviation = (_number(row[key], factor, digits) for key in ("mean", "deviation"))
+        ends = [_number(end, factor, digits).strip() for end in row["interval"] or ()]
+        lines.append(f"{name:{width}}  {mean}     {deviation}  {' to '.join(ends) or '-':16}  {row['folds']:>4}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, factor: float, digits: int) -> str:
+    return "      -" if value is None else f"{factor * value:7.{digits}f}"
