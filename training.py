@@ -232,8 +232,9 @@ def check_batch(settings: Settings, patches: Patches) -> None:
 def to_restore(args: argparse.Namespace, folder: Path, log: Log) -> Snapshot | None:
     """The snapshot that the command line asks to go on from, if it does."""
     if not args.restore:
-        if snapshots.found(folder) and not args.overwrite:
-            raise UserError(f"{folder} holds snapshots: go on with --restore, choose another --snapshot, or add --overwrite.")
+        if (snapshots.found(folder) or snapshots.bests(folder)) and not args.overwrite:
+            held = "snapshots: go on with --restore" if snapshots.found(folder) else "best weights (net_best_*): move them"
+            raise UserError(f"{folder} holds {held}, choose another --snapshot, or add --overwrite.")
         return None
     if args.init:
         raise UserError("--init and --restore do not go together: a restored run has its weights already.")

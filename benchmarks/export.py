@@ -39,9 +39,8 @@ def main():
     with TemporaryDirectory() as folder:
         engines = of_torch(program) | of_onnxruntime(program, about, settings.folder("lmdb"), Path(folder))
     images = program.noise((args.batch, args.size, args.size))
-    if args.processor_time:
-        measure.time.perf_counter = time.process_time
-    times = measure.in_turn(*[lambda e=e: e(*images) for e in engines.values()], runs=args.runs)
+    clock = time.process_time if args.processor_time else time.perf_counter
+    times = measure.in_turn(*[lambda e=e: e(*images) for e in engines.values()], runs=args.runs, clock=clock)
     print(f"{measure.machine()}; {about['name']}, {args.batch} images of {args.size}x{args.size} pixels,"
           f" {'processor' if args.processor_time else 'wall'} time\n\n{measure.HEADER}")  # fmt: skip
     for name, found in zip(engines, times, strict=True):

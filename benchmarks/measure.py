@@ -18,25 +18,25 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call, with the GPU's work finished."""
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Wall time (or what else the clock counts) of one call, with the GPU's work finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def in_turn(*works: Callable[[], object], runs: int) -> list[list[float]]:
+def in_turn(*works: Callable[[], object], runs: int, clock: Callable[[], float] = time.perf_counter) -> list[list[float]]:
     """Seconds of each work, run A B A B ... after one warm-up each, so that a drift of the machine hits all alike."""
     for work in works:
         work()
     times: list[list[float]] = [[] for _ in works]
     for _ in range(runs):
         for work, found in zip(works, times, strict=True):
-            found.append(seconds(work))
+            found.append(seconds(work, clock))
     return times
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, names, refused, write_config
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -222,6 +222,7 @@ def test_the_image_beyond_its_border_is_its_mirror_image():
     assert np.allclose(found, np.pad(image, ((0, 0), (3, 3), (4, 4)), mode="symmetric"), atol=1e-4)
 
 
+@settings(deadline=None)
 @given(position=st.integers(0, 10_000), few=st.sets(st.integers(0, NO_LABEL), min_size=1, max_size=3))
 def test_no_class_appears_that_was_not_there(position, few):
     chosen = np.array(sorted(few), np.uint8)
@@ -540,12 +541,12 @@ ONE = {n: v for n, v in FULL.items() if n not in ("dropout", *TONED)} | {n: {"mo
 
 def feed(databases, workers, start=0, stop=7, recipe=ONE):
     """Batches of the town's training patches."""
-    settings = read_settings(databases.config(AUGMENTATION=recipe))
+    own = read_settings(databases.config(AUGMENTATION=recipe))
     databases.config()
     about = {"irrg": ABOUT["irrg"]}
     specs = make_inputs({"irrg": [("irrg", None)]}, about, {}, {"irrg": "mean"}, True)
     patches = Patches(databases.folder("lmdb"), "train", specs)
-    whole = Augmentation(settings.recipe, bands_of(about, specs), NO_LABEL, 1) if recipe else None
+    whole = Augmentation(own.recipe, bands_of(about, specs), NO_LABEL, 1) if recipe else None
     return list(batches(patches, BatchOrder(len(patches), 6, 1, start, stop), workers, False, whole))
 
 
@@ -661,9 +662,9 @@ def test_mistakes_in_the_recipe_are_one_sentence(tmp_path, recipe, words):
 def test_a_config_without_the_setting_has_no_augmentation(tmp_path):
     path = write_config(tmp_path / "config.py", tmp_path)
     path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("AUGMENTATION")))
-    settings = read_settings(path)
-    assert settings.recipe == {}
-    assert settings.sample_size == (32, 32)
+    own = read_settings(path)
+    assert own.recipe == {}
+    assert own.sample_size == (32, 32)
 
 
 def test_a_crop_that_the_net_cannot_take_is_refused_before_anything_is_removed(databases, tmp_path):

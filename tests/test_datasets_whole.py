@@ -11,7 +11,7 @@ from test_datasets import OPEN_EARTH, block, picture
 
 from tools.settings import read_settings
 
-EDITS = {"WORKERS = 1": "WORKERS = 0"}
+EDITS = {"WORKERS = None": "WORKERS = 0"}
 
 
 def scene(seed, classes, height=48, width=40):

@@ -8,12 +8,14 @@ import torch
 from conftest import call, names, refused
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 import nets
 from tools import compilation, device, snapshots
 from tools.device import Device, memory_suffices, told_if_not_deterministic
 from tools.distributed import Ranks
 from tools.inputs import Input
+from tools.loader import stacked, workers_for
 from tools.losses import LOSSES, NO_LOSS
 from tools.solver import Solver
 from tools.trainer import NotFiniteError, Trainer
@@ -277,3 +279,18 @@ def test_a_compiled_net_learns_what_the_plain_one_does_and_keeps_its_names():
         found.append((trainer.losses, dict(net.state_dict())))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------------- reading
+
+
+def test_on_the_cpu_patches_are_read_by_the_training_process_unless_they_are_changed():
+    assert workers_for(torch.device("cpu"), None) == 0
+    assert workers_for(torch.device("cpu"), object()) == 1
+    assert workers_for(torch.device("cuda"), None) == 4
+
+
+def test_a_batch_is_put_together_as_pytorch_does_it():
+    items = [([torch.rand(2, 3, 4), torch.rand(1, 3, 4)], torch.full((3, 4), i, dtype=torch.uint8)) for i in range(3)]
+    (found, labels), (expected, expected_labels) = stacked(items), default_collate(items)
+    assert all(map(torch.equal, [*found, labels], [*expected, expected_labels]))

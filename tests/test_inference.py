@@ -2,15 +2,15 @@
 
 import json
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import rasterio
 import sklearn.metrics as sk
 import torch
-from conftest import COLOURS, CRS, NAMES, call, names, paint, pixels, place, refused, write_raster
+from conftest import COLOURS, CRS, NAMES, REPO, call, names, paint, pixels, place, refused, write_raster
 from safetensors.torch import save_file
 from test_training import Evil
 
@@ -250,50 +250,13 @@ def test_images_of_any_kind_are_labelled_without_ground_truth(own, tmp_path):
         assert file.crs is None
 
 
-class Ranges(BaseHTTPRequestHandler):
-    """Serves parts of the files below `root`, as GDAL asks for them."""
-
-    root = None
-
-    def do_HEAD(self):  # noqa: N802
-        self.answer(send=False)
-
-    def do_GET(self):  # noqa: N802
-        self.answer(send=True)
-
-    def answer(self, send):
-        file = self.root / self.path.split("?")[0].lstrip("/")
-        if not file.is_file():
-            return self.send_error(404)
-        data = file.read_bytes()
-        start, end = 0, len(data)
-        if asked := self.headers.get("Range"):
-            first, last = asked.removeprefix("bytes=").split("-")
-            start, end = int(first), min(int(last) + 1, len(data))
-        self.send_response(206 if asked else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(end - start))
-        if asked:
-            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
-        self.end_headers()
-        if send:
-            self.wfile.write(data[start:end])
-        return None
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path):
-    """The address where files of tmp_path are served."""
-    handler = type("Handler", (Ranges,), {"root": tmp_path})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    """The address where files of tmp_path are served, by another process."""
+    words = [sys.executable, REPO / "tests/range_server.py", tmp_path]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.kill()
 
 
 def test_remote_images_are_labelled_as_local_ones(own, tmp_path, server):

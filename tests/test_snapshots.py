@@ -120,8 +120,10 @@ def test_best_weights_alone_are_no_snapshot_to_go_on_from(own):
     for name in ("net_iter_1.safetensors", "net_iter_1.solverstate"):
         (own.snapshots / name).rename(own.snapshots / name.replace("iter_1", "best_iou"))
     refused(train(own, 2, "--restore"), own.snapshots, "has no snapshot")
-    done(train(own, 1))  # nor in the way of a new run
+    refused(train(own, 1), own.snapshots, "holds best weights", "--overwrite")  # and are not lost to a new run
+    done(train(own, 1, "--overwrite"))
     assert numbers(own.snapshots) == [1]
+    assert not snapshots.bests(own.snapshots)
 
 
 def test_patience_stops_training_aloud_with_a_snapshot(scored):

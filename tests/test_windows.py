@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.windows import Window, positions, sliding
+from tools.windows import Window, positions, sliding, step_in_pixels
 
 lengths = st.integers(1, 200)
 
@@ -51,7 +51,22 @@ def test_the_last_window_is_pushed_inward_and_the_others_are_a_step_apart(axis):
 def test_the_windows_of_an_image_are_all_pairs_of_positions_row_by_row(rows, cols):
     size, step = (rows[1], cols[1]), (rows[2], cols[2])
     expected = [Window(r, c, *size) for r in positions(*rows) for c in positions(*cols)]
-    assert sliding(rows[0], cols[0], size, step) == expected
+    assert list(sliding(rows[0], cols[0], size, step)) == expected
+
+
+def test_the_windows_of_a_whole_country_are_not_all_in_memory_at_once():
+    windows = sliding(10**7, 10**7, (128, 128), (64, 64))
+    assert next(windows) == Window(0, 0, 128, 128)
+    assert next(windows) == Window(0, 64, 128, 128)
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.floats(0.001, 1))
+def test_a_step_is_given_in_pixels_or_as_a_share_of_the_window(height, width, share):
+    assert step_in_pixels((3, 4), (height, width)) == (3, 4)
+    assert step_in_pixels(0.5, (128, 64)) == (64, 32)
+    for step, size in zip(step_in_pixels(share, (height, width)), (height, width), strict=True):
+        assert 1 <= step <= size
+        assert step == 1 or abs(step - share * size) <= 0.5
 
 
 def test_a_window_slices_the_last_two_axes():

@@ -12,8 +12,9 @@ lists them. Whatever their order in the config, a sample goes through them in th
   data (NaN, or the file's nodata value) stay so and lend nothing to their neighbours.
 - What happens to a sample depends on the seed and on its position in the run, not on who computes it or when.
 
-torchvision.transforms.v2 has most of these for images of 1 or 3 bands. It knows no uint16, takes the type's largest number for
-white, fills borders with one colour only, and takes three times as long; the tests hold it against what is here.
+torchvision.transforms.v2 has the like for photographs, and is as quick: brightness and contrast of 1 or 3 bands, noise of bytes
+only, white is the type's largest number, what lies beyond the border has one colour, and places without data are mixed with
+their neighbours. So it serves the tests, which hold rotation and scale against it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -49,7 +49,7 @@ def arguments():
     parser.add_argument("--size", type=commands.whole_number(1), metavar="PIXELS", help="fixed height and width")
     parser.add_argument("--int8", action="store_true", help="convolve in whole numbers of 8 bits (ONNX)")
     parser.add_argument("--resolution", type=commands.number(0), metavar="CM",
-                        help="size of a pixel in centimetres, which Deepness scales to (ONNX; default: the snapshot's)")  # fmt: skip
+                        help="pixel size in centimetres, which Deepness scales to (ONNX; default: the snapshot's)")  # fmt: skip
     commands.add_overwrite(parser)
     commands.add_config(parser)
     return parser.parse_args()

@@ -46,8 +46,8 @@ class OnnxNet(nn.Module):
         """Raise UserError where the file takes no images of a height and width (pixels)."""
         if self.size and tuple(size) != (self.size, self.size):
             raise UserError(
-                f"{self.path} was exported with --size {self.size}: it takes no windows of {size[0]}x{size[1]} pixels; export it"
-                f" without --size, or set the window to ({self.size}, {self.size})."
+                f"{self.path} was exported with --size {self.size}: it takes no windows of {size[0]}x{size[1]} pixels; export"
+                f" it without --size, or set the window to ({self.size}, {self.size})."
             )
 
 

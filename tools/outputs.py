@@ -115,7 +115,7 @@ class TileOutputs:
 
     def _create(self, name: str, layer: Layer, tags: Mapping[str, str]):
         shape = (layer.bands, self.about.height, self.about.width)
-        about = {"nodata": layer.nodata, "colours": layer.colours, "alpha": layer.alpha, **self.about.place}
+        about = {"nodata": layer.nodata, "colours": layer.colours, "alpha": layer.alpha, **self.about.place, "all_cores": True}
         file = raster.create(self.path(name), shape, layer.dtype, **about)
         file.update_tags(**self.about.tags | tags)
         if name == "probabilities":

@@ -26,7 +26,7 @@ os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # GDAL's short cut do
 os.environ.setdefault("GDAL_CACHEMAX", "256")  # MB in each process, not 5 % of the machine's memory
 os.environ.setdefault("GDAL_PAM_ENABLED", "NO")  # no .aux.xml files beside PNGs
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-_COMPRESSION = {"compress": "deflate", "num_threads": "all_cpus"}
+_ALL_CORES = {"num_threads": "all_cpus"}  # GDAL compresses in threads of its own
 SUFFIXES = (*_DRIVERS, ".vrt", ".jp2", ".img")  # what counts as a raster when a folder is given
 
 
@@ -174,17 +174,19 @@ def write(path, array, *, tags=None, **about) -> None:
         file.update_tags(**(tags or {}))
 
 
-def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours=None, alpha=False):
+def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours=None, alpha=False, all_cores=False):
     """A raster open for writing, of shape bands x height x width; use it in a `with`.
 
     crs, transform: the georeference (GeoTIFF alone keeps it). colours: {value: (r, g, b)}, the colour table of one uint8
-    band. alpha: whether the last of four bands says how opaque the others are.
+    band. alpha: whether the last of four bands says how opaque the others are. all_cores: compress on all of them; never in a
+    process that was forked, as the threads of GDAL are not there.
     """
     path = Path(path)
     bands, height, width = shape
     profile = {"driver": driver(path), "count": bands, "height": height, "width": width, "dtype": np.dtype(dtype).name}
     if profile["driver"] == "GTiff":
-        profile |= {"crs": crs, "transform": transform, "nodata": nodata, "BIGTIFF": "IF_SAFER", **_COMPRESSION}
+        profile |= {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
+        profile |= _ALL_CORES if all_cores else {}
         profile |= {"predictor": 3} if np.dtype(dtype).kind == "f" else {}
         profile |= {"photometric": "rgb"} if bands == 3 + alpha and dtype == np.uint8 else {}
         profile |= {"alpha": "yes"} if alpha else {}
@@ -238,7 +240,13 @@ class BlockWriter:
 def cloud_optimised(path: Path, resampling: str) -> None:
     """Make a GeoTIFF a Cloud Optimized one, with overviews (by "nearest", "mode" or "average") for a quick look from afar."""
     copy = path.with_name(f"{path.stem}.cog.tif")
-    options = {"BIGTIFF": "IF_SAFER", "OVERVIEW_RESAMPLING": resampling, "PREDICTOR": "YES", **_COMPRESSION}
+    options = {
+        "BIGTIFF": "IF_SAFER",
+        "OVERVIEW_RESAMPLING": resampling,
+        "PREDICTOR": "YES",
+        "COMPRESS": "DEFLATE",
+        **_ALL_CORES,
+    }
     rasterio.shutil.copy(path, copy, driver="COG", **options)
     copy.replace(path)
 

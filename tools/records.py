@@ -76,7 +76,9 @@ class Records:
         """Write metrics.json; best: (iteration, value) by criterion; stopped_early: whether patience is at its end."""
         found = {name: {"iteration": iteration, "value": value} for name, (iteration, value) in best.items()}
         history = {name: getattr(self, name) for name in _HISTORY}
-        write_json(self.path, {"made by": "training.py", **self.about, "stopped early": stopped_early, "best": found, **history})
+        write_json(
+            self.path, {"made by": "training.py", **self.about, "stopped early": stopped_early, "best": found, **history}
+        )
 
 
 _HISTORY = ("sessions", "training", "validation")
