@@ -52,7 +52,8 @@ from tools.receptive_field import effective_radius, step_for
 from tools.report import REPORT, write_report
 from tools.results import Results, fingerprint
 from tools.settings import SPLITS, Settings, read_settings
-from tools.tiles import Labeller, TileReader
+from tools.tile_checks import check_images, check_tiles
+from tools.tiles import Labeller
 from tools.windows import step_in_pixels
 
 
@@ -84,7 +85,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     made_with = details(weights, about, labeller, choice, args)
     results = Results(args.dir or settings.folder("results"), made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
-    failed = check_images(todo, inputs, choice) if args.images else check_tiles(todo, palette, inputs)
+    failed = check_images(todo, inputs, choice.polygons) if args.images else check_tiles(todo, palette, inputs)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
     team = crew.Crew(ranks, where.device)
@@ -222,52 +223,6 @@ def dataset_tiles(settings: Settings, words: list[str]) -> list[Tile]:
         )
         for t in ids
     ]
-
-
-def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> dict[str, str]:
-    """Raise UserError, before any work, that names all files that cannot be read to their end or do not fit.
-
-    Tiles of the dataset are scored together, so that a part of them would be worth little.
-    """
-    faults = [raster.read_fault(path) for tile in tiles for path in tile.paths.values()]
-    for tile in tiles:
-        for path in tile.truths.values():
-            faults.append(raster.label_fault(path) or raster.read_fault(path, palette.check_labels) or size_fault(path, tile))
-    if any(faults):
-        raise UserError(" ".join(fault for fault in faults if fault))
-    for tile in tiles:
-        with TileReader(inputs, tile.paths):
-            pass  # its modalities have one size, and the bands that the net was trained on
-    return {}
-
-
-def size_fault(truth: Path, tile: Tile) -> str | None:
-    """What to say of ground truth that is not as large as its tile."""
-    sizes = [f"{about.height}x{about.width}" for about in (raster.inspect(truth), raster.inspect(tile.first))]
-    return None if sizes[0] == sizes[1] else f"{truth} has {sizes[0]} pixels, {tile.first} has {sizes[1]}: they must agree."
-
-
-def check_images(tiles: list[Tile], inputs: list[Input], choice: Choice) -> dict[str, str]:
-    """What is wrong with some of the files, as far as their headers tell, by tile. Raises UserError where none will do.
-
-    They are read just once, while they are labelled: whole cities take their time.
-    """
-    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, choice))}
-    if tiles and len(faults) == len(tiles):
-        raise UserError(" ".join(list(faults.values())[:5]) + (f" (+{len(faults) - 5} more)" if len(faults) > 5 else ""))
-    return faults
-
-
-def image_fault(tile: Tile, inputs: list[Input], choice: Choice) -> str | None:
-    """What keeps a tile from being labelled, as far as its headers tell."""
-    try:
-        with TileReader(inputs, tile.paths):
-            pass
-        if choice.polygons:
-            choice.polygons.pixels(raster.inspect(tile.first))
-    except UserError as error:
-        return str(error)
-    return batches.place_fault(tile)
 
 
 def make_labeller(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, args, tiles) -> Labeller:

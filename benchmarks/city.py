@@ -1,4 +1,4 @@
-"""How much memory inference.py takes for rasters of one width and several heights: a made city of noise and a net of few planes.
+"""How much memory inference.py takes for rasters of one width and several heights: noise, and a net of few planes.
 
 python -m benchmarks.city [--width 40000] [--heights 4000 8000] [--window 512] [--step 512] [--planes 4]
 

@@ -1,6 +1,7 @@
 """Labelling one tile against the plain way of doing it, and against the bare forward passes of as many windows.
 
-python -m benchmarks.inference [--net segnet | --weights FILE --image FILE] [--size 2500 2000] [--steps 32 64] [--runs 3]
+python -m benchmarks.inference [--net segnet] [--size 2500 2000] [--steps 32 64] [--runs 3]
+python -m benchmarks.inference --weights net_iter_1500.safetensors --image tile.tif --truth labels.tif
 python -m benchmarks.inference --size 500 400 --steps 64 --runs 1    # in a minute or two
 
 The plain way: fp32, one window at a time, float64 votes for the whole tile, added in numpy. Without --weights the net knows
@@ -41,6 +42,7 @@ def arguments():
     parser.add_argument("--net", default="segnet")
     parser.add_argument("--weights", help="a snapshot of a net that reads one raster, instead of --net with fresh weights")
     parser.add_argument("--image", help="an image that is repeated in mirror images; else noise")
+    parser.add_argument("--truth", help="the label array of that image, to score both maps against")
     parser.add_argument("--size", type=int, nargs=2, default=[2500, 2000], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--steps", type=int, nargs="+", default=[32, 64])
@@ -99,8 +101,13 @@ def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
     print(row("forward passes alone", passes, plainly, count, "windows/s"))
     print(row("tile to label map", labelled, plainly, count, "windows/s"))
     over = np.median([b / a - 1 for a, b in zip(passes, labelled, strict=True)])
-    equal = (raster.read(out)[0] == found["plain"]).mean()
+    ours = raster.read(out)[0]
+    equal = (ours == found["plain"]).mean()
     print(f"\nThe map takes {over:.1%} more than the passes alone; {equal:.2%} of its labels are those of the plain way.")
+    if args.truth:
+        truth = made_image(args.truth, 1, tuple(args.size))[0]
+        right = [(labels == truth)[truth < net.classes].mean() for labels in (found["plain"], ours)]
+        print(f"Overall accuracy: {right[0]:.2%} the plain way, {right[1]:.2%} ours.")
 
 
 def plain_labels(net, spec: Input, image: np.ndarray, size, step) -> np.ndarray:

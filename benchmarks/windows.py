@@ -3,8 +3,8 @@
 python -m benchmarks.windows --config config.py --weights net_iter_1500.safetensors --out windows
     [--windows 128 256 512] [--shares 0.25 0.5 0.75 1] [--tiles 32 34]
 
-Writes windows.md, a table, and windows.png, a curve. Windows larger than the tiles are left out. What --window of inference.py
-chooses for each size stands in the table as well.
+Writes windows.md, a table, and windows.png, a curve. Windows must be smaller than the tiles, others are left out. What --window
+of inference.py chooses for each size stands in the table as well, with a *.
 """
 
 import argparse
@@ -28,12 +28,14 @@ from tools.inputs import Input
 from tools.receptive_field import effective_radius, step_for
 from tools.settings import read_settings
 from tools.tiles import Labeller
-from tools.windows import positions
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way of labelling: window and step in pixels, per cent, seconds a megapixel, 1000 multiply-adds a pixel."""
+    """One way of labelling: window and step in pixels, per cent, seconds a megapixel, 1000 multiply-adds a pixel.
+
+    The multiply-adds are those of a large raster; at the borders of small tiles, windows are pushed inward and overlap more.
+    """
 
     window: int
     step: int
@@ -54,7 +56,7 @@ def main():
     paths = [{m: dataset.path(m, t) for m in settings.modalities} for t in tiles]
     truths = [raster.read_labels(dataset.path("labels", t)) for t in tiles]
     radius = effective_radius(net, [i.channels for i in inputs], where)
-    windows = [w for w in args.windows if w % net.multiple == 0 and w <= max(max(t.shape) for t in truths)]
+    windows = [w for w in args.windows if w % net.multiple == 0 and w < min(min(t.shape) for t in truths)]
     found = []
     for window, step, chosen in tqdm(list(ways(windows, args.shares, radius, net.multiple)), "windows and steps"):
         labeller = Labeller(net, inputs, (window, window), (step, step), None, where, settings.THRESHOLD, settings.BLEND)
@@ -98,9 +100,8 @@ def measure(labeller: Labeller, paths: list[dict], truths: list, about: dict, ch
     seconds = time.perf_counter() - start
     report = scores.report(matrix, about["classes"], about["ignored"])
     window, step = labeller.size[0], labeller.step[0]
-    counts = (len(positions(t.shape[0], window, step)) * len(positions(t.shape[1], window, step)) for t in truths)
     pixels = sum(t.size for t in truths)
-    adds = sum(counts) * multiply_adds(labeller) / pixels
+    adds = multiply_adds(labeller) / step**2
     iou = report["mean_iou_without_ignored"]
     return Measured(window, step, 100 * report["overall_accuracy"], 100 * iou, 1e6 * seconds / pixels, adds / 1e3, chosen)
 

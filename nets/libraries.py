@@ -35,8 +35,9 @@ class LibraryNet(nn.Module):
     """A net of a library that is called as ours are: N x C x H x W in, N x classes x H x W logits out, for any H and W.
 
     name: LIBRARY:NET, see above. inputs: channels of the one input, by name. classes: planes of the output. options: further
-    arguments of smp's architecture. Sizes that the net cannot take are padded by reflection to the right and below, to multiples
-    of `pad_to` and at least `least`, and cut off again. Raises UserError for names, options or inputs that there are not.
+    arguments of smp's architecture. Sizes that the net cannot take are padded by reflection to the right and below, to
+    multiples of `pad_to` and at least `least`, and cut off again. Raises UserError for names, options or inputs that there are
+    not.
     """
 
     def __init__(self, name: str, inputs: Mapping[str, int], classes: int, **options):

@@ -333,6 +333,9 @@ def test_files_that_exist_and_weights_that_are_none_are_refused(trained, exporte
     weights = trained.snapshots / "net_iter_150.safetensors"
     refused(call("tools.export", weights, "--onnx", exported[0] / "net.onnx"), "exists already", "--overwrite")
     refused(call("tools.export", tmp_path / "no.safetensors", "--onnx", tmp_path / "net.onnx"), "no.safetensors does not exist")
+    refused(
+        call("tools.export", weights, "--torch", exported[0] / "net.onnx/net.pt2"), "no folder that can be made or written to"
+    )
     (tmp_path / "bad.safetensors").write_bytes(b"12345678")
     refused(call("tools.export", tmp_path / "bad.safetensors", "--onnx", tmp_path / "net.onnx"), "no whole safetensors file")
 
@@ -369,9 +372,7 @@ def test_inference_refuses_onnx_files_that_are_not_ours_in_one_sentence(trained,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [*nets.names_with_backbones(), "smp:Unet/resnet18", "smp:PAN/resnet18", "torchvision:lraspp_mobilenet_v3_large"]
-)
+@pytest.mark.parametrize("name", [*nets.names_with_backbones(), "smp:Unet/resnet18", "torchvision:lraspp_mobilenet_v3_large"])
 def test_every_net_is_exported_both_ways(name, tmp_path):
     torch.manual_seed(1)
     inputs = [replace(IRRG, name=n, modalities=(n,)) for n in nets.example_inputs(name)]
@@ -382,6 +383,15 @@ def test_every_net_is_exported_both_ways(name, tmp_path):
     torch.export.save(program.traced, tmp_path / "net.pt2")
     for exported in (OnnxNet(tmp_path / "net.onnx").probabilities, torch.export.load(tmp_path / "net.pt2").module()):
         Likeness.of(program, exported, noise(program)).check(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_net_that_onnxruntime_computes_in_one_size_alone_says_so_and_works_in_it():
+    net, says = nets.build("smp:PAN/resnet18", {"irrg": 3}, 6).eval(), about(IRRG)  # it pools to single pixels
+    with pytest.raises(UserError, match=r"cannot compute made on images of 160x128 pixels .*: export the net with --size"):
+        hosted(net, says)(torch.from_numpy(raw_pixels(IRRG, (1, 160, 128))))
+    images = torch.from_numpy(raw_pixels(IRRG, (1, 128, 128)))
+    assert (hosted(net, says)(images).argmax(1) == trace(net, says, 128).net(images).argmax(1)).float().mean() > 0.999
 
 
 @pytest.mark.slow

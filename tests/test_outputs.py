@@ -1,6 +1,7 @@
 """Proves that each output of inference is where the image is, holds what it should, and lacks what the image lacks."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -217,6 +218,27 @@ def test_each_block_is_written_once_and_soon(tmp_path):
             assert held < 256
         writer.flush()
     assert [(int(w.row_off), int(w.height)) for w, _ in written] == [(0, 256), (256, 256), (512, 256), (768, 232)]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_file_that_lacks_a_block_or_breaks_off_is_found_out(tmp_path, dtype):
+    image = np.random.default_rng(1).random((2, 600, 600)) * 250
+    image[:, :9] = np.nan if dtype == "float32" else 0
+    image, path = image.astype(dtype), tmp_path / "a.tif"
+    with raster.create(path, image.shape, dtype, nodata=np.nan if dtype == "float32" else 255) as file:
+        writer = BlockWriter(file)
+        writer.add(Window(0, 0, 600, 600), image)
+        writer.flush()
+    assert writer.fault(path) is None
+    raster.cloud_optimised(path, "average")
+    assert writer.fault(path) is None
+    os.truncate(path, path.stat().st_size - 1000)
+    assert "a.tif breaks off" in writer.fault(path)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=600, height=600, count=2, dtype=dtype, tiled=True, sparse_ok=True
+    ) as file:
+        file.write(image[:, :256], window=rasterio.windows.Window(0, 0, 600, 256))  # the others were never written
+    assert "does not hold what was written" in writer.fault(path)
 
 
 def test_an_image_whose_place_is_the_middle_of_its_pixels_keeps_it(own, tmp_path):  # noqa: F811

@@ -159,14 +159,3 @@ def _shared(names: Sequence[str]) -> int:
     while shared and names[0][shared - 1].isdigit():
         shared -= 1
     return shared
-
-
-def place_fault(tile: Tile) -> str | None:
-    """What to say of files that are matched as one tile but lie elsewhere on Earth, where they say so."""
-    places = {m: about for m, path in tile.paths.items() if (about := raster.inspect(path)).transform and about.crs}
-    for modality, about in list(places.items())[1:]:
-        first = next(iter(places.values()))
-        apart = max(abs(a - b) for a, b in zip(about.transform[:6], first.transform[:6], strict=True))
-        if about.crs != first.crs or apart > abs(first.transform.determinant) ** 0.5 / 2:
-            return f"{about.path} ({modality}) does not lie where {first.path} lies: they are no files of one tile."
-    return None

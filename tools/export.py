@@ -13,6 +13,7 @@ gets its name it is loaded and run against the net.
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,17 @@ def check_arguments(args) -> None:
             raise UserError(f"{option} {path}: give it a name that ends in {suffix}.")
         if path and path.exists() and not args.overwrite:
             raise UserError(f"{path} exists already: choose another name, or add --overwrite.")
+        if path and not can_be_written_to(path.parent):
+            raise UserError(f"{option} {path}: {path.parent} is no folder that can be made or written to; write elsewhere.")
+
+
+def can_be_written_to(folder: Path) -> bool:
+    """Whether files can be put into a folder, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def write_onnx(args, program: Program, about: dict) -> None:

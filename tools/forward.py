@@ -31,8 +31,8 @@ class Forward:
         Raises UserError where the memory is too small: for a given batch, or for a single window.
         """
         try:
-            parts = zip(*[x.split(self.batch) for x in pixels], strict=True)
-            return torch.cat([self._pass(list(part)) for part in parts])
+            parts = list(zip(*[x.split(self.batch) for x in pixels], strict=True))
+            return self._pass(pixels) if len(parts) == 1 else torch.cat([self._pass(list(part)) for part in parts])
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise

@@ -34,9 +34,21 @@ class OnnxNet(nn.Module):
         return self.probabilities(*images).clamp_min(torch.finfo(torch.float32).tiny).log()
 
     def probabilities(self, *images: Tensor) -> Tensor:
-        """What the file gives for raw pixels (N x channels x H x W per input): N x classes x H x W."""
+        """What the file gives for raw pixels (N x channels x H x W per input): N x classes x H x W.
+
+        Raises UserError where onnxruntime cannot compute images of their size.
+        """
         pixels = {name: image.cpu().contiguous().numpy() for name, image in zip(self.inputs, images, strict=True)}
-        return torch.from_numpy(self.session.run(None, pixels)[0]).to(images[0].device)
+        try:
+            found = self.session.run(None, pixels)[0]
+        except Exception as error:  # onnxruntime's own, without a common kind
+            size = "x".join(map(str, images[0].shape[2:]))
+            reason = (str(error).splitlines() or [""])[0][:300].rstrip(".")
+            raise UserError(
+                f"onnxruntime cannot compute {self.about['name']} on images of {size} pixels ({reason}): export the net with"
+                " --size, for the one size that you need, or use another engine."
+            ) from None
+        return torch.from_numpy(found).to(images[0].device)
 
     def fuse(self) -> "OnnxNet":
         """As it is: batch norm was folded when it was exported."""

@@ -12,6 +12,7 @@ import numpy as np
 from tools import pictures, raster, scores
 from tools.batches import Tile
 from tools.class_statistics import TileStatistics
+from tools.errors import DiskFullError
 from tools.folders import disk_full_is_said
 from tools.palette import Palette
 from tools.polygons import LeastArea, write_polygons
@@ -167,6 +168,7 @@ class TileOutputs:
         for name, writer in self.writers.items():
             writer.flush()
             self.files[name].close()
+        self._check()
         if self.choice.polygons:
             polygons = self.path("polygons", ".gpkg")
             write_polygons(polygons, self.path("labels"), self.path("confidence"), self.palette.names, self.choice.polygons)
@@ -177,9 +179,16 @@ class TileOutputs:
         if self.choice.cog:
             for name in self.files:
                 raster.cloud_optimised(self.path(name), _OVERVIEWS.get(name, "average"))
+            self._check()
         raster.write_categories(self.path("labels"), [*self.palette.names, *(["no label"] if self.palette.unscored else [])])
         if self.truths:
             raster.write_categories(self.path("errors"), [*pictures.ERRORS.names, "not scored"])
+
+    def _check(self) -> None:
+        """Read the rasters back. Raises DiskFullError where one is not whole."""
+        for name in self.files:
+            if fault := self.writers[name].fault(self.path(name)):
+                raise DiskFullError(f"the disk is full at {self.folder}, or failing ({fault.rstrip('.')}): free some space.")
 
     def _draw(self) -> None:
         """Image, truth, prediction and errors side by side, reduced where the tile is large."""

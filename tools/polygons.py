@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from tools.ground import pixel_areas
 from tools.raster import Raster
 from tools.windows import Window
 
-STRIP = 1024  # rows of the map that are in memory together
+STRIP = 1024  # rows of the map that are in memory together, less where it is wide
+_STRIP_PIXELS = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,12 @@ class Region:
         return Region(self.label, self.pieces + other.pieces, pixels, confidence)
 
     def polygon(self, least: float) -> shapely.Polygon | None:
-        """Its outline with the holes of `least` pixels and more, or None where it is smaller than that."""
+        """Its outline with the holes of `least` pixels and more, or None where it has fewer pixels than that itself."""
+        if self.pixels < least:
+            return None
         whole = self.pieces[0] if len(self.pieces) == 1 else shapely.simplify(shapely.union_all(self.pieces), 0)
         holes = [ring for ring in whole.interiors if shapely.Polygon(ring).area >= least]
-        filled = shapely.Polygon(whole.exterior, holes)
-        return filled if filled.area >= least else None
+        return shapely.Polygon(whole.exterior, holes)
 
 
 def write_polygons(path: Path, labels: Path, confidence: Path, names: Sequence[str], least: LeastArea) -> int:
@@ -86,7 +89,7 @@ def write_polygons(path: Path, labels: Path, confidence: Path, names: Sequence[s
     areas, limit = pixel_areas(about), least.pixels(about)
     fields = {"class": object, "label": np.int32, "pixels": np.int64, "area_m2": np.float64, "confidence": np.float64}
     count = 0
-    for regions in (*_regions(labels, confidence, len(names)), None):
+    for regions in chain(_regions(labels, confidence, len(names), limit), [None]):
         found = [(region, p) for region in regions or [] if (p := region.polygon(limit))]
         if not found and (regions is not None or count):
             continue  # an empty layer is written where there is nothing at all
@@ -116,29 +119,38 @@ def _append(path: Path, polygons: Sequence[shapely.Polygon], columns: Mapping[st
         )  # fmt: skip
 
 
-def _regions(labels: Path, confidence: Path, classes: int) -> Iterator[list[Region]]:
-    """The regions of a map that are complete, strip by strip; those that reach into the next strip wait for it."""
+def _regions(labels: Path, confidence: Path, classes: int, least: float) -> Iterator[list[Region]]:
+    """The regions of a map that are complete, strip by strip; those that reach into the next strip wait for it.
+
+    Many of fewer than `least` pixels are left out already.
+    """
     seam = _Seam()
     with raster.open_raster(labels) as map_file, raster.open_raster(confidence) as sure_file:
         height, width = map_file.shape
-        for row in range(0, height, STRIP):
-            window = Window(row, 0, min(STRIP, height - row), width)
+        rows = min(STRIP, max(64, _STRIP_PIXELS // width))
+        for row in range(0, height, rows):
+            window = Window(row, 0, min(rows, height - row), width)
             found = raster.read_window(map_file, window)[0].astype(np.int16)
             numbers = connected(np.where(found < classes, found, -1), background=-1, connectivity=1).astype(np.int32)
             sure = raster.read_window(sure_file, window)[0]
-            regions = _strip(numbers, found, sure if sure.dtype.kind == "f" else sure / 100, row)
+            regions = _strip(numbers, found, sure if sure.dtype.kind == "f" else sure / 100, row, least)
             yield seam.join(regions, numbers, found)
     yield list(seam.waiting.values())
 
 
-def _strip(numbers: np.ndarray, labels: np.ndarray, confidence: np.ndarray, row: int) -> dict[int, Region]:
-    """The regions of one strip, which begins at a row of the map, by their numbers; 0 is none."""
+def _strip(numbers: np.ndarray, labels: np.ndarray, confidence: np.ndarray, row: int, least: float) -> dict[int, Region]:
+    """The regions of one strip, which begins at a row of the map, by their numbers; 0 is none.
+
+    Of those with fewer than `least` pixels only the ones that may go on in another strip are there.
+    """
     flat = numbers.ravel()
     label = np.zeros(flat.max() + 1, int)
     label[flat] = labels.ravel()
     pixels, sums = np.bincount(flat), np.bincount(flat, confidence.ravel())
-    regions = {}
-    for shape, number in shapes(numbers, numbers > 0, connectivity=4, transform=Affine.translation(0, row)):
+    wanted, regions = pixels >= least, {}
+    wanted[numbers[[0, -1]]] = True
+    wanted[0] = False
+    for shape, number in shapes(numbers, wanted[numbers], connectivity=4, transform=Affine.translation(0, row)):
         n, (outline, *holes) = int(number), shape["coordinates"]
         regions[n] = Region(int(label[n]), [shapely.Polygon(outline, holes)], int(pixels[n]), float(sums[n]))
     return regions

@@ -203,11 +203,12 @@ def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours
 class BlockWriter:
     """Writes an open raster, that comes piece by piece, in whole rows of its blocks, so that each is compressed just once.
 
-    Pieces (bands x h x w) come from top to bottom, at one column until that is done. `flush` writes what is left.
+    Pieces (bands x h x w) come from top to bottom, at one column until that is done. `flush` writes what is left; `fault`
+    says, once the file is closed, whether all of it is there.
     """
 
     def __init__(self, file: rasterio.io.DatasetWriter):
-        self.file = file
+        self.file, self.sum = file, 0
         self._block = file.block_shapes[0][0]
         self._parts: list[np.ndarray] = []
         self._row = self._col = 0  # where the parts begin
@@ -235,6 +236,21 @@ class BlockWriter:
     def _write(self, pixels: np.ndarray) -> None:
         self.file.write(pixels, window=RasterWindow(self._col, self._row, pixels.shape[2], pixels.shape[1]))
         self._row += pixels.shape[1]
+        self.sum += _bits(pixels)
+
+    def fault(self, path: str | Path) -> str | None:
+        """What keeps the file that was written, or one with the same pixels, from being read back as it should, or None.
+
+        Where the disk is full, GDAL may say so on the screen alone, and leave a file that breaks off or has holes.
+        """
+        found = []
+        fault = read_fault(path, lambda block: found.append(_bits(block)))
+        return fault or (None if sum(found) == self.sum else f"{path} does not hold what was written.")
+
+
+def _bits(pixels: np.ndarray) -> int:
+    """The sum of pixels as whole numbers, whatever their bits mean."""
+    return int(np.ascontiguousarray(pixels).view(f"u{pixels.dtype.itemsize}").sum(dtype=np.uint64))
 
 
 def cloud_optimised(path: Path, resampling: str) -> None:
