@@ -38,7 +38,10 @@ def test_the_shares_of_the_processes_are_all_batches_each_once(count):
     image = np.arange(40 * 50, dtype=np.float32).reshape(40, 50)
     sliding = Sliding((16, 16), (6, 6), 3)
     whole, *shares = (
-        [(b.windows, b.pixels[0].numpy()) for b in batches(lambda w: [cut(image, w)], (40, 50), (0, 50), sliding, CPU, turn, of)]
+        [
+            (b.windows, b.pixels[0].numpy())
+            for b in batches(lambda w: [cut(image, w)], (40, 50), (0, 50), sliding, CPU, turn, of)
+        ]
         for turn, of in [(0, 1), *((turn, count) for turn in range(count))]
     )
     assert len(whole) > 7

@@ -30,8 +30,9 @@ def made_weights(town, name, seed, mean=100.0, deviation=None, classes=NAMES):
     net = nets.build("segnet_slim", {"irrg": 3}, len(classes))
     spec = {"name": "irrg", "modalities": ["irrg"], "bands": [3], "bgr": True, "mean": [mean] * 3}
     spec |= {"deviation": [deviation] * 3} if deviation else {}
+    colours = {str(i): [i, 0, 0] for i in range(len(classes) + 1)}
     about = {"name": "segnet_slim", "dataset": "vaihingen", "inputs": [spec], "classes": classes, "ignored": [5],
-             "iteration": seed, "palette": {str(i): [i, 0, 0] for i in range(len(classes) + 1)}, "patch_size": [32, 32]}  # fmt: skip
+             "iteration": seed, "palette": colours, "patch_size": [32, 32]}  # fmt: skip
     snapshots.save_net(town.base / name, net, about)
     return town.base / name
 

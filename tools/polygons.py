@@ -80,10 +80,9 @@ class Region:
 def write_polygons(path: Path, labels: Path, confidence: Path, names: Sequence[str], least: LeastArea) -> int:
     """Write the polygons of a label map to a GeoPackage, strip by strip; how many there are comes back.
 
-    labels: the map. confidence: of its pixels, in per cent (uint8) or
-    shares (float32). names: of the classes; other labels are left out. least:
-    smaller polygons are left out, and holes that small are closed: what is enclosed joins what encloses it, what lies between
-    several classes leaves a gap. Pixels that touch at a corner only are not connected.
+    labels: the map. confidence: of its pixels, in per cent (uint8) or shares (float32). names: of the classes; other labels
+    are left out. least: smaller polygons are left out, and then holes that small are closed: what is enclosed joins what
+    encloses it, what lies between several classes leaves a gap. Pixels that touch at a corner only are not connected.
     """
     about = raster.inspect(labels)
     areas, limit = pixel_areas(about), least.pixels(about)
