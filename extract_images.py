@@ -24,7 +24,6 @@ from tools import commands, grid, ground, raster
 from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, run
 from tools.folders import refuse_existing, whole_folder, write_details
-from tools.palette import Palette
 from tools.patches import Cutting, patch_suffix, write_patch
 from tools.settings import SPLITS, Settings, read_settings
 from tools.statistics import Moments
@@ -39,7 +38,7 @@ def main():
     cells = grid.read_grid(args.grid, args.shares, args.split_attribute, settings.SEED) if args.grid else None
     dataset = Dataset(settings.DATASET_DIR, settings.folders)
     tiles = {split: list(getattr(settings, f"{split}_ids")) for split in SPLITS}
-    palette = Palette(settings.label_values, settings.palette)
+    palette = settings.colours
     about = dataset.check([*settings.modalities, "labels"], [t for split in SPLITS for t in tiles[split]], palette)
     cuttings = {split: cutting(settings, split) for split in SPLITS}
     plan = cells.plan(tiles, grid.tile_places(dataset, [*settings.modalities, "labels"], about)) if cells else None
@@ -80,7 +79,7 @@ def cutting(settings: Settings, split: str) -> Cutting:
 
 def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan | None, cuttings: dict, folder: Path):
     """Cut all tiles, or the cells of a grid, on all cores; the moments of the training tiles by modality come back."""
-    no_label, memory = Palette(settings.label_values, settings.palette).no_label, settings.TILE_MEMORY_MB * 1_000_000
+    no_label, memory = settings.colours.no_label, settings.TILE_MEMORY_MB * 1_000_000
     places = plan.places() if plan else [(split, t) for split in SPLITS for t in tiles[split]]
     jobs = [(m, *place, []) for place in places for m in settings.modalities]
     jobs += [("labels", *place, settings.modalities) for place in places]

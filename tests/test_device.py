@@ -1,7 +1,9 @@
 """Proves that precision and determinism are what the command line asks for, and that a lack of memory, numbers that are not
 finite and operations without a fixed order are told in one sentence, with what to do."""
 
+import contextlib
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,6 +61,7 @@ def test_tf32_is_refused_where_there_is_none(own):
 @pytest.mark.parametrize(("precision", "bf16", "tf32"), [("auto", True, None), ("tf32", False, True), ("fp32", False, False)])
 def test_precision_on_cuda_sets_both_of_pytorchs_switches(monkeypatch, precision, bf16, tf32):
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # there is no GPU here
+    monkeypatch.setattr(device, "_gpu_has_bf16", lambda _: True)
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
         found = device.choose("cuda:0", precision)
@@ -67,6 +70,19 @@ def test_precision_on_cuda_sets_both_of_pytorchs_switches(monkeypatch, precision
         assert (found.bf16, found.tf32) == (bf16, bool(tf32))
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize(("major", "bf16"), [(7, False), (8, True), (9, True)])
+def test_auto_is_bf16_on_gpus_that_have_it_in_hardware_alone(monkeypatch, major, bf16):
+    """Older ones pass PyTorch's plain question, as they can emulate it."""
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # there is no GPU here
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert device.choose("cuda:0").bf16 == bf16
+    assert device.choose("cuda:0", "bf16").bf16
 
 
 def test_the_precision_is_that_of_the_convolutions(own, monkeypatch):

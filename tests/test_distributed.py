@@ -243,6 +243,31 @@ def test_a_signal_that_one_process_heard_is_heard_by_all(found):
     assert [process["signals"] for process in found] == [(True, False)] * 2
 
 
+def test_a_signal_that_comes_after_the_processes_agreed_waits_until_they_agree_again(monkeypatch):
+    """One that obeyed it alone, as while it writes a snapshot, would leave the others waiting for it."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: None)  # the others hear nothing
+    with Signals() as signals:
+        Ranks(0, 2).agree(signals)
+        signal.raise_signal(signal.SIGHUP)
+        assert not signals.snapshot
+        Ranks(0, 2).agree(signals)
+        assert (signals.stop, signals.snapshot) == (False, True)
+        signals.snapshot = False  # as the loop does
+        Ranks(0, 2).agree(signals)
+        assert not signals.snapshot
+        signal.raise_signal(signal.SIGTERM)
+        assert not signals.stop
+        Ranks(0, 2).agree(signals)
+        assert signals.stop
+
+
+def test_a_single_process_obeys_a_signal_at_once():
+    with Signals() as signals:
+        ALONE.agree(signals)
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.stop
+
+
 def test_means_are_over_the_processes(found):
     assert [process["mean"].item() for process in found] == [3.5, 3.5]
 
@@ -341,7 +366,7 @@ def test_a_killed_process_ends_the_other_with_a_sentence_and_leaves_a_snapshot_t
         os.kill(workers_of(process.pid)[1], signal.SIGKILL)
         _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    sentence = "another process of this training ended or cannot be reached"
+    sentence = "another process of this job ended or cannot be reached"
     assert f"training.py, process 0: {sentence}" in err
     assert f"traceback : {sentence}" in err  # in torchrun's own report
     assert str(REPO / "tools") not in err  # no traceback of ours

@@ -29,6 +29,24 @@ def test_a_users_mistake_is_one_line_with_the_scripts_name_and_exit_code_2(capsy
     assert outcome(capsys, UserError("tile 7 is missing.")) == (2, "training.py: tile 7 is missing.\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["(pid 7) is killed by signal: Killed. ", "(pid 7) is killed by signal: Bus error. ", "(pid(s) 7) exited unexpectedly"],
+)
+def test_a_reading_process_that_was_killed_is_one_line_that_says_what_to_set(capsys, words):
+    code, err = outcome(capsys, RuntimeError(f"DataLoader worker {words}"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "set WORKERS to a smaller number" in err
+
+
+def test_any_other_fault_of_the_software_is_none_of_the_users(capsys):
+    def main():
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        run(main)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
 def test_a_disk_that_cannot_be_written_is_one_line_that_names_the_file(capsys, number):
     code, err = outcome(capsys, OSError(number, "whatever", "/a/file"))

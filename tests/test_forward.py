@@ -49,9 +49,17 @@ def test_a_batch_that_was_found_is_halved_until_it_fits_and_the_numbers_stay(cap
     assert net.seen == [2, 2]
 
 
-@pytest.mark.parametrize("words", ["DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory"])
-def test_a_given_batch_that_does_not_fit_is_refused_with_a_smaller_one(words):
-    forward = Forward(Hungry(3, RuntimeError(f"[enforce fail] {words}: you tried")), [GREY], CPU, 64, SIZE)
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+    ],
+)
+def test_a_given_batch_that_does_not_fit_is_refused_with_a_smaller_one(error):
+    forward = Forward(Hungry(3, error), [GREY], CPU, 64, SIZE)
     with pytest.raises(UserError, match=r"TEST_BATCH_SIZE = 64 windows of 8x8 pixels do not fit .* set 10, or None"):
         forward(windows(20))
 

@@ -11,11 +11,11 @@ import shapely
 from conftest import CRS, TEST, TRAIN, VAL, call, names, pixels, place, refused, write_raster
 from rasterio.warp import transform
 
-import training
 from tools.folders import read_details
 from tools.patches import read_patch
 from tools.resampling import nearest, resample
 from tools.settings import read_settings
+from tools.training_data import check_database
 
 BOXES = [(0, 0, 32, 32), (5, 9, 37, 41), (40, 58, 72, 90), (0, 0, 64, 64)]  # top, left, bottom, right: pixels of a tile
 
@@ -159,7 +159,7 @@ def test_databases_are_made_and_accepted_for_training_as_with_windows(town):
     ran = call("create_db", "--config", town.config())
     assert ran.code == 0, ran.err
     assert (town.folder("lmdb") / "val.txt").read_text() == "15_cell000003\n"
-    (wanted,) = training.check_database(read_settings(town.config()))
+    (wanted,) = check_database(read_settings(town.config()))
     assert wanted.channels == 3
 
 

@@ -79,6 +79,12 @@ def test_no_window_is_normalised_by_itself(normalisation):
     assert np.array_equal(seen(spec, irrg=dark)[:, 0, 0], seen(spec, irrg=bright)[:, 0, 0])
 
 
+@pytest.mark.parametrize("normalisation", ["mean", "standard"])
+def test_what_is_no_number_counts_as_the_mean(normalisation):
+    holes = np.array([[[280, np.nan], [np.inf, -np.inf]]], np.float32)
+    assert not seen(make("dsm", normalisation=normalisation), dsm=holes).any()
+
+
 def test_a_missing_band_is_never_replaced():
     with pytest.raises(UserError, match="irrg has 2 bands, but the net was trained on 3"):
         make("irrg").stack({"irrg": IRRG[:2]})

@@ -451,9 +451,9 @@ def test_training_takes_all_of_it_from_the_config_and_resumes_exactly(databases,
 
 def test_training_feeds_whole_batches_and_validates_with_the_average(databases, tmp_path, monkeypatch):
     sizes, validated = [], []
-    step, label = Trainer.step, training.labeller
+    step, prepared = Trainer.step, training.prepared
     monkeypatch.setattr(Trainer, "step", lambda self, images, labels: (sizes.append(len(labels)), step(self, images, labels)))
-    monkeypatch.setattr(training, "labeller", lambda s, trainer: (validated.append(values(trainer.net)), label(s, trainer))[1])
+    monkeypatch.setattr(training, "prepared", lambda net, where: (validated.append(values(net)), prepared(net, where))[1])
     config = databases.config(BATCH_SIZE=3, ITER_SIZE=2, EMA_DECAY=0.9)
     ran = call("training", "--niter", 2, "--config", config, "--device", "cpu", "--snapshot", tmp_path)
     databases.config()

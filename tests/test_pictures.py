@@ -7,6 +7,7 @@ from PIL import Image
 
 import nets
 from tools import pictures
+from tools.errors import DiskFullError
 from tools.palette import Palette
 
 ISPRS = Palette(NAMES, COLOURS)
@@ -36,6 +37,12 @@ def test_a_comparison_shows_the_map_in_the_palettes_colours(tmp_path, truth):
     assert yellow > 0.1 * shown.shape[0] * shown.shape[1]  # of the prediction; the legend alone is far less
     assert ((shown == (222, 45, 38)).all(-1).sum() > 1000) == (truth is not None)
     assert names(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("shape", [(300, 1), (1, 300)])
+def test_a_tile_of_one_row_or_column_makes_no_huge_picture(tmp_path, shape):
+    pictures.comparison(tmp_path / "a.png", np.zeros((3, *shape), np.uint8), None, np.zeros(shape, np.uint8), ISPRS, "tile 1")
+    assert max(png(tmp_path / "a.png").shape) < 5000
 
 
 def test_bytes_are_shown_as_they_are():
@@ -75,6 +82,17 @@ def test_the_loss_plot_is_drawn_from_the_first_iteration_on(tmp_path, losses, sc
         assert png(tmp_path / "loss.png").std() > 1
         orange.append((png(tmp_path / "loss.png") == (0xD9, 0x48, 0x01)).all(-1).sum())
     assert (orange[0] > orange[1] + 50) == any(iou for _, iou in scores)  # points beside those in the legends
+
+
+def test_a_plot_that_finds_no_room_leaves_no_figure_in_memory(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pictures.plt.Figure, "savefig", full)
+    open_before = pictures.plt.get_fignums()
+    with pytest.raises(DiskFullError):
+        pictures.loss_plot(tmp_path / "loss.png", [1.0, 0.5], [], [], "a run")
+    assert pictures.plt.get_fignums() == open_before
 
 
 def test_the_loss_plot_shows_scores_and_rate_where_they_are(tmp_path):

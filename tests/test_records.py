@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tools.distributed import ALONE
 from tools.log import Log
 from tools.losses import NO_LOSS
 from tools.progress import Progress
-from tools.records import Interval
+from tools.records import Interval, changed, made_with
 from tools.running_scores import EVERY, RunningScores
 from tools.scores import confusion
 from tools.settings import read_settings
@@ -200,9 +202,20 @@ def test_a_restore_with_the_same_settings_is_quiet_and_places_and_readers_do_not
     shutil.copytree(own.folder("lmdb"), tmp_path / "elsewhere/vaihingen_lmdb")
     ran = train(
         own, 3, "--restore", own.snapshots, BASE_DIR=f"{tmp_path}/elsewhere/", WORKERS=1, SNAPSHOT_EVERY=7, KEEP_SNAPSHOTS=3,
-        test_ids=[],
+        test_ids=[], MEMORY_MB=100,
     )  # fmt: skip
     assert "warning" not in ran.err
+
+
+BEATS = [("plateau", None, True), ("plateau", 5, False), ("fixed", None, False)]
+
+
+@pytest.mark.parametrize(("policy", "val_every", "counts"), BEATS)
+def test_the_beat_of_snapshots_counts_where_the_rate_goes_by_it(own, policy, val_every, counts):
+    numbers = {"gamma": 0.1, "patience_validations": 2} if policy == "plateau" else {}
+    settings = read_settings(own.config(VAL_EVERY=val_every, LR_POLICY={"name": policy} | numbers))
+    odd = changed(made_with(settings), made_with(replace(settings, SNAPSHOT_EVERY=9)))
+    assert odd == ([f"SNAPSHOT_EVERY = 9 (it was {settings.SNAPSHOT_EVERY})"] if counts else [])
 
 
 # ----------------------------------------------------------------------------------------------------------- TensorBoard
@@ -260,6 +273,17 @@ def test_an_event_that_finds_no_room_leaves_the_file_as_it_was(tmp_path, monkeyp
     assert path.read_bytes() == whole
     curve.add(Interval(3, 1.0, 0.1, 5.0))
     assert [i for i, _ in curves(tmp_path)[0]["training/loss"]] == [1, 3]
+
+
+def test_a_disk_without_room_for_a_name_is_a_full_disk(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    curve, log = Curves(tmp_path, 0), Log(tmp_path / "training.log")
+    with monkeypatch.context() as patch, log.training_goes_on("a point"):
+        patch.setattr(Path, "open", full)
+        curve.add(Interval(1, 1.0, 0.1, 5.0))
+    assert "a point was not written, training goes on: the disk is full" in capsys.readouterr().err
 
 
 def test_what_is_not_known_is_no_point(tmp_path):

@@ -300,6 +300,13 @@ def test_the_scale_bar_is_a_round_length(code, size, text, metres):
     assert shown == text and units == pytest.approx(1000 * metres / across)
 
 
+def test_a_crs_that_is_not_on_earth_makes_a_map_without_a_scale_bar():
+    local = rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    found = mosaic({"a": Place(100, 100, place(0), local), "b": Place(100, 100, place(1), local)})
+    assert found.bar is None
+    assert set(found.matrices) == {"a", "b"}
+
+
 def test_tiles_without_a_place_on_earth_stand_side_by_side_and_those_left_out_are_counted(tmp_path):
     tiles = [f"t{i}" for i in range(report.MOST_ON_SHEET + 6)]
     made = make(tmp_path / "results", tiles, crs=None)

@@ -66,6 +66,22 @@ def test_missing_data_stays_missing_and_does_not_bleed(tmp_path):
         assert (raster.read_window(file)[0][valid] == 100).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("size", [0.25, 0.0625])
+def test_a_mask_beside_the_bands_is_kept(tmp_path, dtype, size):
+    eighth = Affine(0.125, 0, 5e5, 0, -0.125, 5e6)
+    masked = tile(tmp_path, np.full((3, 40, 40), 100, dtype), eighth)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(masked.first, "r+") as file:
+        file.write_mask(np.repeat([0, 255], 20).astype(np.uint8)[:, None] * np.ones((1, 40), np.uint8))
+    resized = resampled.at_pixel_size(masked, size)
+    with raster.open_raster(resized.first) as file:
+        valid, half = raster.read_valid(file), file.height // 2
+        assert (file.count, file.dtypes[0], file.crs, file.transform.a) == (3, dtype, CRS, size)
+        assert not valid[:half].any()
+        assert valid[half:].all()
+        assert (raster.read_window(file)[:, valid] == 100).all()
+
+
 def test_ground_truth_is_never_mixed(tmp_path):
     labels = np.random.default_rng(0).choice([0, 5], (40, 40)).astype(np.uint8)
     path = write_raster(tmp_path / "l.tif", labels, transform=NINE)

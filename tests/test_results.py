@@ -59,6 +59,13 @@ def test_a_broken_file_is_named_at_the_end_and_the_others_are_whole(own, flight)
     assert not [n for n in names(out) if "partial" in n]
 
 
+def test_a_file_that_is_no_raster_does_not_stop_large_windows(own, flight):  # noqa: F811
+    (flight / "d.tif").write_text("no raster")
+    ran = label(own, flight, "--window", 64)
+    assert ran.code == 1
+    assert "1 of 5 tiles could not be labelled" in ran.sentence
+
+
 def test_mended_files_are_labelled_by_resume_and_the_others_stay(own, flight):  # noqa: F811
     image = (flight / "b.tif").read_bytes()
     truncate(flight / "b.tif")
@@ -142,6 +149,24 @@ def test_other_settings_cannot_be_mixed_in(own, flight, words, changes, said):  
     words = [own.snapshots / word if word.startswith("net") else word for word in words]
     refused(label(own, flight, "--resume", *words, **changes), "was begun with", said, "--overwrite")
     assert names(flight.parent / "out") == before
+
+
+def test_the_same_weights_from_elsewhere_resume(own, flight):  # noqa: F811
+    assert label(own, flight).code == 0
+    moved = shutil.copy(own.snapshots / "net_iter_150.safetensors", flight.parent / "moved.safetensors")
+    ran = label(own, flight, "--resume", "--weights", moved)
+    assert (ran.code, "5 of 5 tiles are finished already" in ran.out) == (0, True), ran.sentence
+
+
+def test_a_file_is_not_resumed(own, flight):  # noqa: F811
+    (flight.parent / "out").write_text("the only copy")
+    refused(label(own, flight, "--resume"), "is a file", "--dir")
+    assert (flight.parent / "out").read_text() == "the only copy"
+
+
+def test_a_folder_below_a_file_is_refused(own, flight):  # noqa: F811
+    (flight.parent / "out").write_text("the only copy")
+    refused(infer(own, "--images", flight, "--dir", flight.parent / "out/maps"), "a file stands where a folder is wanted")
 
 
 def test_a_folder_that_is_none_of_ours_is_not_resumed(own, flight):  # noqa: F811

@@ -131,7 +131,7 @@ def test_every_setting_has_a_rule_for_its_form():
 WRONG = {
     "DATASET": ["", 3], "BASE_DIR": [None], "DATASET_DIR": [3], "FOLDER_SUFFIX": ["/tmp", None],
     "folders": [{}, [], {"irrg": 3}], "train_ids": [[], 5, [1.5], [()]], "val_ids": [5, [None]], "test_ids": [{1}],
-    "label_values": [[], "tree", [1, 2]], "palette": [[], {"a": (1, 2, 3)}, {0: 5}, {0: None}, {0: "white"}],
+    "label_values": [[], "tree", [1, 2], ["tree"]], "palette": [[], {"a": (1, 2, 3)}, {0: 5}, {0: None}, {0: "white"}],
     "IGNORE_LABEL": ["clutter", [None], True, -1], "MEAN_PIXEL": [None, {"irrg": 5}, {"irrg": ("a",)}],
     "INPUTS": [{}, {"irrg": "irrg"}, {"irrg": []}, ["irrg"]], "patch_size": [128, (128,), (0, 32), (32.0, 32)],
     "step_size": [16, (16, 0)], "ROTATIONS": [90, [], [45], [0, 0], ["0"], [[0]]], "FLIPS": [True, [], [True, True], [[]]],
@@ -139,7 +139,8 @@ WRONG = {
     "LR_POLICY": ["step", {}], "SOLVER": ["sgd", {}],
     "LOSS": ["", None, ["ce"]], "CLASS_WEIGHTS": ["inverted", None, {}], "MULTIPLIERS": [None, {"a": 1}, {"a": {"lr": "1"}}],
     "FREEZE_ITERATIONS": [-1, None], "GRADIENT_CLIP": [0, "1"], "ITER_SIZE": [0, 1.5], "EMA_DECAY": [0, 1, 2, "a"],
-    "AUGMENTATION": [None, ["flip"], {"flip": True}], "SNAPSHOT_EVERY": [0, None], "VAL_EVERY": [0, 1.5], "PATIENCE": [0], "KEEP_SNAPSHOTS": [0, -1], "SEED": [-1, 1.5], "WORKERS": [-1],
+    "AUGMENTATION": [None, ["flip"], {"flip": True}], "SNAPSHOT_EVERY": [0, None], "VAL_EVERY": [0, 1.5], "PATIENCE": [0],
+    "KEEP_SNAPSHOTS": [0, -1], "SEED": [-1, 1.5], "WORKERS": [-1],
     "test_patch_size": [64], "test_step_size": [(0, 1)], "TEST_BATCH_SIZE": [0],
 }  # fmt: skip
 

@@ -88,6 +88,20 @@ def test_the_best_weights_are_those_of_the_best_iterations(scored):
     assert snapshots.newest(scored.snapshots).name == "net_iter_4.safetensors"
 
 
+def test_weights_that_an_update_has_spoilt_are_not_kept_as_the_best(scored, monkeypatch):
+    scored.told |= {1: (0.5, 0.4), 2: (0.1, 0.9)}
+    step = Trainer.step
+
+    def spoils(self, *batch):
+        step(self, *batch)
+        if self.iteration == 2:
+            next(self.net.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(Trainer, "step", spoils)
+    refused(train(scored, 3, SNAPSHOT_EVERY=3), "the weights are not finite after iteration 2", "Its patches: ")
+    assert best(scored) == {"loss": 1, "iou": 1, "combined": 1}
+
+
 def test_a_restored_run_knows_the_best_ones_of_before(scored, tmp_path):
     scored.told |= {1: (0.5, 0.4), 2: (0.6, 0.3), 3: (0.55, 0.5), 4: (0.9, 0.1)}
     done(train(scored, 2))

@@ -1,4 +1,4 @@
-"""What --images means: files, folders, patterns, lists and remote addresses, matched over the modalities of a net."""
+"""Which tiles are to be labelled: those of the dataset, or what --images names, matched over the modalities of a net."""
 
 import glob
 import re
@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools import raster
+from tools import dataset, raster
 from tools.errors import UserError, listing, nearest
+from tools.settings import SPLITS, Settings
 
 File = str | Path  # remote files are text: a Path would make one slash of two
 
@@ -24,6 +25,25 @@ class Tile:
     def first(self) -> File:
         """The file of the first modality: the map takes its size and its place on Earth."""
         return next(iter(self.paths.values()))
+
+
+def dataset_tiles(settings: Settings, words: list[str]) -> list[Tile]:
+    """The tiles that the ids name, or all test tiles, with what ground truth there is of them."""
+    files = dataset.Dataset(settings.DATASET_DIR, settings.folders)
+    known = [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]
+    ids = [dataset.tile_id(word, known) for word in words] or list(settings.test_ids)
+    seen = [dataset.tile_name(t) for t in ids if t in settings.train_ids]
+    if seen:
+        print(f"note: {', '.join(seen)} was trained on, so its scores say little about other places.")
+    kinds = ["labels", "labels_eroded"]
+    return [
+        Tile(
+            dataset.tile_name(t),
+            {m: files.path(m, t) for m in settings.modalities},
+            {kind: files.path(kind, t) for kind in kinds if files.has(kind, t)},
+        )
+        for t in ids
+    ]
 
 
 def given_tiles(words: Sequence[str], modalities: Sequence[str]) -> list[Tile]:

@@ -60,7 +60,8 @@ def _append(path: Path, events: list[Event]) -> None:
         with path.open("ab") as file:
             file.write(records.getvalue())
     except OSError:
-        os.truncate(path, size)  # half a record would be the end of the file to who reads it
+        if path.exists():  # a disk without room for a name has none
+            os.truncate(path, size)  # half a record would be the end of the file to who reads it
         raise
 
 

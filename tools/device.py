@@ -72,9 +72,9 @@ class Device:
 def choose(name: str | None = None, precision: str = "auto") -> Device:
     """The device called `name` ("cpu", "cuda", "cuda:1"), or CUDA where there is one, else the CPU.
 
-    precision: "auto" is bf16 autocast on CUDA and on processors that have AVX512-BF16 or AMX, else fp32, of which PyTorch
-    computes convolutions on CUDA in tf32. "bf16": autocast anywhere. "tf32": fp32 numbers, multiplied with 10 bits behind the
-    point on CUDA's tensor cores. "fp32": all bits everywhere. Raises UserError where the device is not there.
+    precision: "auto" is bf16 autocast on GPUs from Ampere on and on processors that have AVX512-BF16 or AMX, else fp32.
+    "bf16": autocast anywhere. "tf32": fp32 numbers, multiplied with 10 bits behind the point on CUDA's tensor cores. "fp32":
+    all bits everywhere. Raises UserError where the device is not there.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -86,8 +86,18 @@ def choose(name: str | None = None, precision: str = "auto") -> Device:
         raise UserError(f"--precision tf32 is for CUDA, not for {device}: leave it at auto, or take fp32 or bf16.")
     if precision in ("tf32", "fp32"):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    fast = device.type == "cuda" or (device.type == "cpu" and _cpu_has_bf16())
-    return Device(device, fast if precision == "auto" else precision == "bf16", precision == "tf32")
+    fast = precision == "auto" and _has_bf16(device)
+    return Device(device, fast or precision == "bf16", precision == "tf32")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return _gpu_has_bf16(device) if device.type == "cuda" else device.type == "cpu" and _cpu_has_bf16()
+
+
+def _gpu_has_bf16(device: torch.device) -> bool:
+    """Whether the GPU multiplies bf16 in hardware. Those before Ampere (2020) emulate it, slower than they compute in fp32."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _cpu_has_bf16() -> bool:
@@ -121,12 +131,17 @@ def told_if_not_deterministic() -> Iterator[None]:
         ) from None
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory, of a device or of the machine, is too small."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
 @contextlib.contextmanager
 def memory_suffices(otherwise: str) -> Iterator[None]:
     """Within this block a lack of memory, of the device or of the machine, is a UserError that says `otherwise`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(w in str(error) for w in _NO_MEMORY):
+        if not out_of_memory(error):
             raise
         raise UserError(otherwise) from None

@@ -81,9 +81,12 @@ class Ranks:
         return values
 
     def agree(self, signals: Signals) -> None:
-        """Let all processes have heard the signals that any of them has heard, so that they stop at the same iteration."""
+        """Let all processes have heard the signals that any of them has heard, so that they stop at the same iteration.
+
+        What one of them hears afterwards waits until they agree again.
+        """
         if self.count > 1:
-            heard = torch.tensor([signals.stop, signals.snapshot], dtype=torch.int32)
+            heard = torch.tensor(signals.pick_up(), dtype=torch.int32)
             dist.all_reduce(heard, dist.ReduceOp.MAX)
             signals.stop, signals.snapshot = map(bool, heard.tolist())
 
@@ -141,7 +144,7 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
             if not _is_lost(error):
                 raise
             raise UserError(
-                "another process of this training ended or cannot be reached, so that this one ends, too: see what the other"
+                "another process of this job ended or cannot be reached, so that this one ends, too: see what the other"
                 " one said, if it could, and go on from the newest snapshot with --restore."
             ) from None
         finally:

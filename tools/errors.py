@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -56,14 +57,23 @@ def run(main: Callable[[], None]) -> None:
             raise
         where = f" at {error.filename}" if error.filename else ""
         sentence, code = f"{_EXPECTED_OS_ERRORS[error.errno]}{where}.", 2
+    except RuntimeError as error:  # PyTorch raises it wherever the main process is when one that reads for it ends
+        if not re.match(r"DataLoader worker .*(killed by signal|exited unexpectedly)", str(error)):
+            raise
+        sentence, code = _READER_ENDED, 2
     _leave(sentence, code)  # out here, where progress bars are closed and the sentence is the last line
 
 
+_READER_ENDED = (
+    "a process that reads the database was ended from outside, as where memory, or shared memory (/dev/shm), runs out: set"
+    " WORKERS to a smaller number, or to 0, and go on from the newest snapshot with --restore."
+)
 _EXPECTED_OS_ERRORS = {
     errno.ENOSPC: "the disk is full; nothing was left under a final name: free some space or write elsewhere",
     errno.EDQUOT: "your disk quota is used up; nothing was left under a final name: free some space or write elsewhere",
     errno.EACCES: "permission denied: choose a place that you may read and write",
     errno.EROFS: "the file system is read-only: write elsewhere",
+    errno.ENOTDIR: "a file stands where a folder is wanted: choose another place",
 }
 
 

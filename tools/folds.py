@@ -1,7 +1,8 @@
 """K-fold cross-validation: which tiles each fold holds out, and what the scores of all folds together say."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 from scipy import stats
 
 from tools import snapshots
-from tools.errors import UserError
+from tools.dataset import tile_name
+from tools.errors import UserError, listing
+from tools.folders import write_json
 from tools.records import METRICS, changed
+from tools.settings import Settings
 
 SUMMARY = "folds.json"  # beside the folders of the folds
 _WHOLE = {  # scores of the whole map, by their names in tools.scores.report
@@ -30,6 +34,29 @@ def divide(tiles: Sequence, folds: int, seed: int) -> list[list]:
         raise UserError(f"--folds {folds}: there are {len(tiles)} training tiles, and each fold holds out one at least.")
     order = np.random.default_rng([seed, folds]).permutation(len(tiles))
     return [[tiles[i] for i in sorted(order[k::folds])] for k in range(folds)]
+
+
+def cross_validate(
+    settings: Settings, folds: int, home: Path, train: Callable[[Settings, Path], Mapping[str, Any] | None], writer: bool
+) -> None:
+    """Train once for each fold of the training tiles, scored on those that it holds out, and say what all folds found.
+
+    train: called with the settings of a fold, which name what it holds out as val_ids, and its folder in `home`; gives its
+    scores, or None where it was told to stop. writer: whether this process is the one that writes files.
+    """
+    found = []
+    for number, held_out in enumerate(divide(settings.train_ids, folds, settings.SEED), 1):
+        kept = [tile for tile in settings.train_ids if tile not in held_out]
+        print(f"\nfold {number} of {folds} holds out {listing(map(tile_name, held_out))}")
+        scores = train(replace(settings, train_ids=kept, val_ids=held_out), home / f"fold_{number}")
+        if scores is None:
+            print(f"stopped in fold {number}; go on with --folds {folds} --restore")
+            return
+        found.append(scores)
+    together = summary(found)
+    if writer:
+        write_json(home / SUMMARY, together)
+    print(f"\n{folds} folds, each scored on the tiles that it held out:\n{as_text(together)}\n{home / SUMMARY}")
 
 
 def result_of(folder: Path, niter: int, made_with: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tools.device import Device
+from tools.device import Device, out_of_memory
 from tools.errors import UserError
 from tools.inputs import Input
 
@@ -33,8 +33,8 @@ class Forward:
         try:
             parts = list(zip(*[x.split(self.batch) for x in pixels], strict=True))
             return self._pass(pixels) if len(parts) == 1 else torch.cat([self._pass(list(part)) for part in parts])
-        except RuntimeError as error:
-            if not _out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
         self._shrink(min(self.batch, len(pixels[0])))
         return self(pixels)
@@ -77,8 +77,3 @@ class Forward:
         torch.cuda.empty_cache()
         free, each = torch.cuda.mem_get_info(device)[0], max(1, peaks[1] - peaks[0])
         return min(max(1, int(_GPU_SHARE * free / each)), _MOST_WINDOWS)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    said = "not enough memory", "can't allocate memory"  # by PyTorch's allocator on processors
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)

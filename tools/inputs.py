@@ -54,7 +54,7 @@ class Input:
         return np.concatenate(planes)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; NaN (no data) becomes 0."""
+        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0."""
 
         def per_channel(values: Sequence) -> Tensor:
             return torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
@@ -66,7 +66,9 @@ class Input:
             seen = seen / per_channel(self.deviation)
         if self.clip:
             seen = torch.where(per_channel(self.clip), seen.clamp(0, 1), seen)
-        return torch.nan_to_num(seen) if pixels.is_floating_point() else seen
+        if not pixels.is_floating_point():
+            return seen
+        return torch.nan_to_num(seen, posinf=0.0, neginf=0.0)  # the largest numbers would spoil the whole window
 
     def to_dict(self) -> dict:
         """For JSON; `Input.from_dict` reads it."""

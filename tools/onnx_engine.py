@@ -63,6 +63,19 @@ class OnnxNet(nn.Module):
             )
 
 
+def check_windows(net: nn.Module, size: tuple[int, int]) -> None:
+    """Raise UserError where some part of a net that onnxruntime computes takes no windows of this size (pixels)."""
+    for part in net.modules():
+        if isinstance(part, OnnxNet):
+            part.check_window(size)
+
+
+def refuse_window(net: nn.Module) -> None:
+    """Raise UserError where onnxruntime computes some part of a net for which --window is given."""
+    if any(isinstance(part, OnnxNet) for part in net.modules()):
+        raise UserError("--window measures by gradients how far a net looks, which onnxruntime has not: set test_patch_size.")
+
+
 class Processor(Device):
     """The processor, where onnxruntime computes."""
 

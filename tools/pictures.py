@@ -18,6 +18,7 @@ from tools.palette import Palette
 _KIND_COLOURS = {"data": "#d9d9d9", "conv": "#9ecae1", "pool": "#fdae6b", "unpool": "#a1d99b"}
 _OTHER_COLOUR = "#dadaeb"
 ERRORS = Palette(["right", "wrong"], {0: (255, 255, 255), 1: (222, 45, 38), 2: (160, 160, 160)})  # 2: not scored
+_TALLEST = 8  # times the width, in comparisons: that of a tile one pixel wide would take gigabytes
 _BATCHES, _TRAINING, _VALIDATION = "#c6dbef", "#08519c", "#d94801"  # colours of curves
 
 
@@ -125,7 +126,7 @@ def comparison(
         errors = error_map(truth, predicted, palette)
         panels[1:1] = [("ground truth", palette.to_colours(truth))]
         panels.append(("errors (red), not scored (grey)", errors))
-    tall = image.shape[1] / image.shape[2]
+    tall = min(image.shape[1] / image.shape[2], _TALLEST)
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 4 * tall + 0.9))
     for axis, (name, picture) in zip(axes, panels, strict=True):
         axis.imshow(picture, interpolation="nearest" if max(picture.shape[:2]) < 600 else "antialiased")
@@ -164,7 +165,9 @@ def errors(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray
 
 def _save(figure, path: Path, bottom: float = 0.05) -> None:
     """bottom: the share of the height that is kept for a legend."""
-    with whole_file(path) as temporary:
-        figure.tight_layout(rect=(0, bottom, 1, 1))
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    try:
+        with whole_file(path) as temporary:
+            figure.tight_layout(rect=(0, bottom, 1, 1))
+            figure.savefig(temporary, dpi=110)
+    finally:
+        plt.close(figure)  # on a full disk, too, where training goes on and draws the next one

@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tools.folders import write_json
+from torch import nn
+
+from tools.device import Device
+from tools.folders import read_details, write_json
 from tools.settings import Settings
 
 METRICS = "metrics.json"
@@ -20,7 +23,7 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "lmdb", "rasterio", "safetensors"
 # Settings that a run may change without becoming another run: places, speed, and what is written or kept.
 _WITHOUT_EFFECT = {
     "BASE_DIR", "DATASET_DIR", "FOLDER_SUFFIX", "folders", "palette", "test_ids", "WORKERS", "TILE_MEMORY_MB",
-    "SNAPSHOT_EVERY", "KEEP_SNAPSHOTS", "PATIENCE", "TEST_BATCH_SIZE",
+    "MEMORY_MB", "SNAPSHOT_EVERY", "KEEP_SNAPSHOTS", "PATIENCE", "TEST_BATCH_SIZE",
 }  # fmt: skip
 
 
@@ -92,6 +95,24 @@ def _history(path: Path) -> dict[str, list]:
         return {}
 
 
+def about(settings: Settings, net: nn.Module, device: Device, niter: int) -> dict[str, Any]:
+    """What a run is made of, as JSON values: the net, device, database, versions and settings."""
+    return {
+        "net": {"name": settings.NET, "learnable values": sum(p.numel() for p in net.parameters())},
+        "device": str(device),
+        "database": {"folder": str(settings.folder("lmdb")), "fingerprint": fingerprint(settings)},
+        "versions": versions(),
+        "git": git_state(),
+        "iterations": niter,
+        "settings": settings_of(settings),
+    }
+
+
+def fingerprint(settings: Settings) -> str | None:
+    """A number that changes with any pixel and any label of the database; None where an older create_db.py made it."""
+    return read_details(settings.folder("lmdb"))["splits"]["train"].get("fingerprint")
+
+
 def settings_of(settings: Settings) -> dict[str, Any]:
     """All settings as JSON values."""
     return as_json({f.name: getattr(settings, f.name) for f in fields(settings)})
@@ -102,10 +123,13 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def made_with(settings: Settings, fingerprint: str | None) -> dict[str, Any]:
+def made_with(settings: Settings) -> dict[str, Any]:
     """What makes a run the run that it is, as JSON values: settings, and the fingerprint of the data."""
-    found = {name: value for name, value in settings_of(settings).items() if name not in _WITHOUT_EFFECT}
-    return found | {"database": fingerprint}
+    whole = settings_of(settings)
+    found = {name: value for name, value in whole.items() if name not in _WITHOUT_EFFECT}
+    if settings.VAL_EVERY is None and settings.LR_POLICY["name"] == "plateau":  # then the rate may fall at each snapshot
+        found["SNAPSHOT_EVERY"] = whole["SNAPSHOT_EVERY"]
+    return found | {"database": fingerprint(settings)}
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

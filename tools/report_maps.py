@@ -74,8 +74,15 @@ def mosaic(places: Mapping[str, Place]) -> Mosaic | None:
         ]  # fmt: skip
     middles = {name: place.at(place.width / 2, place.height / 2) for name, place in places.items()}
     centres = {name: ((x - left) * across, (y - top) * down) for name, (x, y) in middles.items()}
-    metres = _METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
-    return Mosaic((bottom - top) * down, matrices, centres, _scale_bar(unit * metres))
+    metres = _metres(crs)
+    return Mosaic((bottom - top) * down, matrices, centres, metres and _scale_bar(unit * metres))
+
+
+def _metres(crs: Any) -> float | None:
+    """In a unit of a CRS, None where it does not lie on Earth (LOCAL_CS, as some surveys deliver)."""
+    if crs.is_geographic:
+        return _METRES_PER_DEGREE
+    return crs.linear_units_factor[1] if crs.is_projected else None
 
 
 def _scale_bar(metres: float) -> tuple[float, str]:

@@ -4,10 +4,12 @@ import math
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
+import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio.enums import Resampling
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from tools import raster
@@ -43,9 +45,30 @@ def at_pixel_size(tile: Tile, wanted: float) -> Tile:
 
 def _view(path: File, shape: tuple[int, int], way: Resampling) -> str:
     """A raster at another size (height, width), as a virtual file in memory that has the name of the real one."""
-    view = f"/vsimem/{uuid.uuid4().hex}/{Path(str(path)).name}.vrt"
+    folder, name = f"/vsimem/{uuid.uuid4().hex}", f"{Path(str(path)).name}.vrt"
+    view = f"{folder}/{name}"
     with raster.open_raster(path) as file:
+        masked = file.mask_flag_enums[0] == [MaskFlags.per_dataset]  # a mask beside the bands, which warping drops
+        warped = f"{folder}/warped/{name}" if masked else view
         transform = file.transform * Affine.scale(file.width / shape[1], file.height / shape[0])
-        with WarpedVRT(file, crs=file.crs, transform=transform, height=shape[0], width=shape[1], resampling=way) as warped:
-            rasterio.shutil.copy(warped, view, driver="VRT")
+        about = {"crs": file.crs, "transform": transform, "height": shape[0], "width": shape[1], "add_alpha": masked}
+        with WarpedVRT(file, resampling=way, **about) as made:
+            rasterio.shutil.copy(made, warped, driver="VRT")
+    if masked:
+        with raster.open_raster(warped) as made, rasterio.open(_with_mask(made)) as restored:
+            rasterio.shutil.copy(restored, view, driver="VRT")
     return view
+
+
+def _with_mask(file: rasterio.DatasetReader) -> str:
+    """A virtual raster, as GDAL reads it from XML, of which the last band of a file is the mask."""
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(file.width), rasterYSize=str(file.height))
+    ElementTree.SubElement(root, "SRS").text = file.crs.to_wkt() if file.crs else ""
+    ElementTree.SubElement(root, "GeoTransform").text = ", ".join(map(repr, file.transform.to_gdal()))
+    for band, kind in enumerate(file.dtypes, 1):
+        parent = root if band < file.count else ElementTree.SubElement(root, "MaskBand")
+        kind = "Byte" if band == file.count or kind == "uint8" else kind.capitalize().replace("Uint", "UInt")
+        source = ElementTree.SubElement(ElementTree.SubElement(parent, "VRTRasterBand", dataType=kind), "SimpleSource")
+        ElementTree.SubElement(source, "SourceFilename").text = file.name
+        ElementTree.SubElement(source, "SourceBand").text = str(band)
+    return ElementTree.tostring(root, "unicode")

@@ -36,6 +36,8 @@ class Results:
         self.final, self.settings, self.resume = final.resolve(), plain(settings), resume
         if overwrite or not resume:
             refuse_existing(final, overwrite)
+        elif final.exists() and not final.is_dir():
+            raise UserError(f"{final} is a file, not a folder to resume: choose another --dir.")
         taken = self.final.exists() and any(self.final.iterdir())
         self.folder = self.final.with_name(self.final.name + ".partial") if overwrite and taken else self.final
         if resume and self._begun():
@@ -50,8 +52,9 @@ class Results:
 
     def _check_settings(self) -> None:
         details = read_details(self.folder)
+        same_weights = "weights_sha256" in details and details["weights_sha256"] == self.settings.get("weights_sha256")
         for name, value in self.settings.items():
-            if details.get(name) != value:
+            if details.get(name) != value and not (name == "weights" and same_weights):  # wherever they lie
                 raise UserError(
                     f"{self.folder} was begun with {name} = {details.get(name)}, now it is {value}: resume it with the same"
                     " settings, choose another --dir, or start anew with --overwrite."

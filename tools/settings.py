@@ -139,7 +139,12 @@ class Settings:
     @property
     def legend(self) -> Legend:
         """What the ground truth's own colours, numbers and names are in our labels."""
-        return Legend(Palette(self.label_values, self.palette), self.SOURCE_CLASSES, self.CLASS_MAPPING)
+        return Legend(self.colours, self.SOURCE_CLASSES, self.CLASS_MAPPING)
+
+    @property
+    def colours(self) -> Palette:
+        """The classes and their colours."""
+        return Palette(self.label_values, self.palette)
 
     @property
     def ignored(self) -> list[int]:
@@ -167,6 +172,11 @@ class Settings:
     def recipe(self) -> dict[str, dict[str, Any]]:
         """The operations of the augmentation, with all their numbers."""
         return read_recipe(self.AUGMENTATION, self.modalities, self.patch_size)
+
+    @property
+    def patches_per_iteration(self) -> int:
+        """How many patches the net learns from before its weights change."""
+        return self.BATCH_SIZE * self.ITER_SIZE
 
     @property
     def sample_size(self) -> tuple[int, int]:
@@ -261,7 +271,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "train_ids": (lambda v: _ids(v) and bool(v), _IDS_WISH),
     "val_ids": (_ids, _IDS_WISH),
     "test_ids": (_ids, _IDS_WISH),
-    "label_values": (_texts, "a list of class names"),
+    "label_values": (lambda v: _texts(v) and len(v) > 1, "a list of two class names or more"),
     "palette": (lambda v: isinstance(v, Mapping) and all(map(_whole(0), v)) and all(map(_sequence, v.values())),
                 "colours by label, {0: (255, 255, 255), ...}"),
     "IGNORE_LABEL": (lambda v: v is None or _whole(0)(v) or (isinstance(v, list | tuple) and all(map(_whole(0), v))),

@@ -199,6 +199,17 @@ def newest(folder: Path) -> Path:
     return snapshots[-1]
 
 
+def check_end(folder: Path, iteration: int) -> None:
+    """Raise UserError where the snapshot of a run's last iteration found no room."""
+    whole = found(folder)
+    if iteration not in map(iteration_of, whole):
+        last = f"the newest is of iteration {iteration_of(whole[-1])}" if whole else "there is none at all"
+        raise UserError(
+            f"the disk is full at {folder}: iteration {iteration}, the last one, is in no snapshot ({last}); free some"
+            " space and go on with --restore."
+        )
+
+
 def prune(folder: Path, keep: int, iteration: int) -> None:
     """Remove all but the newest `keep` snapshots up to the one of an iteration.
 

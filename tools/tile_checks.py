@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tools import raster
+from tools import raster, resampled
 from tools.batches import Tile
-from tools.errors import UserError
+from tools.errors import UserError, listing
 from tools.inputs import Input
 from tools.palette import Palette
 from tools.polygons import LeastArea
@@ -66,3 +66,22 @@ def place_fault(tile: Tile) -> str | None:
         if about.crs != first.crs or apart > abs(first.transform.determinant) ** 0.5 / 2:
             return f"{about.path} ({modality}) does not lie where {first.path} lies: they are no files of one tile."
     return None
+
+
+def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: float | None, resample: bool) -> None:
+    """Say what a user should know before the work begins.
+
+    todo: of `count` tiles, those not finished yet. failed: what is wrong with some of them. trained: the size (metres) of the
+    pixels that the net was trained on, where it is known. resample: whether tiles are read at that size.
+    """
+    about = {tile.name: raster.inspect(tile.first) for tile in todo if tile.name not in failed}
+    if count > len(todo):
+        print(f"{count - len(todo)} of {count} tiles are finished already.")
+    nowhere = [name for name, found in about.items() if found.crs is None]
+    if nowhere:
+        print(f"warning: {listing(nowhere)} has no CRS, so its maps have none either.")
+    odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained))}
+    if odd:
+        sizes = listing((f"{name} ({size:.3g})" for name, size in odd.items()), 4)
+        remedy = "they are read at that size" if resample else "--resample reads them at that size"
+        print(f"warning: the net was trained on pixels of {trained:.3g} m, these tiles have other ones: {sizes}; {remedy}.")

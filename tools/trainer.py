@@ -156,8 +156,12 @@ class Trainer:
                 self._stop(f"the gradients are not finite at iteration {i} (the loss is {loss:.4g})", i)
         self.losses += losses
 
-    def _check_weights(self) -> None:
-        """Stop where the update itself has spoilt the weights, which no loss has shown as yet."""
+    def check_finite(self) -> None:
+        """Raise NotFiniteError where losses, gradients or weights are not finite; brings `losses` up to date.
+
+        The update itself may have spoilt the weights, which no loss has shown as yet. All processes call it together.
+        """
+        self.fetch_losses()
         floats = [v for v in self.net.state_dict().values() if v.is_floating_point()]
         if not math.isfinite(nn.utils.get_total_norm(floats, norm_type=math.inf)):
             self._stop(f"the weights are not finite after iteration {self.iteration}", self.iteration)
@@ -170,8 +174,7 @@ class Trainer:
 
         All processes call it together, and get the same. Raises NotFiniteError where the weights are not.
         """
-        self.fetch_losses()
-        self._check_weights()
+        self.check_finite()
         state = {
             "iteration": self.iteration,
             **self.solver.state_dict(),

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from nets.net import check_size
 from tools import pictures, raster
+from tools.dataset import Dataset
 from tools.distributed import ALONE, Ranks
+from tools.errors import UserError
 from tools.palette import Palette
 from tools.scores import confusion, report
+from tools.settings import Settings
 from tools.tiles import NO_DATA, Band, Labeller
 
 PICTURE_SIZE = 384  # pixels, the longer side of the tile in the sample picture
@@ -46,6 +51,25 @@ class Validation:
     def iou(self) -> float | None:
         """The mean IoU over the classes that are not ignored."""
         return self.scores["mean_iou_without_ignored"]
+
+
+def check(settings: Settings, net: nn.Module) -> None:
+    """Raise UserError now, and not at the first snapshot, where the validation tiles cannot be labelled."""
+    if settings.val_ids:
+        check_size(*settings.test_patch_size, net.multiple)
+        dataset = Dataset(settings.DATASET_DIR, settings.folders)
+        dataset.check([*settings.modalities, "labels"], settings.val_ids, settings.colours)
+    elif settings.PATIENCE:
+        raise UserError(
+            f"PATIENCE = {settings.PATIENCE} counts validations, but val_ids is empty: name some tiles, or set None."
+        )
+
+
+def truths(settings: Settings) -> list[Truth]:
+    """The files of the validation tiles."""
+    dataset = Dataset(settings.DATASET_DIR, settings.folders)
+    paths = [{m: dataset.path(m, tile) for m in settings.modalities} for tile in settings.val_ids]
+    return [Truth(p, dataset.path("labels", tile)) for p, tile in zip(paths, settings.val_ids, strict=True)]
 
 
 def validate(
