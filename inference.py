@@ -13,8 +13,9 @@ breaks off is named at the end (exit code 1), and --resume does what is still to
 
 import argparse
 import json
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from nets.net import check_size
 from tools import class_statistics, commands, crew, device, distributed, onnx_engine, raster, resampled, scores, snapshots, tta
 from tools.batches import Tile, dataset_tiles, given_tiles
 from tools.distributed import Ranks
-from tools.errors import DiskFullError, PartlyFailedError, UserError, run
+from tools.errors import DiskFullError, PartlyFailedError, UserError, listing, run
 from tools.inputs import Input
 from tools.labellers import large_windows, make_labeller, prepared, windows_of
 from tools.outputs import Choice, TileOutputs
@@ -45,6 +46,8 @@ def main():
     settings = chosen(read_settings(args.config), args)
     weights = args.weights or [snapshots.newest(settings.snapshots)]
     ranks = distributed.from_environment()
+    if args.images and args.tiles:
+        raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
     if args.resample and ranks.count > 1:
         raise UserError("--resample reads tiles by way of this process's memory: leave torchrun out, or resample them before.")
     onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
@@ -68,7 +71,8 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     made_with = details(weights, about, labeller, choice, args)
     results = Results(args.dir or settings.folder("results"), made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
-    failed = check_images(todo, inputs, choice.polygons) if args.images else check_tiles(todo, palette, inputs)
+    some_done = len(todo) < len(tiles)
+    failed = check_images(todo, inputs, choice.polygons, some_done) if args.images else check_tiles(todo, palette, inputs)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
     team = crew.Crew(ranks, where.device)
@@ -136,7 +140,7 @@ def details(weights: list[Path], about: dict, labeller: Labeller, choice: Choice
     """All that the maps depend on beside the tiles, for details.json."""
     return {
         "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
-        "net": about["name"], "iteration": about["iteration"], "tta": args.tta,
+        "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
         "window": labeller.size, "step": labeller.step, "blend": labeller.blend, "threshold": labeller.threshold,
         "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
         "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
@@ -151,23 +155,37 @@ def label(
     size: of the pixels (metres) at which the tiles are to be read, None for their own.
     """
     failed: dict[str, str] = {}
-    finishing: list[Future] = []
+    finishing: list[tuple[Tile, Future]] = []
     pixels = sum(about.height * about.width for about in (raster.inspect(tile.first) for tile in tiles))
     with ThreadPoolExecutor(1) as other, tqdm(desc="labelling", total=pixels, unit="px", unit_scale=True) as bar:
         for tile in tiles:
-            try:
+            with noted(tile, failed):
                 outputs = label_tile(labeller, tile, palette, choice, results.folder, size, bar)
-            except DiskFullError:
-                raise
-            except UserError as error:
-                failed[tile.name] = str(error)
-                continue
-            finishing.append(other.submit(lambda tile, outputs: results.record(tile, outputs.finish()), tile, outputs))
+                finishing.append((tile, other.submit(finish, tile, outputs, results)))
             if len(finishing) > 1:
-                finishing.pop(0).result()
-        for last in finishing:
-            last.result()
+                before, completed = finishing.pop(0)
+                with noted(before, failed):
+                    completed.result()
+        for last, completed in finishing:
+            with noted(last, failed):
+                completed.result()
     return failed
+
+
+@contextmanager
+def noted(tile: Tile, failed: dict[str, str]) -> Iterator[None]:
+    """Within this block, what is wrong with a tile is noted and the others go on; a full disk ends the work."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except UserError as error:
+        failed[tile.name] = str(error)
+
+
+def finish(tile: Tile, outputs: TileOutputs, results: Results) -> None:
+    """Complete the files of a tile and write down that it is done."""
+    results.record(tile, outputs.finish())
 
 
 def label_tile(labeller: Labeller, tile: Tile, palette: Palette, choice: Choice, folder: Path, size: float | None, bar: tqdm):

@@ -78,11 +78,12 @@ def check_folds(args: argparse.Namespace) -> None:
 
 def train_fold(args: argparse.Namespace, where: device.Device, ranks: Ranks, settings: Settings, folder: Path) -> dict | None:
     """The scores of a fold on its val_ids, which it holds out, or None where it was told to stop."""
-    if args.restore and (scores := folds.result_of(folder, args.niter, records.made_with(settings))):
+    if args.restore and (scores := folds.result_of(folder, args.niter, settings)):
         print(f"{folder} is done already")
         return scores
     restore = NEWEST if args.restore and snapshots.found(folder) else None
-    own = argparse.Namespace(**vars(args) | {"snapshot": folder, "restore": restore})
+    anew = args.overwrite or (args.restore and not restore)  # it may have been killed before its first snapshot
+    own = argparse.Namespace(**vars(args) | {"snapshot": folder, "restore": restore, "overwrite": anew})
     history, stopped = train(settings, own, where, ranks, settings.val_ids)
     return None if stopped else history.validation[-1]
 

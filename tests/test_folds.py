@@ -151,6 +151,17 @@ def test_folds_that_were_interrupted_go_on_and_end_as_unbroken_ones(own):
     assert read_json(folder(own) / "folds.json") == first
 
 
+def test_a_fold_that_was_killed_before_its_first_snapshot_begins_anew(own):
+    assert train(own, 2).code == 0
+    whole = load_file(folder(own) / "fold_2" / "net_iter_2.safetensors")
+    for path in (folder(own) / "fold_2").glob("net_iter_*"):
+        path.unlink()
+    assert list((folder(own) / "fold_2").glob("net_best_*"))
+    assert train(own, 2, "--restore").code == 0
+    again = load_file(folder(own) / "fold_2" / "net_iter_2.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
 def test_what_does_not_go_with_folds_is_refused(own, tmp_path):
     refused(train(own, 2, "--plot", tmp_path / "a.png"), "--plot and --graph name one file")
     refused(train(own, 2, "--restore", tmp_path / "net_iter_5.solverstate"), "--restore alone")

@@ -12,7 +12,8 @@ import pytest
 from conftest import kill, names, pixels, refused, spawn, wait_for, write_raster
 from test_inference import ENDS, infer, own  # noqa: F401 (own is a fixture)
 
-from tools import raster, results
+from tools import outputs, raster, results
+from tools.errors import UserError
 from tools.raster import BlockWriter
 
 
@@ -64,6 +65,37 @@ def test_a_file_that_is_no_raster_does_not_stop_large_windows(own, flight):  # n
     ran = label(own, flight, "--window", 64)
     assert ran.code == 1
     assert "1 of 5 tiles could not be labelled" in ran.sentence
+
+
+def test_resume_completes_the_folder_where_none_of_the_rest_can_be_read(own, flight):  # noqa: F811
+    (flight / "d.tif").write_text("no raster")
+    assert label(own, flight).code == 1
+    out = flight.parent / "out"
+    (out / "statistics.json").unlink()  # as if it had been killed just before
+    ran = label(own, flight, "--resume")
+    assert ran.code == 1
+    assert "1 of 5 tiles could not be labelled" in ran.sentence
+    assert sorted(json.loads((out / "statistics.json").read_text())["tiles"]) == list("abce")
+
+
+def test_a_tile_whose_files_cannot_be_completed_is_named_and_the_others_go_on(own, flight, monkeypatch):  # noqa: F811
+    finish = outputs.TileOutputs.finish
+
+    def failing(self):
+        if self.tile.name == "c":
+            self.abandon()
+            raise UserError("c.tif went away.")
+        return finish(self)
+
+    monkeypatch.setattr(outputs.TileOutputs, "finish", failing)
+    ran = label(own, flight)
+    assert ran.code == 1
+    assert "1 of 5 tiles could not be labelled: c.tif went away." in ran.sentence
+    assert len(stamps(flight.parent / "out")) == 4
+
+
+def test_ids_and_images_are_not_mixed(own, flight):  # noqa: F811
+    refused(infer(own, 32, "--images", flight), "ids of the dataset's tiles or --images, not both")
 
 
 def test_mended_files_are_labelled_by_resume_and_the_others_stay(own, flight):  # noqa: F811

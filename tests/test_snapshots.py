@@ -121,6 +121,18 @@ def test_a_run_that_goes_on_elsewhere_takes_its_best_weights_along(scored, tmp_p
     assert [v["iteration"] for v in read_json(tmp_path / "new/metrics.json")["validation"]] == [1, 2]
 
 
+def test_a_run_does_not_go_on_in_a_folder_of_another_run_unless_that_may_be_replaced(own, tmp_path):
+    done(train(own, 1))
+    other = tmp_path / "other"
+    done(train(own, 3, "--snapshot", other))
+    before = (other / "net_iter_3.safetensors").read_bytes()
+    start = own.snapshots / "net_iter_1.solverstate"
+    refused(train(own, 2, "--restore", start, "--snapshot", other), f"{other} holds another run", "--overwrite")
+    assert (other / "net_iter_3.safetensors").read_bytes() == before
+    done(train(own, 2, "--restore", start, "--snapshot", other, "--overwrite"))
+    assert numbers(other) == [2]
+
+
 def test_best_weights_of_a_later_iteration_than_the_restored_one_are_named(scored):
     scored.told |= {1: (0.5, 0.4), 2: (0.4, 0.3)}
     done(train(scored, 2))

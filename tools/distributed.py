@@ -145,7 +145,7 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
                 raise
             raise UserError(
                 "another process of this job ended or cannot be reached, so that this one ends, too: see what the other"
-                " one said, if it could, and go on from the newest snapshot with --restore."
+                " one said, if it could, and go on with training.py --restore or inference.py --resume."
             ) from None
         finally:
             if dist.is_initialized():

@@ -13,7 +13,7 @@ from tools import snapshots
 from tools.dataset import tile_name
 from tools.errors import UserError, listing
 from tools.folders import write_json
-from tools.records import METRICS, changed
+from tools.records import METRICS, changed, made_with
 from tools.settings import Settings
 
 SUMMARY = "folds.json"  # beside the folders of the folds
@@ -59,24 +59,24 @@ def cross_validate(
     print(f"\n{folds} folds, each scored on the tiles that it held out:\n{as_text(together)}\n{home / SUMMARY}")
 
 
-def result_of(folder: Path, niter: int, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+def result_of(folder: Path, niter: int, settings: Settings) -> dict[str, Any] | None:
     """The scores of a fold that has been trained to its end, None where that is still to do.
 
-    made_with: what tools.records says of the fold as it would be trained now. Raises UserError where its folder is of another
-    run.
+    settings: of the fold as it would be trained now. Raises UserError where its folder is of another run.
     """
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = metrics["settings"] | {"database": metrics["database"]["fingerprint"]}
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    before = metrics["settings"] | {"database": metrics["database"]["fingerprint"]}
-    if odd := changed(before, made_with):
+    if odd := changed(before, made_with(settings)):
         raise UserError(
             f"{folder} was trained with other settings, so that its scores do not belong to the others: {'; '.join(odd)}; set"
             " them back, or begin again with --overwrite."
         )
     last = metrics["validation"][-1] if metrics["validation"] else {"iteration": -1}
-    at_end = last["iteration"] == niter or metrics["stopped early"]
+    early = metrics["stopped early"] and before["PATIENCE"] == settings.PATIENCE
+    at_end = last["iteration"] == niter or early
     return last if at_end and last["iteration"] in map(snapshots.iteration_of, snapshots.found(folder)) else None
 
 

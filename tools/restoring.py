@@ -29,10 +29,18 @@ def to_restore(restore: Path | None, init: str | None, folder: Path, overwrite: 
     if init:
         raise UserError("--init and --restore do not go together: a restored run has its weights already.")
     path = folder if restore == NEWEST else restore
+    elsewhere = not same_folder(path if path.is_dir() else path.parent, folder)
+    if elsewhere and (snapshots.found(folder) or snapshots.bests(folder)) and not overwrite:
+        raise UserError(f"{folder} holds another run than {path} is of: choose another --snapshot, or add --overwrite.")
     if path == folder or path.is_dir():
         return snapshots.load_newest(path, log.warn)
     refuse_solverstate(path)
     return snapshots.load(path)
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder."""
+    return one.resolve() == other.resolve()
 
 
 def check_same(before: Snapshot, net: nn.Module, inputs: list[Input], name: str) -> None:
@@ -51,7 +59,7 @@ def go_on(settings: Settings, folder: Path, before: Snapshot, log: Log) -> None:
     log.say(f"restored from {before.path}, iteration {iteration}")
     if odd := records.changed(before.state.get("made_with", {}), records.made_with(settings)):
         log.warn(f"the snapshot was made with other settings, so that this will be another run: {'; '.join(odd)}.")
-    snapshots.remove_halves(folder)
+    clear(folder, overwrite=not same_folder(before.path.parent, folder))
     snapshots.adopt_bests(before.path.parent, folder)
     if later := snapshots.later(folder, iteration):
         log.warn(f"{folder} holds later weights, which stay until this run replaces them: {listing(later)}.")

@@ -34,13 +34,14 @@ def size_fault(truth: Path, tile: Tile) -> str | None:
     return None if sizes[0] == sizes[1] else f"{truth} has {sizes[0]} pixels, {tile.first} has {sizes[1]}: they must agree."
 
 
-def check_images(tiles: list[Tile], inputs: list[Input], least: LeastArea | None) -> dict[str, str]:
+def check_images(tiles: list[Tile], inputs: list[Input], least: LeastArea | None, some_done: bool = False) -> dict[str, str]:
     """What is wrong with some of the images, as far as their headers tell, by tile. Raises UserError where none will do.
 
     They are read just once, while they are labelled: whole cities take their time. least: area of polygons, if there are any.
+    some_done: others are labelled already, so that there is something to complete even if none of these will do.
     """
     faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, least))}
-    if tiles and len(faults) == len(tiles):
+    if tiles and len(faults) == len(tiles) and not some_done:
         raise UserError(" ".join(list(faults.values())[:5]) + (f" (+{len(faults) - 5} more)" if len(faults) > 5 else ""))
     return faults
 
