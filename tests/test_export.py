@@ -123,6 +123,7 @@ def test_modalities_of_an_input_keep_their_places_and_no_data_counts_as_the_mean
     assert np.abs(labels(path, images) - wanted).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_nets_of_two_inputs_have_two_by_their_names(tmp_path):
     inputs = [IRRG, replace(STACK, bgr=False)]
     net, says = made(unpooling, *inputs)
@@ -284,7 +285,7 @@ def test_the_program_says_what_it_is_for(exported):
     assert (says["multiple"], says["size"], says["about"]["classes"]) == (32, None, NAMES)
 
 
-@pytest.mark.parametrize("how", ["a file", "a snapshot"])
+@pytest.mark.parametrize("how", ["a file", pytest.param("a snapshot", marks=pytest.mark.slow)])
 def test_inference_by_onnxruntime_gives_the_labels_of_pytorch(trained, exported, maps, tmp_path, how):
     weights = exported[0] / "net.onnx" if how == "a file" else trained.snapshots / "net_iter_150.safetensors"
     found = infer(trained, tmp_path / "maps", "--weights", weights, *(() if how == "a file" else ("--engine", "onnxruntime")))
@@ -308,6 +309,7 @@ def test_the_convolutions_that_matter_most_stay_in_32_bits(exported, one):
     assert len(eight) == 26 - 4
 
 
+@pytest.mark.slow
 def test_a_file_that_would_label_otherwise_is_not_written(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(OnnxNet, "probabilities", lambda self, image: torch.rand(len(image), 6, *image.shape[2:]))
     ran = call("tools.export", trained.snapshots / "net_iter_150.safetensors", "--onnx", tmp_path / "net.onnx")
@@ -340,6 +342,7 @@ def test_files_that_exist_and_weights_that_are_none_are_refused(trained, exporte
     refused(call("tools.export", tmp_path / "bad.safetensors", "--onnx", tmp_path / "net.onnx"), "no whole safetensors file")
 
 
+@pytest.mark.slow
 def test_int8_without_a_database_or_with_another_order_of_bands_is_refused(trained, tmp_path):
     weights, words = trained.snapshots / "net_iter_150.safetensors", ("--onnx", tmp_path / "net.onnx", "--int8", "--config")
     own = trained.copy(tmp_path / "own", "lmdb")
