@@ -304,3 +304,14 @@ def test_a_threshold_that_is_no_probability_or_for_many_classes_is_refused(binar
     for word in ("0", "1", "1.5", "-0.2"):
         refused(infer(binary, *words, f"--threshold={word}"), "THRESHOLD", "between 0 and 1")
     refused(infer(own, "--threshold", "0.3"), "THRESHOLD = 0.3 is for two classes, label_values has 6")
+
+
+def test_a_net_that_gives_no_numbers_makes_no_map(own, tmp_path):  # noqa: F811
+    net, about = snapshots.load_net(next(own.snapshots.glob("net_iter_*.safetensors")))
+    with torch.no_grad():
+        next(net.parameters())[:] = torch.inf
+    snapshots.save_net(tmp_path / "spoilt.safetensors", net, about)
+    ran = infer(own, 32, "--weights", tmp_path / "spoilt.safetensors", "--dir", tmp_path / "out")
+    assert ran.code in (1, 2)
+    assert "the net gives no numbers" in ran.sentence
+    assert not list((tmp_path / "out").glob("32_*"))

@@ -29,7 +29,7 @@ def both(tmp_path_factory):
 def test_a_net_trains_for_an_iteration_and_its_snapshot_labels_a_tile(both, name, tmp_path):
     inputs = both.changes["INPUTS"] if len(nets.example_inputs(name)) > 1 else {"irrg": ["irrg"]}
     options = SLIM if name in nets.names() else {}
-    config = both.config(NET=name, NET_OPTIONS=options, INPUTS=inputs, BATCH_SIZE=2)
+    config = both.config(NET=name, NET_OPTIONS=options, INPUTS=inputs, BATCH_SIZE=2, BASE_LR=1e-5)
     ran = call("training", "--niter", 1, "--snapshot", tmp_path / "snapshots", "--device", "cpu", "--config", config)
     assert ran.code == 0, ran.err
     weights = tmp_path / "snapshots" / "net_iter_1.safetensors"

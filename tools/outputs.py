@@ -12,7 +12,7 @@ import numpy as np
 from tools import pictures, raster, scores
 from tools.batches import Tile
 from tools.class_statistics import TileStatistics
-from tools.errors import DiskFullError
+from tools.errors import DiskFullError, UserError
 from tools.folders import disk_full_is_said
 from tools.palette import Palette
 from tools.polygons import LeastArea, write_polygons
@@ -126,7 +126,13 @@ class TileOutputs:
         return file
 
     def add(self, band: Band) -> None:
-        """Write a band of the map, and count what is in it."""
+        """Write a band of the map, and count what is in it. Raises UserError where the net gave no numbers."""
+        if np.isnan(band.probabilities[0][band.labels != NO_DATA]).any():
+            raise UserError(
+                f"tile {self.tile.name}: the net gives no numbers at rows {band.row} to {band.row + len(band.labels) - 1}; its"
+                " weights have diverged, or the image's values are far from the trained ones: take an earlier snapshot, or"
+                " train with a lower BASE_LR."
+            )
         truths = {kind: raster.read_window(file, band.window)[0] for kind, file in self.truths.items()}
         for kind, truth in truths.items():
             self.matrices[kind] += scores.confusion(truth, band.labels, self.palette.classes)
