@@ -319,6 +319,7 @@ def test_interp_has_caffes_sizes_and_keeps_corners(tmp_path, param, size, cut):
 # ---------------------------------------------------------------------------------------------------------------- nets
 
 
+@pytest.mark.slow
 def test_caffes_kinds_compile_and_export_with_any_size():
     rows = [data("x", 3), conv("a", "x", 4), caffe.pooling("p", "a", 2, 2, mask=True), conv("b", "p", 4)]
     rows += [caffe.upsample("u", "b", "p_mask"), caffe.crop("c", "u", "x"), caffe.eltwise("e", "c", "a"), caffe.relu("r", "e")]

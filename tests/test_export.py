@@ -267,6 +267,7 @@ def infer(town, out, *words):
     return pixels(out / "32_labels.tif")[0]
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote_and_how_near_it_comes(exported):
     folder, out, small = exported
     assert f"{folder / 'net.onnx'}: ONNX, opset 18, fp32" in out
@@ -278,6 +279,7 @@ def test_the_command_says_what_it_wrote_and_how_near_it_comes(exported):
     assert (folder / "int8.onnx").stat().st_size < 0.5 * (folder / "net.onnx").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_program_says_what_it_is_for(exported):
     files = {"orthonets": ""}
     torch.export.load(exported[0] / "net.pt2", extra_files=files)
@@ -285,18 +287,21 @@ def test_the_program_says_what_it_is_for(exported):
     assert (says["multiple"], says["size"], says["about"]["classes"]) == (32, None, NAMES)
 
 
-@pytest.mark.parametrize("how", ["a file", pytest.param("a snapshot", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["a file", "a snapshot"])
 def test_inference_by_onnxruntime_gives_the_labels_of_pytorch(trained, exported, maps, tmp_path, how):
     weights = exported[0] / "net.onnx" if how == "a file" else trained.snapshots / "net_iter_150.safetensors"
     found = infer(trained, tmp_path / "maps", "--weights", weights, *(() if how == "a file" else ("--engine", "onnxruntime")))
     assert (found == maps).mean() >= 0.999
 
 
+@pytest.mark.slow
 def test_inference_in_8_bits_changes_few_labels(trained, exported, maps, tmp_path):
     found = infer(trained, tmp_path / "maps", "--weights", exported[0] / "int8.onnx")
     assert (found == maps).mean() > 0.97
 
 
+@pytest.mark.slow
 def test_the_convolutions_that_matter_most_stay_in_32_bits(exported, one):
     model = onnx.load(one[2])
     convolutions = [n.name for n in model.graph.node if n.op_type == "Conv"]
@@ -331,6 +336,7 @@ def test_options_that_do_not_go_together_are_refused(trained, words, sentence):
     refused(call("tools.export", trained.snapshots / "net_iter_150.safetensors", *words), sentence)
 
 
+@pytest.mark.slow
 def test_files_that_exist_and_weights_that_are_none_are_refused(trained, exported, tmp_path):
     weights = trained.snapshots / "net_iter_150.safetensors"
     refused(call("tools.export", weights, "--onnx", exported[0] / "net.onnx"), "exists already", "--overwrite")
@@ -353,6 +359,7 @@ def test_int8_without_a_database_or_with_another_order_of_bands_is_refused(train
     refused(call("tools.export", weights, *words, trained.copy(tmp_path / "none").config()), "details.json")
 
 
+@pytest.mark.slow
 def test_inference_refuses_onnx_files_that_are_not_ours_in_one_sentence(trained, exported, one, tmp_path):
     def ran(path, *words):
         return call("inference", 32, "--dir", tmp_path / "maps", "--weights", path, *words, "--config", trained.config())

@@ -430,6 +430,7 @@ def test_a_state_with_other_shapes_is_refused():
 # ------------------------------------------------------------------------------------------------------------- the script
 
 
+@pytest.mark.slow
 def test_training_takes_all_of_it_from_the_config_and_resumes_exactly(databases, tmp_path):
     policy = PLATEAU | {"least_improvement": 1.0}  # every score but the first is a disappointment
     config = databases.config(

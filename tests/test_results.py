@@ -211,6 +211,7 @@ def test_a_folder_that_is_none_of_ours_is_not_resumed(own, flight):  # noqa: F81
 # -------------------------------------------------------------------------------------------------------------- overwrite
 
 
+@pytest.mark.slow
 def test_a_failed_overwrite_leaves_the_old_maps_and_waits_to_be_resumed(own, flight):  # noqa: F811
     assert label(own, flight).code == 0
     out, image = flight.parent / "out", (flight / "b.tif").read_bytes()
@@ -227,6 +228,7 @@ def test_a_failed_overwrite_leaves_the_old_maps_and_waits_to_be_resumed(own, fli
     assert "out.partial" not in names(flight.parent)
 
 
+@pytest.mark.slow
 def test_overwrite_anew_forgets_what_waited(own, flight):  # noqa: F811
     assert label(own, flight).code == 0
     truncate(flight / "b.tif")

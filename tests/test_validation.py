@@ -173,6 +173,7 @@ def test_validation_leaves_training_as_it_was(own, tmp_path):
     assert not list((tmp_path / "never").glob("net_best_*"))
 
 
+@pytest.mark.slow
 def test_what_the_test_tiles_hold_makes_no_difference_to_statistics_database_weights_and_validation(tmp_path, without_pictures):
     towns = [make_town(tmp_path / name, SNAPSHOT_EVERY=2) for name in ("a", "b")]
     for number in TEST:
