@@ -24,6 +24,7 @@ from tqdm import tqdm
 from tools import commands, masks, raster, vector_labels, vectors
 from tools.dataset import Dataset
 from tools.errors import UserError, listing, run
+from tools.finding import find_local
 from tools.folders import refuse_existing, whole_folder, write_details
 from tools.legend import Legend, label_of
 from tools.masks import Colours, NoClassError, Numbers, Tally, file_name
@@ -126,7 +127,7 @@ def plan(args, settings: Settings) -> tuple[Path, list[Job]]:
         out, jobs = given_polygons(args, settings) if args.files else polygons_of_the_config(args, settings)
     else:
         convert = partial(to_colours, settings.legend.palette) if args.to_color else masks_converter(args, settings.legend)
-        files = raster.find([f for file in args.files for f in (listed_masks(file) if file.suffix == ".csv" else [file])])
+        files = find_local([f for file in args.files for f in (listed_masks(file) if file.suffix == ".csv" else [file])])
         out, jobs = args.out, [Job(file_name(file), file, convert) for file in files]
     refuse_existing(out, args.overwrite)
     twice = listing(sorted(name for name, count in Counter(job.name for job in jobs).items() if count > 1))
@@ -169,7 +170,7 @@ def label_of_others(args, palette: Palette) -> int | None:
 
 def given_polygons(args, settings: Settings) -> tuple[Path, list[Job]]:
     """One vector file on the grids of images."""
-    images = raster.find(args.like)
+    images = find_local(args.like)
     return args.out, polygon_jobs(args, settings, args.files[0], {image: file_name(image) for image in images})
 
 

@@ -23,6 +23,7 @@ from torch import nn
 import nets
 from nets.net import check_size
 from tools import commands, compilation, device, distributed, folds, pictures, records, snapshots, validation
+from tools.batches import tiles_of
 from tools.dataset import tile_name
 from tools.distributed import Ranks
 from tools.errors import UserError, run
@@ -258,7 +259,7 @@ def validate(settings: Settings, trainer: Trainer, selection: Selection, recorde
     with trainer.averaged():
         ranks.adopt(trainer.net)
         labeller = make_labeller(settings, prepared(trainer.net, trainer.device), trainer.inputs, trainer.device)
-        found = validation.validate(labeller, validation.truths(settings), settings.colours, settings.ignored, ranks)
+        found = validation.validate(labeller, tiles_of(settings, settings.val_ids), settings.colours, settings.ignored, ranks)
         better = selection.report(trainer.iteration, found.loss, found.iou, on_beat(settings, trainer))
         recorder.add_validation(trainer.iteration, found, better)
         for criterion in better if ranks.writer else ():

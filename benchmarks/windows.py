@@ -3,8 +3,8 @@
 python -m benchmarks.windows --config config.py --weights net_iter_1500.safetensors --out windows
     [--windows 128 256 512] [--shares 0.25 0.5 0.75 1] [--tiles 32 34]
 
-Writes windows.md, a table, and windows.png, a curve. Windows must be smaller than the tiles, others are left out. What --window
-of inference.py chooses for each size stands in the table as well, with a *.
+Writes windows.md, a table, and windows.png, a curve, anew after each way, the cheapest first. A window that is larger than a
+tile takes it whole, padded. What --window of inference.py chooses for each size stands in the table as well, with a *.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks.measure import machine
 from tools import device, raster, scores, snapshots
-from tools.dataset import Dataset, tile_id
+from tools.dataset import Dataset, tile_id, tile_name
 from tools.inputs import Input
 from tools.receptive_field import effective_radius, step_for
 from tools.settings import read_settings
@@ -35,6 +35,7 @@ class Measured:
     """One way of labelling: window and step in pixels, per cent, seconds a megapixel, 1000 multiply-adds a pixel.
 
     The multiply-adds are those of a large raster; at the borders of small tiles, windows are pushed inward and overlap more.
+    The seconds are the processor's, of all threads together, which other work beside it hardly changes; on a GPU the clock's.
     """
 
     window: int
@@ -56,18 +57,18 @@ def main():
     paths = [{m: dataset.path(m, t) for m in settings.modalities} for t in tiles]
     truths = [raster.read_labels(dataset.path("labels", t)) for t in tiles]
     radius = effective_radius(net, [i.channels for i in inputs], where)
-    windows = [w for w in args.windows if w % net.multiple == 0 and w < min(min(t.shape) for t in truths)]
+    size = min(min(t.shape) for t in truths)
+    windows = [w for w in args.windows if w % net.multiple == 0]
+    names = ", ".join(map(tile_name, tiles))
+    head = f"{machine()}; {about['name']}, iteration {about['iteration']}, {settings.DATASET}, tiles {names}"
+    head = f"{head}; effective radius {radius} pixels, blend {settings.BLEND}"
     found = []
-    for window, step, chosen in tqdm(list(ways(windows, args.shares, radius, net.multiple)), "windows and steps"):
+    for window, step, chosen in tqdm(ways(windows, args.shares, radius, net.multiple, size), "windows and steps"):
         labeller = Labeller(net, inputs, (window, window), (step, step), None, where, settings.THRESHOLD, settings.BLEND)
-        found.append(measure(labeller, paths, truths, about, chosen))
-    head = (
-        f"{machine()}; {about['name']}, iteration {about['iteration']}, {settings.DATASET}, tiles {', '.join(map(str, tiles))}"
-    )
-    table = f"{head}; effective radius {radius} pixels, blend {settings.BLEND}\n\n{as_table(found)}\n"
-    args.out.with_suffix(".md").write_text(table, encoding="utf-8")
-    draw(args.out.with_suffix(".png"), found, f"{about['name']} on {settings.DATASET}")
-    print(table)
+        found = sorted([*found, measure(labeller, paths, truths, about, chosen)], key=lambda m: (m.window, m.step))
+        args.out.with_suffix(".md").write_text(f"{head}\n\n{as_table(found)}\n", encoding="utf-8")
+        draw(args.out.with_suffix(".png"), found, f"{about['name']} on {settings.DATASET}")
+    print(args.out.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 def arguments():
@@ -84,20 +85,23 @@ def arguments():
     return parser.parse_args()
 
 
-def ways(windows: list[int], shares: list[float], radius: int, multiple: int):
-    """(window, step, whether --window would take it) of all that is tried."""
+def ways(windows: list[int], shares: list[float], radius: int, multiple: int, size: int) -> list[tuple[int, int, bool]]:
+    """(window, step, whether --window would take it) of all that is tried on tiles of so many pixels, the cheapest first."""
+    found = []
     for window in windows:
         chosen = step_for(window, radius, multiple)
-        for step in sorted({chosen, *(max(1, round(share * window)) for share in shares)}):
-            yield window, step, step == chosen
+        steps = {chosen, *(max(1, round(share * window)) for share in shares)} if window < size else {window}
+        found += [(window, step, step == chosen) for step in steps]
+    return sorted(found, key=lambda way: (way[0] / way[1], way[0]))
 
 
 def measure(labeller: Labeller, paths: list[dict], truths: list, about: dict, chosen: bool) -> Measured:
     """Label and score the tiles."""
-    start, matrix = time.perf_counter(), 0
+    clock = time.process_time if labeller.device.device.type == "cpu" else time.perf_counter
+    start, matrix = clock(), 0
     for path, truth in zip(paths, truths, strict=True):
         matrix = matrix + labeller.confusion(path, truth)
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     report = scores.report(matrix, about["classes"], about["ignored"])
     window, step = labeller.size[0], labeller.step[0]
     pixels = sum(t.size for t in truths)

@@ -237,6 +237,17 @@ def call(script, *words):
     return Ran(code, out.getvalue(), err.getvalue())
 
 
+def train(town, niter, *words, **changes):
+    """training.py on a town's config, with changes; what came of it."""
+    return call("training", "--niter", niter, "--device", "cpu", "--config", town.config(**changes), *words)
+
+
+def done(ran):
+    """What a script said that ended well; asserts that it did."""
+    assert ran.code == 0, ran.err
+    return ran
+
+
 @contextlib.contextmanager
 def spawn(script, *words):
     """A script running in a process of its own; at the end of the block it is killed, if it still runs."""
@@ -272,6 +283,21 @@ def refused(ran, *words):
     assert "Traceback" not in ran.err
     for word in words:
         assert str(word) in ran.sentence, (word, ran.err)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of so many kilobytes; skips where that is not allowed."""
+    (tmp_path / "disk").mkdir()
+
+    def mount(kilobytes):
+        words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(tmp_path / "disk")]
+        if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("a small disk can be mounted by root only")
+        return tmp_path / "disk"
+
+    yield mount
+    subprocess.run(["umount", str(tmp_path / "disk")], capture_output=True, check=False)
 
 
 # --------------------------------------------------------------------------------- one chain for all tests that only read

@@ -1,4 +1,4 @@
-"""Proves that --images finds files, folders, patterns, lists and addresses, and matches modalities by name, never by order."""
+"""Proves that --images names tiles by their files and matches the files of several modalities by name, never by order."""
 
 from pathlib import Path
 
@@ -7,41 +7,6 @@ import pytest
 from tools import batches
 from tools.batches import given_tiles
 from tools.errors import UserError
-
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """Empty files, in the folder where the test runs."""
-    for name in (
-        "top/area1.tif",
-        "top/area2.tif",
-        "top/area10.tif",
-        "top/area1.tif.aux.xml",
-        "top/.area3.partial.tif",
-        "a.png",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def found(*words):
-    return [str(tile.first) for tile in given_tiles(words, ["irrg"])]
-
-
-def test_folders_and_patterns_give_the_rasters_in_them(files):
-    whole = ["top/area1.tif", "top/area10.tif", "top/area2.tif"]
-    assert found("top") == found("top/*") == found("top/*.tif") == found("t?p/area*") == found("**/area*") == whole
-    assert found(f"{files}/top/*1.tif") == [f"{files}/top/area1.tif"]
-    assert found("a.png", "top/area1*.tif") == ["a.png", "top/area1.tif", "top/area10.tif"]
-
-
-@pytest.mark.parametrize("name", ["list.txt", "@list.txt", "@list"])
-def test_a_list_names_a_file_on_each_line(files, name):
-    lines = ["# the north", "top/area2.tif", "", " a.png ", "/vsicurl/https://host/b.tif"]
-    Path(name.removeprefix("@")).write_text("\n".join(lines))
-    assert found(name) == ["top/area2.tif", "a.png", "/vsicurl/https://host/b.tif"]
 
 
 @pytest.mark.parametrize(
@@ -54,22 +19,6 @@ def test_an_address_stays_as_it_is_written(address):
 
 def test_what_follows_a_remote_name_is_no_part_of_the_tiles():
     assert batches.tile_name("https://host/dir/b.tif?key=x.y/z") == "b"
-
-
-@pytest.mark.parametrize(
-    ("word", "said"),
-    [
-        ("nothing*.tif", "the pattern nothing"),
-        ("empty", "the folder empty holds no raster"),
-        ("none.txt", "cannot be read as a list"),
-        ("empty.txt", "names no file"),
-    ],
-)
-def test_what_names_nothing_is_said(files, word, said):
-    (files / "empty").mkdir()
-    (files / "empty.txt").write_text("# nothing\n")
-    with pytest.raises(UserError, match=said):
-        found(word)
 
 
 def pairs(*words):
@@ -114,13 +63,14 @@ def test_words_without_a_modality_or_with_an_unknown_one_are_refused():
         pairs("irrg=a.tif", "dms=b.tif")
 
 
-def test_an_equals_sign_in_a_name_is_no_modality(files):
-    (files / "x=1.tif").touch()
-    assert found("x=1.tif", "https://host/b.tif?a=b") == ["x=1.tif", "https://host/b.tif?a=b"]
-    assert found("irrg=a.png") == ["a.png"]
+def test_an_equals_sign_in_a_name_is_no_modality(tmp_path, monkeypatch):
+    (tmp_path / "x=1.tif").touch()
+    monkeypatch.chdir(tmp_path)
+    words = ["x=1.tif", "https://host/b.tif?a=b"]
+    assert [tile.first for tile in given_tiles(words, ["irrg"])] == [Path("x=1.tif"), words[1]]
+    assert [tile.first for tile in given_tiles(["irrg=a.png"], ["irrg"])] == [Path("a.png")]
 
 
-def test_two_tiles_of_one_name_are_refused(files):
-    (files / "area1.tif").touch()
+def test_two_tiles_of_one_name_are_refused():
     with pytest.raises(UserError, match="several images are called area1"):
-        found("area1.tif", "top")
+        given_tiles(["area1.tif", "top/area1.tif"], ["irrg"])

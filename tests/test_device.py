@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import call, names, refused
+from conftest import names, refused, train
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import default_collate
@@ -39,10 +39,6 @@ def deterministic():
     """Whatever a test switches on is off after it."""
     yield
     torch.use_deterministic_algorithms(False)
-
-
-def train(town, niter, *words, **changes):
-    return call("training", "--niter", niter, "--device", "cpu", "--config", town.config(**changes), *words)
 
 
 # ------------------------------------------------------------------------------------------------------------- precision

@@ -1,7 +1,6 @@
 """Proves that a user's mistake, a full disk or an interruption is one sentence with its exit code, and no traceback."""
 
 import errno
-import os
 import subprocess
 import sys
 
@@ -127,21 +126,6 @@ def test_numbers_on_the_command_line_are_checked(words):
 
 
 # ---------------------------------------------------------------------------------------------------------- a full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a disk of so many kilobytes; skips where that is not allowed."""
-    (tmp_path / "disk").mkdir()
-
-    def mount(kilobytes):
-        words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(tmp_path / "disk")]
-        if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
-            pytest.skip("a small disk can be mounted by root only")
-        return tmp_path / "disk"
-
-    yield mount
-    subprocess.run(["umount", str(tmp_path / "disk")], capture_output=True, check=False)
 
 
 def full(ran, disk, before):

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import TRAIN, call, pixels, read_json, refused
+from conftest import TRAIN, pixels, read_json, refused, train
 from safetensors.torch import load_file
 
 from tools import folds
@@ -91,11 +91,9 @@ def own(databases, tmp_path, without_pictures):
     return databases.copy(tmp_path / "own", "lmdb")
 
 
-def train(town, niter, *words, **changes):
+def train_folds(town, niter, *words, **changes):
     changes = {"SNAPSHOT_EVERY": 100, "WORKERS": 0} | changes
-    return call(
-        "training", "--niter", niter, "--device", "cpu", "--folds", len(TRAIN), "--config", town.config(**changes), *words
-    )
+    return train(town, niter, "--folds", len(TRAIN), *words, **changes)
 
 
 def folder(town):
@@ -117,7 +115,7 @@ def test_each_fold_learns_from_the_other_tiles_alone_and_is_scored_on_its_own(ow
     alive, real_read, real_init = [], Patches.read, Patches.__init__
     monkeypatch.setattr(Patches, "read", read)
     monkeypatch.setattr(Patches, "__init__", begin)
-    ran = train(own, 2)
+    ran = train_folds(own, 2)
     assert ran.code == 0, ran.err
     held_out = []
     for number in range(1, len(TRAIN) + 1):
@@ -136,13 +134,13 @@ def test_each_fold_learns_from_the_other_tiles_alone_and_is_scored_on_its_own(ow
 
 
 def test_folds_that_were_interrupted_go_on_and_end_as_unbroken_ones(own):
-    assert train(own, 3).code == 0
+    assert train_folds(own, 3).code == 0
     whole = {n: load_file(folder(own) / f"fold_{n}" / "net_iter_3.safetensors") for n in range(1, len(TRAIN) + 1)}
     first = read_json(folder(own) / "folds.json")
     shutil.rmtree(folder(own) / f"fold_{len(TRAIN)}")
     (folder(own) / "folds.json").unlink()
     kept = {p: p.stat().st_mtime_ns for p in folder(own).rglob("*.safetensors")}
-    ran = train(own, 3, "--restore")
+    ran = train_folds(own, 3, "--restore")
     assert ran.code == 0, ran.err
     assert ran.out.count("is done already") == len(TRAIN) - 1
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
@@ -152,20 +150,20 @@ def test_folds_that_were_interrupted_go_on_and_end_as_unbroken_ones(own):
 
 
 def test_a_fold_that_was_killed_before_its_first_snapshot_begins_anew(own):
-    assert train(own, 2).code == 0
+    assert train_folds(own, 2).code == 0
     whole = load_file(folder(own) / "fold_2" / "net_iter_2.safetensors")
     for path in (folder(own) / "fold_2").glob("net_iter_*"):
         path.unlink()
     assert list((folder(own) / "fold_2").glob("net_best_*"))
-    assert train(own, 2, "--restore").code == 0
+    assert train_folds(own, 2, "--restore").code == 0
     again = load_file(folder(own) / "fold_2" / "net_iter_2.safetensors")
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
 def test_what_does_not_go_with_folds_is_refused(own, tmp_path):
-    refused(train(own, 2, "--plot", tmp_path / "a.png"), "--plot and --graph name one file")
-    refused(train(own, 2, "--restore", tmp_path / "net_iter_5.solverstate"), "--restore alone")
-    assert train(own, 1).code == 0
-    refused(train(own, 1), "holds snapshots", "--restore", "--overwrite")
-    refused(train(own, 1, "--restore", BASE_LR=0.002), "BASE_LR = 0.002", "--overwrite")
-    assert train(own, 1, "--overwrite", BASE_LR=0.002).code == 0
+    refused(train_folds(own, 2, "--plot", tmp_path / "a.png"), "--plot and --graph name one file")
+    refused(train_folds(own, 2, "--restore", tmp_path / "net_iter_5.solverstate"), "--restore alone")
+    assert train_folds(own, 1).code == 0
+    refused(train_folds(own, 1), "holds snapshots", "--restore", "--overwrite")
+    refused(train_folds(own, 1, "--restore", BASE_LR=0.002), "BASE_LR = 0.002", "--overwrite")
+    assert train_folds(own, 1, "--overwrite", BASE_LR=0.002).code == 0

@@ -82,7 +82,8 @@ def test_a_colour_table_is_written_beside_the_labels(tmp_path, suffix):
     with rasterio.open(tmp_path / f"a{suffix}") as file:
         assert [file.colormap(1)[i][:3] for i in range(3)] == [(1, 2, 3), (40, 50, 60), (7, 8, 9)]
     assert np.array_equal(raster.read_labels(tmp_path / f"a{suffix}"), labels)
-    assert raster.read_colours(tmp_path / f"a{suffix}")[1, 0].tolist() == [7, 8, 9]
+    with raster.open_raster(tmp_path / f"a{suffix}") as file:
+        assert raster.read_colours_window(file)[1, 0].tolist() == [7, 8, 9]
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (1, "uint16"), (1, "float32")])
@@ -94,8 +95,11 @@ def test_labels_are_one_band_of_bytes(tmp_path, bands, dtype):
 
 def test_colours_of_two_bands_or_of_16_bits_are_refused(tmp_path):
     for i, image in enumerate([np.zeros((2, 4, 4), np.uint8), np.zeros((3, 4, 4), np.uint16)]):
-        with pytest.raises(UserError, match="8-bit R, G, B"):
-            raster.read_colours(write_raster(tmp_path / f"{i}.tif", image))
+        with (
+            raster.open_raster(write_raster(tmp_path / f"{i}.tif", image)) as file,
+            pytest.raises(UserError, match="8-bit R, G, B"),
+        ):
+            raster.read_colours_window(file)
 
 
 def test_files_are_written_by_their_suffix_or_not_at_all(tmp_path):
@@ -122,10 +126,3 @@ def test_every_block_goes_through_the_check(tmp_path):
         raise UserError("that will not do.")
 
     assert raster.read_fault(path, refuse) == f"{path}: that will not do."
-
-
-def test_folders_and_files_are_found_in_order(tmp_path):
-    for name in ("b.tif", "a.PNG", "notes.txt", "details.json"):
-        (tmp_path / name).write_text("")
-    assert [p.name for p in raster.find([tmp_path])] == ["a.PNG", "b.tif"]
-    assert raster.find([tmp_path / "b.tif"]) == [tmp_path / "b.tif"]

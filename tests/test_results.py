@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
 import time
 
 import numpy as np
@@ -259,21 +258,6 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_sentence_and_keeps_what_is_fin
     monkeypatch.undo()
     assert label(own, flight, "--resume").code == 0
     assert len(stamps(out)) == 5
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a disk of so many kilobytes; skips where that is not allowed."""
-    (tmp_path / "disk").mkdir()
-
-    def mount(kilobytes):
-        words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(tmp_path / "disk")]
-        if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
-            pytest.skip("a small disk can be mounted by root only")
-        return tmp_path / "disk"
-
-    yield mount
-    subprocess.run(["umount", str(tmp_path / "disk")], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("kilobytes", [300, 700, 1100])

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import call, names, read_json, refused
+from conftest import done, names, read_json, refused, train
 from safetensors.torch import load_file
 
 from tools import snapshots, validation
@@ -24,15 +24,6 @@ def own(databases, tmp_path, without_pictures):
     town = databases.copy(tmp_path / "own", "lmdb")
     town.changes = {"val_ids": [], "SNAPSHOT_EVERY": 1}
     return town
-
-
-def train(town, niter, *words, **changes):
-    return call("training", "--niter", niter, "--device", "cpu", "--config", town.config(**changes), *words)
-
-
-def done(ran):
-    assert ran.code == 0, ran.err
-    return ran
 
 
 def numbers(folder):

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, TRAIN, call, names, pixels, read_json, refused, spawn, wait_for
+from conftest import NAMES, TRAIN, call, done, names, pixels, read_json, refused, spawn, train, wait_for
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -29,15 +29,6 @@ def own(databases, tmp_path, without_pictures):
     town = databases.copy(tmp_path / "own", "lmdb")
     town.changes = {"val_ids": []}
     return town
-
-
-def train(town, niter, *words, **changes):
-    return call("training", "--niter", niter, "--device", "cpu", "--config", town.config(**changes), *words)
-
-
-def done(ran):
-    assert ran.code == 0, ran.err
-    return ran
 
 
 def weights(town, iteration):

@@ -5,13 +5,14 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import COLOURS, NAMES, TEST, TRAIN, VAL, call, make_town, pixels, read_json, write_raster
+from conftest import COLOURS, NAMES, TEST, TRAIN, VAL, call, done, make_town, pixels, read_json, train, write_raster
 from safetensors.torch import load_file
 
 from tools import snapshots
+from tools.batches import Tile
 from tools.palette import Palette
 from tools.tiles import NO_DATA, Band
-from tools.validation import PICTURE_SIZE, Truth, validate
+from tools.validation import PICTURE_SIZE, validate
 
 ISPRS = Palette(NAMES, COLOURS)
 
@@ -45,7 +46,7 @@ def tile(folder, number=1, height=50, width=70, shape=None):
     image = random.integers(0, 256, (3, *labels.shape)).astype(np.uint8)
     found = random.random((6, *labels.shape)).astype(np.float32)
     paths = [write_raster(folder / f"{kind}_{number}.tif", what) for kind, what in (("image", image), ("labels", labels))]
-    return Truth({"irrg": paths[0]}, paths[1]), labels, found / found.sum(0)
+    return Tile(str(number), {"irrg": paths[0]}, {"labels": paths[1]}), labels, found / found.sum(0)
 
 
 def by_hand(labels, found, ignored, lacking=None):
@@ -127,19 +128,13 @@ def own(databases, tmp_path, without_pictures):
     return databases.copy(tmp_path / "own", "lmdb")
 
 
-def train(town, niter, *words, **changes):
-    ran = call("training", "--niter", niter, "--device", "cpu", "--config", town.config(**changes), *words)
-    assert ran.code == 0, ran.err
-    return ran
-
-
 def history(town):
     """The validations on record, by iteration."""
     return {v["iteration"]: v for v in read_json(town.snapshots / "metrics.json")["validation"]}
 
 
 def test_validation_finds_what_inference_finds_with_the_weights_that_it_left(own, tmp_path):
-    train(own, 4, VAL_EVERY=2, SNAPSHOT_EVERY=100, EMA_DECAY=0.5)
+    done(train(own, 4, VAL_EVERY=2, SNAPSHOT_EVERY=100, EMA_DECAY=0.5))
     for criterion in ("loss", "iou", "combined"):
         weights = own.snapshots / f"net_best_{criterion}.safetensors"
         about = snapshots.load_net(weights)[1]
@@ -158,16 +153,15 @@ def test_validation_finds_what_inference_finds_with_the_weights_that_it_left(own
     [(6, 2, 100, [2, 4, 6]), (5, 2, 100, [2, 4, 5]), (3, 100, 1, [3]), (4, None, 2, [2, 4])],
 )
 def test_validation_comes_every_so_many_iterations_and_at_the_end(own, niter, every, snapshot, expected):
-    ran = train(own, niter, VAL_EVERY=every, SNAPSHOT_EVERY=snapshot)
+    ran = done(train(own, niter, VAL_EVERY=every, SNAPSHOT_EVERY=snapshot))
     assert list(history(own)) == expected
     assert [i for i in range(1, niter + 1) if f"iteration {i}: validation loss" in ran.out] == expected
 
 
 def test_validation_leaves_training_as_it_was(own, tmp_path):
     for folder, changes in (("often", {"VAL_EVERY": 1}), ("never", {"val_ids": []})):
-        train(
-            own, 4, "--snapshot", tmp_path / folder, NET="unet", NET_OPTIONS={"planes": (4, 4, 8, 8, 8)}, **changes
-        )  # with dropout
+        changes["NET_OPTIONS"] = {"planes": (4, 4, 8, 8, 8)}  # with dropout
+        done(train(own, 4, "--snapshot", tmp_path / folder, NET="unet", **changes))
     often, never = (load_file(tmp_path / folder / "net_iter_4.safetensors") for folder in ("often", "never"))
     assert all((often[name] == never[name]).all() for name in never)
     assert not list((tmp_path / "never").glob("net_best_*"))

@@ -1,6 +1,5 @@
 """Which tiles are to be labelled: those of the dataset, or what --images names, matched over the modalities of a net."""
 
-import glob
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +7,8 @@ from pathlib import Path
 
 from tools import dataset, raster
 from tools.errors import UserError, listing, nearest
+from tools.finding import File, find
 from tools.settings import SPLITS, Settings
-
-File = str | Path  # remote files are text: a Path would make one slash of two
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,17 @@ class Tile:
 
 def dataset_tiles(settings: Settings, words: list[str]) -> list[Tile]:
     """The tiles that the ids name, or all test tiles, with what ground truth there is of them."""
-    files = dataset.Dataset(settings.DATASET_DIR, settings.folders)
     known = [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]
     ids = [dataset.tile_id(word, known) for word in words] or list(settings.test_ids)
     seen = [dataset.tile_name(t) for t in ids if t in settings.train_ids]
     if seen:
         print(f"note: {', '.join(seen)} was trained on, so its scores say little about other places.")
+    return tiles_of(settings, ids)
+
+
+def tiles_of(settings: Settings, ids: Iterable[dataset.TileId]) -> list[Tile]:
+    """These tiles of the dataset, with what ground truth there is of them."""
+    files = dataset.Dataset(settings.DATASET_DIR, settings.folders)
     kinds = ["labels", "labels_eroded"]
     return [
         Tile(
@@ -85,48 +88,6 @@ def _by_modality(words: Sequence[str], modalities: Sequence[str]) -> dict[str, l
             f" {listing(missing)}: name them all, as in --images {example}"
         )
     return said
-
-
-def find(words: Iterable[str]) -> list[File]:
-    """The rasters that files, folders, patterns, lists and remote addresses name, in this order, sorted within each.
-
-    A file is taken as it is named, there or not; folders and patterns give what has the suffix of a raster. Raises UserError
-    where one of those gives nothing.
-    """
-    files: list[File] = []
-    for word in map(str, words):
-        files += [word] if raster.is_remote(word) else _local(word)
-    return files
-
-
-def _local(word: str) -> list[File]:
-    path = Path(word)
-    if word.startswith("@") or path.suffix.lower() == ".txt":
-        return _listed(word.removeprefix("@"))
-    if path.is_dir():
-        return _some(sorted(path.iterdir()), f"the folder {path}")
-    if glob.has_magic(word) and not path.exists():
-        return _some(sorted(map(Path, glob.glob(word, recursive=True))), f"the pattern {word}")  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    return [path]
-
-
-def _listed(name: str) -> list[File]:
-    """The files that a list names, one on a line, as seen from where the script runs; lines that begin with # say nothing."""
-    try:
-        lines = [line.strip() for line in Path(name).read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{name} cannot be read as a list of files ({error}).") from None
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if not lines:
-        raise UserError(f"the list {name} names no file.")
-    return find(lines)
-
-
-def _some(paths: Iterable[Path], what: str) -> list[File]:
-    rasters = [p for p in paths if p.suffix.lower() in raster.SUFFIXES and not p.name.startswith(".")]
-    if not rasters:
-        raise UserError(f"{what} holds no raster ({', '.join(raster.SUFFIXES)}).")
-    return rasters
 
 
 def _named(files: Sequence[File]) -> dict[str, File]:

@@ -19,6 +19,7 @@ import rasterio
 
 from tools import commands, raster
 from tools.errors import UserError, listing, run
+from tools.finding import find_local
 from tools.folders import whole_folder, write_details
 from tools.windows import Window
 
@@ -30,7 +31,7 @@ _TYPES = {
 
 def main():
     args = arguments()
-    files = raster.find(args.files)
+    files = find_local(args.files)
     stems = [file.stem for file in files]
     twice = listing(sorted(stem for stem, count in Counter(stems).items() if count > 1))
     if twice:

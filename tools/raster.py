@@ -141,14 +141,11 @@ def label_fault(path: str | Path) -> str | None:
     )
 
 
-def read_colours(path: str | Path) -> np.ndarray:
-    """The colours that a picture shows: height x width x 3, uint8. Palettes are looked up, an alpha band is dropped."""
-    with _open(path) as file:
-        return read_colours_window(file)
-
-
 def read_colours_window(file: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
-    """The same of one window of a raster that is open already."""
+    """The colours that a picture shows, or one window of it: height x width x 3, uint8.
+
+    Palettes are looked up, an alpha band is dropped.
+    """
     if file.dtypes[0] != "uint8" or file.count not in (1, 3, 4):
         raise UserError(f"{file.name} has {file.count} band(s) of {file.dtypes[0]}: a colour picture has 8-bit R, G, B.")
     pixels = read_window(file, window)
@@ -321,16 +318,3 @@ def _open(path: str | Path) -> rasterio.DatasetReader:
 
 def _reason(error: Exception) -> str:
     return str(error.__cause__ or error).strip().rstrip(".").replace("\n", " ")
-
-
-def find(paths: list[str | Path]) -> list[Path]:
-    """The rasters that a list of files and folders names, sorted within each folder. Raises UserError where one is empty."""
-    files = []
-    for path in map(Path, paths):
-        inside = sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        if not inside:
-            raise UserError(f"the folder {path} holds no raster ({', '.join(SUFFIXES)}).")
-        if not inside[0].exists():
-            raise UserError(f"{inside[0]} does not exist.")
-        files += inside
-    return files

@@ -13,7 +13,8 @@ from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from tools import raster
-from tools.batches import File, Tile
+from tools.batches import Tile
+from tools.finding import File
 from tools.ground import pixel_size
 
 TOLERANCE = 0.1  # of the size, within which nets do not mind

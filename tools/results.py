@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from tools import class_statistics, raster, scores
-from tools.batches import File, Tile
+from tools.batches import Tile
 from tools.errors import UserError
+from tools.finding import File
 from tools.folders import DETAILS, plain, read_details, refuse_existing, replace_folder, write_details, write_json
 from tools.palette import Palette
 

@@ -1,9 +1,8 @@
 """Validation: whole tiles, labelled by the sliding windows of inference, are scored piece by piece while a net trains."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import nn
 
 from nets.net import check_size
 from tools import pictures, raster
+from tools.batches import Tile
 from tools.dataset import Dataset
 from tools.distributed import ALONE, Ranks
 from tools.errors import UserError
@@ -22,14 +22,6 @@ from tools.tiles import NO_DATA, Band, Labeller
 
 PICTURE_SIZE = 384  # pixels, the longer side of the tile in the sample picture
 _LEAST = np.finfo(np.float32).tiny  # probability; a net that is quite sure of a wrong class costs 87, not infinitely much
-
-
-@dataclass(frozen=True)
-class Truth:
-    """A tile that is labelled already: the file of each modality, and that of its labels."""
-
-    paths: Mapping[str, Path]
-    labels: Path
 
 
 @dataclass(frozen=True)
@@ -65,17 +57,10 @@ def check(settings: Settings, net: nn.Module) -> None:
         )
 
 
-def truths(settings: Settings) -> list[Truth]:
-    """The files of the validation tiles."""
-    dataset = Dataset(settings.DATASET_DIR, settings.folders)
-    paths = [{m: dataset.path(m, tile) for m in settings.modalities} for tile in settings.val_ids]
-    return [Truth(p, dataset.path("labels", tile)) for p, tile in zip(paths, settings.val_ids, strict=True)]
-
-
 def validate(
-    labeller: Labeller, tiles: list[Truth], palette: Palette, ignored: Collection[int], ranks: Ranks = ALONE
+    labeller: Labeller, tiles: list[Tile], palette: Palette, ignored: Collection[int], ranks: Ranks = ALONE
 ) -> Validation:
-    """Label the tiles and score them; several processes share the tiles and all get the scores of all tiles.
+    """Label the tiles and score them; several processes share the tiles and all get the scores of all of them.
 
     The loss is the mean over the scored pixels of -ln(probability of the true class), after overlapping windows are blended:
     cross entropy, whatever LOSS is, without class weights. So it says what the maps are worth, and runs with other losses can
@@ -97,9 +82,9 @@ def validate(
     return Validation({"loss": loss, **report(matrix, palette.names, ignored)}, sample.draw(palette))
 
 
-def _bands(labeller: Labeller, tile: Truth) -> Iterable[tuple[Band, np.ndarray]]:
+def _bands(labeller: Labeller, tile: Tile) -> Iterable[tuple[Band, np.ndarray]]:
     """The pieces of a labelled tile, each with its labels."""
-    with raster.open_raster(tile.labels) as file:
+    with raster.open_raster(tile.truths["labels"]) as file:
         for band in labeller.bands(tile.paths):
             yield band, raster.read_window(file, band.window)[0]
 
@@ -118,9 +103,9 @@ def cross_entropy(band: Band, truth: np.ndarray, ignored: Collection[int]) -> tu
 class _Sample:
     """A tile's labels and prediction, of which every n-th row and column is kept."""
 
-    def __init__(self, tile: Truth):
-        about = raster.inspect(tile.labels)
-        self.image = tile.paths[next(iter(tile.paths))]
+    def __init__(self, tile: Tile):
+        about = raster.inspect(tile.truths["labels"])
+        self.image = tile.first
         self.every = math.ceil(max(about.height, about.width) / PICTURE_SIZE)
         shape = -(-about.height // self.every), -(-about.width // self.every)
         self.truth, self.predicted = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
