@@ -5,7 +5,8 @@
     python extract_images.py --grid cells.gpkg --shares 0.7 0.15 0.15
 
 Training and validation tiles are cut patch_size by step_size, test tiles without overlap. Training patches are also turned
-(ROTATIONS) and mirrored (FLIPS). The folder appears under its name when all patches are in it, with a details.json.
+(ROTATIONS) and mirrored (FLIPS). Where a modality has no data, there is no label, and patches of whole numbers hold the mean of
+the training tiles, those of floats NaN. The folder appears under its name when all patches are in it, with a details.json.
 
 With --grid there is a patch for each cell of a vector file instead (polygons, of which the bounding rectangle counts): it is
 resampled to patch_size, images bilinear and labels by nearest neighbour, with a JSON file for each patch in metadata_SPLIT/.
@@ -14,10 +15,12 @@ Cells that no tile holds wholly are left out and counted.
 
 import contextlib
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from tqdm import tqdm
 
 from tools import commands, grid, ground, raster
@@ -78,52 +81,75 @@ def cutting(settings: Settings, split: str) -> Cutting:
 
 
 def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan | None, cuttings: dict, folder: Path):
-    """Cut all tiles, or the cells of a grid, on all cores; the moments of the training tiles by modality come back."""
+    """Cut all tiles, or the cells of a grid, on all cores; the moments of the training tiles by modality come back.
+
+    They are measured first: patches hold the mean where a tile has no data.
+    """
     no_label, memory = settings.colours.no_label, settings.TILE_MEMORY_MB * 1_000_000
     places = plan.places() if plan else [(split, t) for split in SPLITS for t in tiles[split]]
     jobs = [(m, *place, []) for place in places for m in settings.modalities]
     jobs += [("labels", *place, settings.modalities) for place in places]
     for modality, split, *_ in jobs:
         (folder / f"{modality}_{split}").mkdir(exist_ok=True)
-    work = partial(cut_tile, dataset, cuttings, no_label, memory, folder)
+    trained = [(m, tile) for split, tile in places if split == "train" for m in settings.modalities]
+    measure = partial(measure_tile, dataset, cuttings["train"], memory)
+    cut = partial(cut_tile, dataset, cuttings, no_label, memory, folder)
     if plan:
-        work = partial(grid.cut_tile, dataset, plan, cuttings, no_label, folder)
+        measure = partial(grid.measure_tile, dataset, plan, cuttings["train"].size)
+        cut = partial(grid.cut_tile, dataset, plan, cuttings, no_label, folder)
     moments: dict[str, Moments] = {}
     with ProcessPoolExecutor() as pool:
-        results = tqdm(pool.map(work, jobs), "extracting", len(jobs), unit="tile")
-        for (modality, *_), found in zip(jobs, results, strict=True):
-            if found:
-                moments[modality] = moments[modality] + found if modality in moments else found
+        measured = tqdm(pool.map(measure, trained), "measuring", len(trained), unit="tile", leave=False)
+        for (modality, _), found in zip(trained, measured, strict=True):
+            moments[modality] = moments[modality] + found if modality in moments else found
+        means = {m: moments[m].mean for m in settings.modalities}
+        list(tqdm(pool.map(partial(cut, means), jobs), "extracting", len(jobs), unit="tile"))
     return moments
 
 
-def cut_tile(dataset: Dataset, cuttings: dict, no_label: int, memory: int, folder: Path, job: tuple) -> Moments | None:
-    """Write the patches of one modality of one tile; its moments come back, for labels None.
+def measure_tile(dataset: Dataset, cutting: Cutting, memory: int, job: tuple) -> Moments:
+    """The moments of one modality of one training tile, in the strips in which it will be cut."""
+    modality, tile = job
+    with raster.open_raster(dataset.path(modality, tile)) as file:
+        strips = strips_of(file, cutting, memory)
+        pieces = [
+            Window(strip.row + seen, 0, strip.height - seen, strip.width)
+            for strip, seen in zip(strips, seen_rows(strips), strict=True)
+        ]
+        return reduce(add, (Moments.of(*raster.read_with_gaps(file, piece)) for piece in pieces))
 
-    A tile that takes more than `memory` bytes is read in strips. Where a modality has no data, there is no label.
+
+def cut_tile(
+    dataset: Dataset, cuttings: dict, no_label: int, memory: int, folder: Path, means: dict[str, list[float]], job: tuple
+) -> None:
+    """Write the patches of one modality of one tile; means: by modality, what they hold where there is no data.
+
+    A tile that takes more than `memory` bytes is read in strips. Where another modality has no data, there is no label.
     """
     modality, split, tile, others = job
-    home, moments = folder / f"{modality}_{split}", None
+    home = folder / f"{modality}_{split}"
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(raster.open_raster(dataset.path(modality, tile)))
         others = [stack.enter_context(raster.open_raster(dataset.path(m, tile))) for m in others]
         others = [other for other in others if raster.may_lack_data(other)]
         suffix = patch_suffix(file.count, file.dtypes[0])
-        strips = cuttings[split].strips(*file.shape, memory // (file.count * np.dtype(file.dtypes[0]).itemsize))
-        for strip, fresh in zip(strips, new_rows(strips), strict=True):
-            pixels = raster.read_window(file, strip)
+        for strip in strips_of(file, cuttings[split], memory):
+            if modality == "labels":
+                pixels = raster.read_window(file, strip)
+            else:
+                pixels = raster.fill_gaps(*raster.read_with_gaps(file, strip), means[modality])
             for other in others:
                 pixels[0][~raster.read_valid(other, strip)] = no_label
             for name, patch in cuttings[split].patches(pixels, strip.row):
                 write_patch(home / f"{tile_name(tile)}_{name}{suffix}", patch)
-            if split == "train" and modality != "labels":
-                valid = raster.read_valid(file, strip)[fresh:] if raster.may_lack_data(file) else None
-                found = Moments.of(pixels[:, fresh:], valid)
-                moments = moments + found if moments else found
-    return moments
 
 
-def new_rows(strips: list[Window]) -> list[int]:
+def strips_of(file: rasterio.DatasetReader, cutting: Cutting, memory: int) -> list[Window]:
+    """An open tile in strips of no more than so many bytes."""
+    return cutting.strips(*file.shape, memory // (file.count * np.dtype(file.dtypes[0]).itemsize))
+
+
+def seen_rows(strips: list[Window]) -> list[int]:
     """How many rows of each strip the one before has had already: strips overlap as windows do."""
     ends = [0, *(strip.row + strip.height for strip in strips)]
     return [max(0, end - strip.row) for end, strip in zip(ends, strips, strict=False)]
@@ -135,9 +161,7 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
     return {
         "made by": "extract_images.py",
         "dataset": settings.DATASET,
-        "modalities": {
-            m: {"bands": r.bands, "dtype": r.dtype, "nodata": r.nodata, **moments[m].to_dict()} for m, r in first.items()
-        },
+        "modalities": {m: {"bands": r.bands, "dtype": r.dtype, **moments[m].to_dict()} for m, r in first.items()},
         "patch_size": settings.patch_size,
         "pixel_size": None if plan else training_pixel_size(dataset, settings.modalities[0], tiles["train"]),
         "step_size": None if plan else settings.step_size,

@@ -12,25 +12,22 @@ breaks off is named at the end (exit code 1), and --resume does what is still to
 """
 
 import argparse
-import json
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from nets.net import check_size
-from tools import class_statistics, commands, crew, device, distributed, onnx_engine, raster, resampled, scores, snapshots, tta
+from tools import class_statistics, commands, device, distributed, onnx_engine, scores, snapshots, tta
 from tools.batches import Tile, dataset_tiles, given_tiles
+from tools.crew import Crew
 from tools.distributed import Ranks
-from tools.errors import DiskFullError, PartlyFailedError, UserError, listing, run
+from tools.errors import PartlyFailedError, UserError, listing, run
 from tools.inputs import Input
 from tools.labellers import large_windows, make_labeller, prepared, windows_of
-from tools.outputs import Choice, TileOutputs
+from tools.mapmaker import Mapmaker
+from tools.outputs import Choice
 from tools.palette import Palette
 from tools.polygons import LeastArea
 from tools.report import REPORT, write_report
@@ -38,7 +35,7 @@ from tools.results import Results, fingerprint
 from tools.settings import Settings, read_settings
 from tools.tile_checks import check_images, check_tiles, print_notes
 from tools.tiles import Labeller
-from tools.trained import check_resampling, load_all
+from tools.trained import OF_CONFIG, check_resampling, load_all
 
 
 def main():
@@ -48,8 +45,6 @@ def main():
     ranks = distributed.from_environment()
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
-    if args.resample and ranks.count > 1:
-        raise UserError("--resample reads tiles by way of this process's memory: leave torchrun out, or resample them before.")
     onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
     where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device))
     with distributed.joined(ranks, where.device):
@@ -63,23 +58,30 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     inputs = [Input.from_dict(i) for i in about["inputs"]]
     check_resampling(args.resample, about, weights[0])
     labeller = ready(settings, net, inputs, where, args, tiles)
-    if not ranks.writer:
-        crew.serve(ranks, labeller.work)
-        return
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
-    made_with = details(weights, about, labeller, choice, args)
-    results = Results(args.dir or settings.folder("results"), made_with, args.overwrite, args.resume)
+    folder, size = args.dir or settings.folder("results"), about.get("pixel_size") if args.resample else None
+    maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
+    if ranks.writer:
+        with crew.employed():
+            lead(args, weights, tiles, about, maps, crew)
+    else:
+        maps.help(crew)
+
+
+def lead(args, weights: list[Path], tiles: list[Tile], about: dict, maps: Mapmaker, crew: Crew) -> None:
+    """Find out what there is to do, have it done, and say what came of it."""
+    inputs, palette, choice, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
+    made_with = details(weights, about, maps.labeller, choice, args)
+    results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)
     failed = check_images(todo, inputs, choice.polygons, some_done) if args.images else check_tiles(todo, palette, inputs)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
-    team = crew.Crew(ranks, where.device)
-    labeller = replace(labeller, crew=team if ranks.count > 1 else None)
-    with team.employed(), results.open():
+    with results.open():
         todo = [tile for tile in todo if tile.name not in failed]
-        failed |= label(labeller, todo, palette, choice, results, about.get("pixel_size") if args.resample else None)
+        failed |= replace(maps, folder=results.folder).make_together(todo, crew)
         statistics, scored = results.complete(tiles, failed, palette, about["ignored"], str(where))
         write_report(results.folder)
     print_results(statistics, scored, [palette.names[i] for i in about["ignored"]])
@@ -144,64 +146,8 @@ def details(weights: list[Path], about: dict, labeller: Labeller, choice: Choice
         "window": labeller.size, "step": labeller.step, "blend": labeller.blend, "threshold": labeller.threshold,
         "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
         "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
+        **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
     }  # fmt: skip
-
-
-def label(
-    labeller: Labeller, tiles: list[Tile], palette: Palette, choice: Choice, results: Results, size: float | None
-) -> dict[str, str]:
-    """Label the tiles; while one is labelled, the files of the one before are completed. What is wrong comes back, by tile.
-
-    size: of the pixels (metres) at which the tiles are to be read, None for their own.
-    """
-    failed: dict[str, str] = {}
-    finishing: list[tuple[Tile, Future]] = []
-    pixels = sum(about.height * about.width for about in (raster.inspect(tile.first) for tile in tiles))
-    with ThreadPoolExecutor(1) as other, tqdm(desc="labelling", total=pixels, unit="px", unit_scale=True) as bar:
-        for tile in tiles:
-            with noted(tile, failed):
-                outputs = label_tile(labeller, tile, palette, choice, results.folder, size, bar)
-                finishing.append((tile, other.submit(finish, tile, outputs, results)))
-            if len(finishing) > 1:
-                before, completed = finishing.pop(0)
-                with noted(before, failed):
-                    completed.result()
-        for last, completed in finishing:
-            with noted(last, failed):
-                completed.result()
-    return failed
-
-
-@contextmanager
-def noted(tile: Tile, failed: dict[str, str]) -> Iterator[None]:
-    """Within this block, what is wrong with a tile is noted and the others go on; a full disk ends the work."""
-    try:
-        yield
-    except DiskFullError:
-        raise
-    except UserError as error:
-        failed[tile.name] = str(error)
-
-
-def finish(tile: Tile, outputs: TileOutputs, results: Results) -> None:
-    """Complete the files of a tile and write down that it is done."""
-    results.record(tile, outputs.finish())
-
-
-def label_tile(labeller: Labeller, tile: Tile, palette: Palette, choice: Choice, folder: Path, size: float | None, bar: tqdm):
-    """The outputs of one tile, which are to be finished."""
-    tile = resampled.at_pixel_size(tile, size) if resampled.differs(tile, size) else tile
-    tags = {"MADE_BY": "orthonets inference.py", "CLASSES": json.dumps(dict(enumerate(palette.names)))}
-    outputs = TileOutputs(tile, palette, choice, folder, tags)
-    try:
-        with closing(labeller.bands(tile.paths)) as bands:
-            for band in bands:
-                outputs.add(band)
-                bar.update(band.labels.size)
-    except BaseException:
-        outputs.abandon()
-        raise
-    return outputs
 
 
 def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:

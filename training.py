@@ -13,7 +13,7 @@ are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorb
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tools import commands, compilation, device, distributed, folds, pictures, r
 from tools.batches import tiles_of
 from tools.dataset import tile_name
 from tools.distributed import Ranks
-from tools.errors import UserError, run
+from tools.errors import UserError, listing, run
 from tools.inputs import Input
 from tools.labellers import make_labeller, prepared
 from tools.loader import Patches, batches, workers_for
@@ -34,9 +34,9 @@ from tools.log import Log
 from tools.losses import Loss
 from tools.pretrained import initialise
 from tools.progress import Progress
-from tools.recorder import LOG, Recorder
+from tools.recorder import GRAPH, LOG, PLOT, Recorder
 from tools.records import Records
-from tools.restoring import NEWEST, check_same, clear, go_on, to_restore
+from tools.restoring import NEWEST, check_same, clear, go_on, refuse_held, to_restore
 from tools.selection import Selection
 from tools.settings import Settings, read_settings
 from tools.signals import Signals
@@ -66,6 +66,8 @@ def cross_validate(settings: Settings, args: argparse.Namespace, where: device.D
     """Train and score one net for each fold."""
     check_folds(args)
     home = args.snapshot or settings.snapshots.with_name(settings.snapshots.name + "_folds")
+    for folder in folds.folders(home) if not args.restore else ():
+        refuse_held(folder, args.overwrite)
     folds.cross_validate(settings, args.folds, home, partial(train_fold, args, where, ranks), ranks.writer)
 
 
@@ -85,17 +87,19 @@ def train_fold(args: argparse.Namespace, where: device.Device, ranks: Ranks, set
     restore = NEWEST if args.restore and snapshots.found(folder) else None
     anew = args.overwrite or (args.restore and not restore)  # it may have been killed before its first snapshot
     own = argparse.Namespace(**vars(args) | {"snapshot": folder, "restore": restore, "overwrite": anew})
-    history, stopped = train(settings, own, where, ranks, settings.val_ids)
+    make_room = clear if args.restore else folds.clear
+    history, stopped = train(settings, own, where, ranks, settings.val_ids, make_room)
     return None if stopped else history.validation[-1]
 
 
 def train(
-    settings: Settings, args: argparse.Namespace, where: device.Device, ranks: Ranks, held_out: Sequence = ()
-) -> tuple[Records, bool]:
+    settings: Settings, args: argparse.Namespace, where: device.Device, ranks: Ranks, held_out: Sequence = (),
+    make_room: Callable[[Path, bool], None] = clear,
+) -> tuple[Records, bool]:  # fmt: skip
     """Train as the config and the command line (what `arguments` gives) say.
 
-    held_out: tiles in the database that this run shall not see. What is on record of the run comes back, and whether a signal
-    stopped it.
+    held_out: tiles in the database that this run shall not see. make_room: removes what an earlier run left in the folder of
+    the snapshots, if it may be replaced. What is on record of the run comes back, and whether a signal stopped it.
     """
     folder = args.snapshot or settings.snapshots
     inputs = check_database(settings, held_out)
@@ -109,9 +113,9 @@ def train(
     validation.check(settings, trainer.net)
     check_iterations(args.niter, trainer)
     if ranks.writer:
-        go_on(settings, folder, before, log) if before else clear(folder, args.overwrite)
-        pictures.net_graph(args.graph or folder / "net.png", trainer.net, settings.NET)
-    selection = make_selection(settings, before)
+        go_on(settings, folder, before, log) if before else make_room(folder, args.overwrite)
+        pictures.net_graph(args.graph or folder / GRAPH, trainer.net, settings.NET)
+    selection = make_selection(settings, before, log)
     recorder = make_recorder(settings, folder, args, log, trainer, before)
     log.say(f"{settings.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
     order, augmentation = drawn_how(settings, patches, trainer, args.niter)
@@ -223,11 +227,15 @@ def make_trainer(
     return Trainer(net, solver, inputs, settings.ignored, where, loss, settings.ITER_SIZE, settings.EMA_DECAY, ranks, forward)
 
 
-def make_selection(settings: Settings, before: Snapshot | None) -> Selection:
-    """The best validations so far."""
+def make_selection(settings: Settings, before: Snapshot | None, log: Log) -> Selection:
+    """The best validations so far, of those whose weights are still there."""
     selection = Selection(len(settings.label_values), settings.PATIENCE)
     if before and "selection" in before.state:
         selection.load_state_dict(before.state["selection"])
+        gone = [name for name in selection.best if not snapshots.best_of(before.path.parent, name).exists()]
+        if gone:
+            log.warn(f"no net_best_* lies beside the snapshot for {listing(gone)}: the best so far by that is forgotten.")
+        selection.forget(gone)
     return selection
 
 
@@ -238,7 +246,7 @@ def make_recorder(
     about = records.about(settings, trainer.net, trainer.device, args.niter)
     title = f"{settings.NET} on {settings.DATASET}"
     came_from = before and before.path.parent
-    plot = args.plot or folder / "loss.png"
+    plot = args.plot or folder / PLOT
     return Recorder(folder, plot, log, about, title, trainer.iteration, came_from, trainer.ranks.writer)
 
 
@@ -261,11 +269,13 @@ def validate(settings: Settings, trainer: Trainer, selection: Selection, recorde
         labeller = make_labeller(settings, prepared(trainer.net, trainer.device), trainer.inputs, trainer.device)
         found = validation.validate(labeller, tiles_of(settings, settings.val_ids), settings.colours, settings.ignored, ranks)
         better = selection.report(trainer.iteration, found.loss, found.iou, on_beat(settings, trainer))
-        recorder.add_validation(trainer.iteration, found, better)
-        for criterion in better if ranks.writer else ():
-            about = about_net(settings, trainer.inputs) | {"scores": found.scores}
+        recorder.add_validation(trainer.iteration, found, list(better))
+        about = about_net(settings, trainer.inputs) | {"scores": found.scores}
+        for criterion, best in better.items():
             with recorder.log.training_goes_on(f"net_best_{criterion}.safetensors"):
-                snapshots.save_best(recorder.folder, criterion, trainer.iteration, trainer.net, about)
+                if ranks.writer:
+                    snapshots.save_best(recorder.folder, criterion, trainer.iteration, trainer.net, about)
+                selection.best[criterion] = best  # now that its file is there
     trainer.net.train()
     if on_beat(settings, trainer):  # else the rate would depend on how long the run was meant to be
         trainer.solver.report(found.iou or 0.0)

@@ -1,5 +1,6 @@
-"""Proves that several processes share the windows of each tile, and that their maps are those of one process, bit for bit."""
+"""Proves that several processes share tiles or deal them out, and that their maps are those of one process, bit for bit."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -7,13 +8,13 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPO, pixels, write_raster
+from conftest import REPO, names, pixels, read_json, write_raster
 from test_inference_averages import made_weights
-from test_stitching import CPU, cut
+from test_stitching import CPU, GREY, Opinionated, cut
 
-from tools.crew import Crew
-from tools.distributed import ALONE
-from tools.stitching import Sliding, batches
+from tools.forward import Forward
+from tools.pipeline import Ahead
+from tools.stitching import Plan, Sliding, batches, predict, sums
 
 
 @pytest.fixture
@@ -34,27 +35,28 @@ def torchrun(count, *words):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_the_shares_of_the_processes_are_all_batches_each_once(count):
-    image = np.arange(40 * 50, dtype=np.float32).reshape(40, 50)
-    sliding = Sliding((16, 16), (6, 6), 3)
-    whole, *shares = (
-        [
-            (b.windows, b.pixels[0].numpy())
-            for b in batches(lambda w: [cut(image, w)], (40, 50), (0, 50), sliding, CPU, turn, of)
-        ]
-        for turn, of in [(0, 1), *((turn, count) for turn in range(count))]
-    )
-    assert len(whole) > 7
-    for i, (windows, values) in enumerate(whole):
-        mine = shares[i % count][i // count]
-        assert mine[0] == windows
-        assert np.array_equal(mine[1], values)
-    assert sum(map(len, shares)) == len(whole)
+@pytest.mark.parametrize("memory", [256, 0.02])
+def test_the_shares_of_the_processes_together_give_the_same_numbers_bit_for_bit(count, memory):
+    image = np.random.default_rng(1).integers(0, 256, (190, 600)).astype(np.uint8)
+    plan = Plan(image.shape, 3, Sliding((16, 16), (6, 6), 3, "cosine", memory, section=1))
+    forward = Forward(Opinionated(), [GREY], CPU, 3, (16, 16))
+    assert len(plan.sections) > 9
 
+    def ready(sections):
+        return Ahead(batches(lambda w: [cut(image, w)], plan, sections, CPU))
 
-def test_one_process_alone_has_nobody_to_let_go():
-    with Crew(ALONE, CPU.device).employed():
-        pass
+    @contextlib.contextmanager
+    def together(own):
+        shares = [own, *(sums(forward, plan, ready(plan.sections[rank::count]), CPU) for rank in range(1, count))]
+        yield lambda number: next(shares[number % count])
+        assert [next(share, None) for share in shares] == [None] * count
+
+    whole = [(p.row, p.col, p.probabilities.numpy()) for p in predict(forward, plan, ready(plan.sections), CPU)]
+    parts = list(predict(forward, plan, ready(plan.sections[::count]), CPU, together))
+    assert len(whole) == len(parts)
+    for (row, col, values), part in zip(whole, parts, strict=True):
+        assert (row, col) == (part.row, part.col)
+        assert np.array_equal(values, part.probabilities.numpy())
 
 
 @pytest.mark.slow
@@ -85,3 +87,31 @@ def test_a_file_that_breaks_off_is_named_and_the_other_one_is_labelled(own, tmp_
     assert f"1 of 2 tiles could not be labelled: {tmp_path / 'a.tif'}" in ran.stderr
     assert (tmp_path / "out/b_labels.tif").exists()
     assert not (tmp_path / "out/a_labels.tif").exists()
+
+
+@pytest.mark.slow
+def test_one_huge_tile_is_shared_and_small_ones_are_dealt_out_with_the_same_maps_and_statistics(own, tmp_path):
+    path = made_weights(own, "a.safetensors", 1)
+    for i, turns in enumerate((6, 1, 1, 1, 1)):
+        write_raster(tmp_path / f"in/{i}.tif", np.tile(np.roll(pixels(own.path("irrg", 32)), i, 1), (1, turns, turns)))
+    os.truncate(tmp_path / "in/3.tif", (tmp_path / "in/3.tif").stat().st_size // 2)
+    words = ["--images", tmp_path / "in", "--weights", path, "--config", own.config(TEST_BATCH_SIZE=2), "--confidence"]
+    found = {count: torchrun(count, *words, "--dir", tmp_path / f"by{count}") for count in (1, 2)}
+    for ran in found.values():
+        assert ran.returncode == 1
+        assert f"1 of 5 tiles could not be labelled: {tmp_path / 'in/3.tif'}" in ran.stderr
+    for kind in ("labels", "colours", "confidence"):
+        for i in (0, 1, 2, 4):
+            assert (tmp_path / f"by1/{i}_{kind}.tif").read_bytes() == (tmp_path / f"by2/{i}_{kind}.tif").read_bytes()
+    assert read_json(tmp_path / "by1/statistics.json") == read_json(tmp_path / "by2/statistics.json")
+    assert set(names(tmp_path / "by1")) == set(names(tmp_path / "by2"))
+
+
+@pytest.mark.slow
+def test_tiles_that_are_resampled_are_dealt_out_whole(own, tmp_path):
+    path = made_weights(own, "a.safetensors", 1, pixel_size=0.15)
+    words = ["--resample", "--weights", path, "--config", own.config()]
+    for count in (1, 2):
+        ran = torchrun(count, 32, 15, *words, "--dir", tmp_path / f"by{count}")
+        assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "by1/32_labels.tif").read_bytes() == (tmp_path / "by2/32_labels.tif").read_bytes()

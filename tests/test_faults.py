@@ -21,7 +21,7 @@ from conftest import NAMES, REPO, TEST, TRAIN, VAL, call, names, pixels, refused
 import nets
 from tools import scores, snapshots
 from tools.errors import UserError
-from tools.stitching import Canvas, Sliding
+from tools.stitching import Cover, Plan, Sliding
 
 CODE = {p: ast.parse(p.read_text()) for p in [*REPO.glob("*.py"), *REPO.glob("tools/*.py"), *REPO.glob("nets/*.py")]}
 
@@ -50,9 +50,9 @@ def test_4_labels_of_nodata_are_named_and_never_clipped_to_a_class(town):
     [((40, 50), (16, 16), (5, 7)), ((16, 16), (16, 16), (1, 1)), ((9, 60), (16, 20), (16, 3))],
 )
 def test_5_every_pixel_up_to_the_edge_has_weight(shape, size, step):
-    canvas = Canvas(2, shape, (0, shape[1]), Sliding(size, step, 1))
-    assert (canvas.over_rows >= 1).all()
-    assert (canvas.over_cols >= 1).all()
+    cover = Cover(Plan(shape, 2, Sliding(size, step, 1)))
+    assert (cover.rows >= 1).all()
+    assert (cover.cols >= 1).all()
 
 
 def test_11_weights_that_do_not_fit_are_never_loaded_in_part():

@@ -1,4 +1,5 @@
-"""K-fold: each tile is held out once and never trained on there, scores are averaged as by hand, interrupted folds go on."""
+"""K-fold: each tile is held out once and has no part in training or normalisation there, scores are averaged as by hand,
+interrupted folds go on, and folds of before are replaced whole or not at all."""
 
 import math
 import re
@@ -7,13 +8,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import TRAIN, pixels, read_json, refused, train
+from conftest import TRAIN, call, names, pixels, read_json, refused, train, write_raster
 from safetensors.torch import load_file
 
-from tools import folds
+from tools import folds, snapshots
 from tools.errors import UserError
 from tools.loader import Patches
 from tools.patches import tile_of
+from tools.training_data import measure
 
 
 @pytest.mark.parametrize(("tiles", "count"), [(10, 5), (11, 5), (5, 5), (7, 2)])
@@ -91,6 +93,40 @@ def own(databases, tmp_path, without_pictures):
     return databases.copy(tmp_path / "own", "lmdb")
 
 
+@pytest.mark.parametrize("kind", ["mean", "standard", "percentile"])
+def test_the_tiles_that_a_fold_holds_out_have_no_part_in_its_normalisation(own, kind):
+    images = {tile: pixels(own.path("irrg", tile)) for tile in TRAIN}
+    images[3][:, :40] = 0  # what a file holds where it has no data is no part of it either
+    write_raster(own.path("irrg", 3), images[3], 3, nodata=0)
+    images[3] = images[3][:, None, (images[3] > 0).all(0)]
+    assert train_folds(own, 1, NORMALISATION={"irrg": kind}, TILE_MEMORY_MB=1).code == 0
+    for number in range(1, len(TRAIN) + 1):
+        held_out = read_json(folder(own) / f"fold_{number}" / "metrics.json")["settings"]["val_ids"]
+        kept = [images[tile][::-1].reshape(3, -1) for tile in TRAIN if tile not in held_out]
+        seen = np.concatenate(kept, 1).astype(np.float64)  # B, G, R
+        low, high = np.percentile(seen, [2, 98], axis=1)
+        mean, scale = {"mean": (seen.mean(1), None), "standard": (seen.mean(1), seen.std(1)), "percentile": (low, high - low)}[
+            kind
+        ]
+        given = snapshots.load_net(folder(own) / f"fold_{number}" / "net_iter_1.safetensors")[1]["inputs"][0]
+        assert given["fill"] == read_json(own.folder("lmdb") / "details.json")["modalities"]["irrg"]["mean"][::-1]
+        assert given["mean"] == pytest.approx(mean, rel=1e-12)
+        assert given.get("deviation") == (scale if scale is None else pytest.approx(scale, rel=1e-12))
+
+
+def test_a_fold_measures_nothing_where_the_normalisation_is_given(own, monkeypatch):
+    monkeypatch.setattr("tools.training_data.measure", None)
+    assert train_folds(own, 1, MEAN_PIXEL={"irrg": (1.0, 2.0, 3.0)}).code == 0
+    assert train_folds(own, 1, "--overwrite", NORMALISATION={"irrg": "imagenet"}).code == 0
+
+
+def test_a_raster_is_measured_in_strips_as_in_one(own):
+    path = own.path("irrg", 3)
+    whole, strips = measure(path, 10**9), measure(path, 7 * 90 * 3)
+    assert strips.mean == pytest.approx(pixels(path).mean((1, 2)))
+    assert strips.to_dict() == {name: pytest.approx(values) for name, values in whole.to_dict().items()}
+
+
 def train_folds(town, niter, *words, **changes):
     changes = {"SNAPSHOT_EVERY": 100, "WORKERS": 0} | changes
     return train(town, niter, "--folds", len(TRAIN), *words, **changes)
@@ -158,6 +194,55 @@ def test_a_fold_that_was_killed_before_its_first_snapshot_begins_anew(own):
     assert train_folds(own, 2, "--restore").code == 0
     again = load_file(folder(own) / "fold_2" / "net_iter_2.safetensors")
     assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_fewer_folds_replace_all_of_before_and_nothing_of_the_users(own):
+    assert train_folds(own, 1).code == 0
+    for number in (4, 5):
+        shutil.copytree(folder(own) / "fold_3", folder(own) / f"fold_{number}")
+    (folder(own) / "fold_4" / "notes.txt").write_text("mine")
+    (folder(own) / "fold_of_mine").mkdir()
+    before = {p: p.read_bytes() for p in folder(own).rglob("*") if p.is_file()}
+    assert train_folds(own, 1, "--overwrite", BATCH_SIZE=5000).code == 2
+    assert {p: p.read_bytes() for p in folder(own).rglob("*") if p.is_file()} == before  # a mistake costs nothing
+    ran = call("training", "--niter", 1, "--folds", 2, "--overwrite", "--config", own.config(SNAPSHOT_EVERY=100))
+    assert ran.code == 0, ran.err
+    assert names(folder(own)) == ["fold_1", "fold_2", "fold_4", "fold_of_mine", "folds.json"]
+    assert names(folder(own) / "fold_4") == ["notes.txt"]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_fold_of_before_is_not_taken_for_one_that_is_done_where_it_was_to_be_replaced(own, monkeypatch):
+    assert train_folds(own, 1).code == 0
+    monkeypatch.setattr("training.snapshot", interrupt)
+    assert train_folds(own, 1, "--overwrite").code == 130
+    assert not snapshots.found(folder(own) / "fold_2")
+    assert not (folder(own) / "folds.json").exists()
+    monkeypatch.undo()
+    ran = train_folds(own, 1, "--restore")
+    assert (ran.code, ran.out.count("is done already")) == (0, 0), ran.err
+
+
+def test_later_folds_of_before_are_noticed_before_the_first_is_trained(own):
+    assert train_folds(own, 1).code == 0
+    shutil.rmtree(folder(own) / "fold_1")
+    refused(train_folds(own, 1), folder(own) / "fold_2", "holds snapshots", "--overwrite")
+    assert not (folder(own) / "fold_1").exists()
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"settings": {}, "database": {"fingerprint": 1}}'])
+def test_a_finished_fold_whose_scores_are_lost_is_named_with_the_remedy(own, text):
+    assert train_folds(own, 2).code == 0
+    first = read_json(folder(own) / "folds.json")
+    lost = folder(own) / "fold_2"
+    (lost / "metrics.json").unlink() if text is None else (lost / "metrics.json").write_text(text)
+    refused(train_folds(own, 2, "--restore"), lost, "its metrics.json, where its scores stood, is missing or damaged", "remove")
+    shutil.rmtree(lost)
+    assert train_folds(own, 2, "--restore").code == 0
+    assert read_json(folder(own) / "folds.json") == first
 
 
 def test_what_does_not_go_with_folds_is_refused(own, tmp_path):

@@ -10,7 +10,7 @@ from test_stitching import CPU, GREY, Opinionated
 
 from tools.errors import UserError
 from tools.forward import Forward
-from tools.pipeline import ahead
+from tools.pipeline import Ahead
 
 SIZE = (8, 8)
 
@@ -83,8 +83,8 @@ def test_a_processor_gets_batches_of_about_as_many_pixels_whatever_the_window(si
 
 
 def test_items_come_in_their_order_and_all_of_them():
-    assert list(ahead(range(100), 3)) == list(range(100))
-    assert list(ahead(iter(()))) == []
+    assert list(Ahead(range(100), 3)) == list(range(100))
+    assert list(Ahead(iter(()))) == []
 
 
 def test_no_more_is_made_than_asked_for():
@@ -95,7 +95,7 @@ def test_no_more_is_made_than_asked_for():
             made.append(i)
             yield i
 
-    stream = ahead(items(), 2)
+    stream = Ahead(items(), 2)
     next(stream)
     time.sleep(0.1)
     assert len(made) <= 4  # one used, two waiting, one in the maker's hands
@@ -107,13 +107,13 @@ def test_an_error_comes_after_the_items_before_it():
         yield 1
         raise UserError("the disk is gone")
 
-    stream = ahead(items())
+    stream = Ahead(items())
     assert next(stream) == 1
     with pytest.raises(UserError, match="the disk is gone"):
         next(stream)
 
 
-def test_the_threads_end_with_the_generator_also_when_it_is_left_early():
+def test_the_threads_end_when_it_is_closed_also_when_it_is_left_early():
     closed = []
 
     def items():
@@ -123,7 +123,7 @@ def test_the_threads_end_with_the_generator_also_when_it_is_left_early():
             closed.append(threading.current_thread())
 
     before = threading.active_count()
-    stream = ahead(ahead(items(), 1), 1)
+    stream = Ahead(Ahead(items(), 1), 1)
     assert next(stream) == 0
     stream.close()
     assert threading.active_count() == before
@@ -139,7 +139,7 @@ def test_the_next_item_is_made_while_the_last_one_is_used():
         made.set()
         yield 2
 
-    for item in ahead(items()):
+    for item in Ahead(items()):
         if item == 1:
             used.set()
             assert made.wait(5)

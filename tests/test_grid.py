@@ -109,6 +109,22 @@ def test_each_modality_keeps_its_type_and_gaps_are_not_mixed_in(town):
     assert read_details(town.folder("patches"))["modalities"]["dsm"]["mean"][0] < 300
 
 
+def test_gaps_in_whole_numbers_hold_the_mean_of_the_training_cells(town):
+    for tile in (1, 3):
+        heights = np.rint(10 * pixels(town.path("dsm", tile))).astype(np.int16)
+        heights[:, :20, :25] = -32768
+        write_raster(town.path("dsm", tile), heights, tile, nodata=-32768)
+    own = {"INPUTS": {"dsm": ["dsm"]}, "MEAN_PIXEL": {"dsm": None}, "train_ids": [1, 3], "val_ids": [], "test_ids": []}
+    assert cut(town, grid(town, [(1, BOXES[3]), (3, BOXES[3])]), **own).code == 0
+    known = np.concatenate([pixels(town.path("dsm", tile))[0, :64, :64].ravel() for tile in (1, 3)])
+    (mean,) = read_details(town.folder("patches"))["modalities"]["dsm"]["mean"]
+    assert mean == pytest.approx(known[known > 0].mean(), abs=3)
+    for name in ("1_cell000000", "3_cell000001"):
+        found = patch(town, "dsm", "train", name)[0]
+        assert (found[:9, :11] == round(mean)).all()  # half as many pixels; those at the rim reach beyond it
+        assert found.min() > 2000
+
+
 def test_training_cells_are_turned_and_mirrored_as_windows_are(town):
     assert cut(town, grid(town, [(1, BOXES[0]), (VAL[0], BOXES[0])])).code == 0
     turned = patch(town, "irrg", "train", "1_cell000000_r90_f")

@@ -24,7 +24,7 @@ def own(tiles, tmp_path):
     return tiles.copy(tmp_path / "own")
 
 
-def made_weights(town, name, seed, mean=100.0, deviation=None, classes=NAMES):
+def made_weights(town, name, seed, mean=100.0, deviation=None, classes=NAMES, **more):
     """A snapshot of a net that knows nothing, with its own normalisation."""
     torch.manual_seed(seed)
     net = nets.build("segnet_slim", {"irrg": 3}, len(classes))
@@ -32,7 +32,7 @@ def made_weights(town, name, seed, mean=100.0, deviation=None, classes=NAMES):
     spec |= {"deviation": [deviation] * 3} if deviation else {}
     colours = {str(i): [i, 0, 0] for i in range(len(classes) + 1)}
     about = {"name": "segnet_slim", "dataset": "vaihingen", "inputs": [spec], "classes": classes, "ignored": [5],
-             "iteration": seed, "palette": colours, "patch_size": [32, 32]}  # fmt: skip
+             "iteration": seed, "palette": colours, "patch_size": [32, 32], **more}  # fmt: skip
     snapshots.save_net(town.base / name, net, about)
     return town.base / name
 

@@ -96,13 +96,40 @@ def test_a_restored_run_goes_on_with_its_history_without_gaps_or_duplicates(own,
     assert [s["iteration"] for s in found["sessions"]] == [0, 2]
 
 
-def test_a_history_that_is_lost_or_torn_is_begun_anew(own):
+LESS = '{"sessions": [], "validation": [], "training": [{"iteration": 1, "loss": 2.0, "rate": 0.1}]}'
+
+
+@pytest.mark.parametrize("text", ["{", '{"training": 3}', "[]", "\udcff", LESS])
+def test_a_history_that_cannot_be_read_is_begun_anew_aloud_and_what_was_there_is_kept(own, text):
     train(own, 2)
-    for text in (None, "{", '{"training": 3}', "[]"):
-        path = own.snapshots / "metrics.json"
-        path.unlink() if text is None else path.write_text(text)
-        train(own, 3, "--restore", own.snapshots / "net_iter_2.solverstate")
+    best, path = metrics(own)["best"], own.snapshots / "metrics.json"
+    for name in ("metrics.json.broken", "metrics.json.broken2"):
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        ran = train(own, 3, "--restore", own.snapshots / "net_iter_2.solverstate")
+        assert f"warning: {path} is damaged (" in ran.err
+        assert f"so the history begins anew; what was there is now {name}." in ran.err
+        assert "so the history begins anew" in (own.snapshots / "training.log").read_text()
+        assert (own.snapshots / name).read_bytes() == text.encode("utf-8", "surrogateescape")
         assert [e["iteration"] for e in metrics(own)["training"]] == [3]
+    assert set(metrics(own)["best"]) == set(best)  # what is the best stands in the solverstate, too
+    train(own, 1, "--overwrite")
+    assert not list(own.snapshots.glob("*.broken*"))
+
+
+def test_a_history_that_is_lost_is_begun_anew_aloud(own, tmp_path):
+    train(own, 2)
+    (own.snapshots / "metrics.json").unlink()
+    ran = train(own, 3, "--restore")
+    assert f"warning: {own.snapshots / 'metrics.json'} does not exist, so the history begins anew.\n" in ran.err
+    assert [e["iteration"] for e in metrics(own)["training"]] == [3]
+
+
+def test_a_broken_history_of_another_folder_stays_where_it_is(own, tmp_path):
+    train(own, 2)
+    (own.snapshots / "metrics.json").write_text("{")
+    ran = train(own, 3, "--restore", own.snapshots, "--snapshot", tmp_path / "new")
+    assert "metrics.json is damaged (" in ran.err and "what was there" not in ran.err
+    assert (own.snapshots / "metrics.json").read_text() == "{"
 
 
 def test_metrics_are_json_without_nan(own):

@@ -318,10 +318,10 @@ def test_killed_at_any_moment_the_run_is_completed_by_resume(own, flight):  # no
 def test_killed_between_the_names_of_two_files_a_tile_is_made_again(own, flight, monkeypatch):  # noqa: F811
     """What a kill leaves there: some files under their names, others not yet, no record."""
 
-    def stop(self, tile, made):
+    def stop(folder, tile, made):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results.Results, "record", stop)
+    monkeypatch.setattr(results, "record", stop)
     assert label(own, flight).code == 130
     monkeypatch.undo()
     out = flight.parent / "out"

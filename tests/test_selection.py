@@ -7,9 +7,16 @@ import pytest
 from tools.selection import Selection
 
 
+def kept(selection, *report, **words):
+    """What a validation is best by, once its weights are kept."""
+    better = selection.report(*report, **words)
+    selection.best |= better
+    return list(better)
+
+
 def run(selection, reports, first=1):
     """What each of some validations (loss, mean IoU) is best by."""
-    return [selection.report(i, *report) for i, report in enumerate(reports, first)]
+    return [kept(selection, i, *report) for i, report in enumerate(reports, first)]
 
 
 def test_the_first_validation_is_the_best_by_all_criteria():
@@ -29,6 +36,23 @@ def test_each_criterion_has_its_own_best_and_the_best_of_both_may_be_neither():
 
 def test_of_equal_validations_the_earlier_one_stays_the_best():
     assert run(Selection(2), [(0.5, 0.5), (0.5, 0.5)])[1] == []
+
+
+def test_weights_that_were_not_kept_are_not_the_best_but_renew_patience():
+    selection = Selection(2, patience=2)
+    run(selection, [(0.9, 0.4), (1.0, 0.4)])
+    assert list(selection.report(3, 0.5, 0.8)) == ["loss", "iou", "combined"]
+    assert (selection.best["loss"], selection.best["iou"], selection.waited) == ((1, -0.9), (1, 0.4), 0)
+    assert run(selection, [(0.6, 0.7)], first=4) == [["loss", "iou", "combined"]]
+    assert (selection.best["loss"], selection.waited) == ((4, -0.6), 1)  # patience has seen the one before
+
+
+def test_the_best_by_weights_that_are_gone_is_forgotten():
+    selection = Selection(2)
+    run(selection, [(0.5, 0.8)])
+    selection.forget(["iou"])
+    assert list(selection.report(2, 0.6, 0.7)) == ["iou"]
+    assert selection.best["loss"] == (1, -0.5)
 
 
 @pytest.mark.parametrize("nothing", [(None, None), (None, 0.5), (0.5, None)])
@@ -60,8 +84,8 @@ def test_without_patience_it_never_ends():
 
 def test_the_validation_at_the_end_of_a_run_may_be_the_best_and_is_not_seen_by_patience():
     whole, parts = Selection(2, patience=2), Selection(2, patience=2)
-    assert parts.report(1, 1.0, 0.5) and whole.report(1, 1.0, 0.5)
-    assert parts.report(2, 0.5, 0.7, on_beat=False) == ["loss", "iou", "combined"]
+    assert kept(parts, 1, 1.0, 0.5) and kept(whole, 1, 1.0, 0.5)
+    assert kept(parts, 2, 0.5, 0.7, on_beat=False) == ["loss", "iou", "combined"]
     ended = [[], []]
     for i, loss in enumerate([0.9, 0.8, 0.85, 0.86], 3):
         for found, selection in zip(ended, (whole, parts), strict=True):

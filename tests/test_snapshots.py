@@ -102,6 +102,17 @@ def test_a_restored_run_knows_the_best_ones_of_before(scored, tmp_path):
     assert {name: b["iteration"] for name, b in found.items()} == best(scored)
 
 
+def test_best_weights_that_are_gone_do_not_keep_later_ones_out(scored):
+    scored.told |= {1: (0.5, 0.4), 2: (0.6, 0.3)}
+    done(train(scored, 1))
+    (scored.snapshots / "net_best_iou.safetensors").unlink()
+    ran = done(train(scored, 2, "--restore"))
+    assert "warning: no net_best_* lies beside the snapshot for iou" in ran.err
+    assert best(scored) == {"loss": 1, "iou": 2, "combined": 1}
+    found = read_json(scored.snapshots / "metrics.json")["best"]
+    assert {name: b["iteration"] for name, b in found.items()} == best(scored)
+
+
 def test_a_run_that_goes_on_elsewhere_takes_its_best_weights_along(scored, tmp_path):
     scored.told |= {1: (0.5, 0.4), 2: (0.6, 0.3)}
     done(train(scored, 1))
@@ -332,6 +343,25 @@ def test_records_and_best_weights_that_find_no_room_are_warned_of(own, monkeypat
     for name in ("metrics.json", "TensorBoard", "loss.png", "net_best_iou.safetensors"):
         assert any(name in line and "not written, training goes on" in line for line in ran.err.splitlines()), name
     assert numbers(own.snapshots) == [1]
+
+
+def test_best_weights_that_found_no_room_do_not_count_as_the_best(scored, monkeypatch):
+    scored.told |= {1: (0.9, 0.3), 2: (0.5, 0.6), 3: (0.6, 0.5), 4: (0.7, 0.4)}
+    save = snapshots.save_best
+
+    def limited(folder, criterion, iteration, *more):
+        if iteration == 2 and criterion != "loss":
+            full()
+        return save(folder, criterion, iteration, *more)
+
+    monkeypatch.setattr(snapshots, "save_best", limited)
+    ran = done(train(scored, 2))
+    assert "net_best_iou.safetensors was not written, training goes on" in ran.err
+    assert best(scored) == {"loss": 2, "iou": 1, "combined": 1}  # those of before stay, in the records, too
+    found = read_json(scored.snapshots / "metrics.json")["best"]
+    assert {name: b["iteration"] for name, b in found.items()} == best(scored)
+    done(train(scored, 4, "--restore"))
+    assert best(scored) == {"loss": 2, "iou": 3, "combined": 3}
 
 
 def test_other_faults_of_a_disk_are_not_hidden(own, monkeypatch):

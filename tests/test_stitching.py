@@ -12,7 +12,8 @@ from torch import nn
 from tools.device import Device
 from tools.forward import Forward
 from tools.inputs import Input
-from tools.stitching import STRIP, TAPERS, Canvas, Sliding, predict
+from tools.pipeline import Ahead
+from tools.stitching import STRIP, TAPERS, Canvas, Plan, Sliding, batches, predict
 from tools.windows import Window
 
 CPU = Device(torch.device("cpu"), bf16=False)
@@ -65,9 +66,9 @@ def cut(image, window):
 def parts_of(net, image, sliding, read=None):
     """The parts as they come: (row, column, classes x rows x columns)."""
     forward = Forward(net.eval(), [GREY], CPU, sliding.batch, sliding.size)
-    with torch.inference_mode():
-        parts = predict(forward, net.classes, read or (lambda w: [cut(image, w)]), image.shape, sliding, CPU)
-        return [(row, col, values.numpy()) for row, col, values in parts]
+    plan = Plan(image.shape, net.classes, sliding)
+    ready = Ahead(batches(read or (lambda w: [cut(image, w)]), plan, plan.sections, CPU))
+    return [(row, col, values.numpy()) for row, col, values in predict(forward, plan, ready, CPU)]
 
 
 def label(net, image, *sliding, read=None):
@@ -111,46 +112,48 @@ def by_hand(size, blend):
 
 @st.composite
 def cases(draw):
-    """(image, size, step, windows in a batch)."""
+    """An image and how windows slide over it, in sections of any size."""
     size = draw(st.integers(2, 14)), draw(st.integers(2, 14))
     step = draw(st.integers(1, size[0])), draw(st.integers(1, size[1]))
     shape = draw(st.integers(1, 33)), draw(st.integers(1, 33))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
-    return rng.integers(0, 256, shape).astype(np.uint8), size, step, draw(st.integers(1, 7))
+    image = rng.integers(0, 256, shape).astype(np.uint8)
+    batch, blend, section = draw(st.integers(1, 7)), draw(st.sampled_from(BLENDS)), draw(st.sampled_from([1, 9, 30, 300]))
+    return image, Sliding(size, step, batch, blend, section=section)
 
 
-@given(cases(), st.sampled_from(BLENDS))
+@given(cases())
 @settings(max_examples=80, deadline=None)
-def test_an_image_of_any_size_is_labelled_as_if_it_were_whole(case, blend):
-    image, size, step, batch = case
-    found, parts = label(Opinionated(), image, size, step, batch, blend)
+def test_an_image_of_any_size_is_labelled_as_if_it_were_whole(case):
+    image, sliding = case
+    found, parts = label(Opinionated(), image, *sliding)
     assert found.shape == (3, *image.shape)
-    np.testing.assert_allclose(found, naive(Opinionated(), image, size, step, blend), atol=2e-5)
+    np.testing.assert_allclose(found, naive(Opinionated(), image, sliding.size, sliding.step, sliding.blend), atol=2e-5)
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
     assert [first for first, _, _ in parts] == list(np.cumsum([0] + [b.shape[1] for _, _, b in parts[:-1]]))
-    assert max(b.shape[1] for _, _, b in parts) <= size[0]
+    assert max(b.shape[1] for _, _, b in parts) <= sliding.size[0]
 
 
-@given(cases(), st.sampled_from(BLENDS))
+@given(cases())
 @settings(max_examples=30, deadline=None)
-def test_every_pixel_gets_its_own_label_also_in_the_last_row_and_column_and_nothing_is_transposed(case, blend):
-    image, size, step, batch = case
+def test_every_pixel_gets_its_own_label_also_in_the_last_row_and_column_and_nothing_is_transposed(case):
+    image, sliding = case
     image = image % 5
-    found, _ = label(Same(5), image, size, step, batch, blend)
+    found, _ = label(Same(5), image, *sliding)
     assert np.array_equal(found.argmax(0), image)
 
 
-@given(cases(), st.sampled_from(BLENDS))
+@given(cases())
 @settings(max_examples=30, deadline=None)
-def test_a_constant_net_gives_a_constant_map_without_seams(case, blend):
+def test_a_constant_net_gives_a_constant_map_without_seams(case):
     class Constant(nn.Module):
         classes = 3
 
         def forward(self, x):
             return torch.tensor([0.0, 1.0, 2.0]).view(1, 3, 1, 1).expand(len(x), 3, *x.shape[2:])
 
-    image, size, step, batch = case
-    found, _ = label(Constant(), image, size, step, batch, blend)
+    image, sliding = case
+    found, _ = label(Constant(), image, *sliding)
     expected = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
     np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], found.shape), rtol=2e-5)
 
@@ -225,14 +228,35 @@ def test_strips_cover_the_width_begin_at_blocks_and_take_no_more_memory_than_all
     assert 4 * classes * size * widest <= memory * 2**20 or widest <= size + STRIP
 
 
+@given(cases(), st.integers(1, 9))
+@settings(max_examples=200, deadline=None)
+def test_sections_have_all_rows_of_windows_and_overlap_with_the_next_one_at_most(case, classes):
+    image, sliding = case
+    sections = Plan(image.shape, classes, sliding).sections
+    starts = sorted({*range(0, image.shape[0] - sliding.size[0], sliding.step[0]), max(0, image.shape[0] - sliding.size[0])})
+    assert [row for section in sections for row in section.rows] == starts
+    bottoms = [min(section.rows[-1] + sliding.size[0], image.shape[0]) for section in sections]
+    assert [section.bottom for section in sections] == bottoms
+    assert [section.below for section in sections] == [*(section.rows[0] for section in sections[1:]), image.shape[0]]
+    assert all(bottom <= after.rows[0] for bottom, after in zip(bottoms, sections[2:], strict=False))
+
+
+def test_sections_have_as_many_windows_as_asked_for_but_the_only_one():
+    plan = Plan((1064, 900), 6, Sliding((128, 128), (64, 64), 16, section=60))
+    across = 14  # windows at 0, 64 ... 768, 772
+    assert [len(section.rows) * across for section in plan.sections] == [70, 70, 84]  # 16 rows
+    assert len(Plan((100, 900), 6, Sliding((128, 128), (64, 64), 16, section=60)).sections) == 1
+
+
 def test_memory_grows_with_the_width_of_the_image_not_with_its_length():
     net, width = Same(6), 16
 
     def peak(height):
         image = np.zeros((height, width), np.uint8)
         forward = Forward(net.eval(), [GREY], CPU, 4, (64, 16))
+        plan = Plan(image.shape, 6, Sliding((64, 16), (32, 16), 4))
         tracemalloc.start()
-        for _ in predict(forward, 6, lambda w: [cut(image, w)], image.shape, Sliding((64, 16), (32, 16), 4), CPU):
+        for _ in predict(forward, plan, Ahead(batches(lambda w: [cut(image, w)], plan, plan.sections, CPU)), CPU):
             pass
         top = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -245,7 +269,7 @@ def test_memory_grows_with_the_width_of_the_image_not_with_its_length():
 
 
 def test_the_canvas_never_holds_more_rows_than_a_window():
-    canvas = Canvas(2, (500, 30), (0, 30), Sliding((16, 8), (4, 4), 1))
+    canvas = Canvas(Plan((500, 30), 2, Sliding((16, 8), (4, 4), 1)), (0, 30))
     assert canvas.total.shape == (2, 16, 30)
     for row in range(0, 488, 4):
         for part in canvas.finished_above(row):
@@ -261,7 +285,7 @@ def test_the_canvas_never_holds_more_rows_than_a_window():
 @given(cases())
 @settings(max_examples=30, deadline=None)
 def test_nothing_outside_the_image_is_read_and_in_a_strip_no_pixel_twice(case):
-    image, size, step, batch = case
+    image, sliding = case
     times = np.zeros(image.shape, int)
 
     def read(window):
@@ -269,7 +293,7 @@ def test_nothing_outside_the_image_is_read_and_in_a_strip_no_pixel_twice(case):
         times[window.slices] += 1
         return [cut(image, window)]
 
-    label(Same(256), image, size, step, batch, read=read)
+    label(Same(256), image, *sliding, read=read)
     assert (times == 1).all()
 
 

@@ -8,8 +8,8 @@ lists them. Whatever their order in the config, a sample goes through them in th
 - Where a rotation or a smaller scale shows what lies beyond the patch, labels are "not scored". Images are reflected there: a
   net with batch norm sees the statistics and the texture of a real place, not a wedge of one colour, and no loss asks about it.
 - Photometric operations count in the units of each band (its mean, deviation and percentiles over the training tiles), so they
-  mean the same for bytes, 16 bits, reflectances and heights. They change only the modalities that they name. Pixels without
-  data (NaN, or the file's nodata value) stay so and lend nothing to their neighbours.
+  mean the same for bytes, 16 bits, reflectances and heights. They change only the modalities that they name. Places without
+  data stay so in floats (NaN) and lend nothing to their neighbours; in whole numbers they hold the mean, as a pixel may.
 - What happens to a sample depends on the seed and on its position in the run, not on who computes it or when.
 
 torchvision.transforms.v2 has the like for photographs, and is as quick: brightness and contrast of 1 or 3 bands, noise of bytes
@@ -139,7 +139,7 @@ def _modalities(name: str, given: Any, known: Sequence[str]) -> list[str]:
 class Bands(NamedTuple):
     """A modality's bands over the training tiles, each field bands x 1 x 1 float32, in the file's order.
 
-    black, white: between which gamma bends. zero: what normalises to 0. nodata: the file's value for no data, or None.
+    black, white: between which gamma bends. zero: what normalises to 0.
     """
 
     mean: np.ndarray
@@ -147,7 +147,6 @@ class Bands(NamedTuple):
     black: np.ndarray
     white: np.ndarray
     zero: np.ndarray
-    nodata: float | None
 
 
 def bands_of(about: Mapping[str, dict], inputs: Iterable[Input]) -> dict[str, Bands]:
@@ -164,7 +163,7 @@ def bands_of(about: Mapping[str, dict], inputs: Iterable[Input]) -> dict[str, Ba
         low, high = np.minimum(known["low"], 0), np.array(known["high"], float)
         white = np.where(high > low, high, low + 1)
         zero = _zeros(modality, known["mean"], inputs)
-        found[modality] = Bands(*map(column, (known["mean"], known["deviation"], low, white, zero)), known.get("nodata"))
+        found[modality] = Bands(*map(column, (known["mean"], known["deviation"], low, white, zero)))
     return found
 
 
@@ -241,7 +240,7 @@ class Augmentation:
             return {m: image[:, rows, columns] for m, image in images.items()}, labels[rows, columns]
         view = View(tuple(_centre(w, p / zoom, random) for w, p in zip(labels.shape, size, strict=True)), size, degrees, zoom)
         places = view.places()
-        images = {m: resample(to_floats(image, self.bands[m].nodata), *places) for m, image in images.items()}
+        images = {m: resample(image.astype(np.float32, copy=False), *places) for m, image in images.items()}
         return images, resample_labels(labels, *places, self.no_label)
 
     def _steps(self, random: Generator) -> tuple[bool, bool, int]:
@@ -257,11 +256,11 @@ class Augmentation:
         bands, drawn = self.bands[modality], [n for n in self._tones[modality] if random.random() < n[1]["probability"]]
         if not drawn and image.dtype == kind:
             return image
-        image = to_floats(image, bands.nodata) if image.dtype == kind else image
+        image = image.astype(np.float32, copy=False)
         for name, numbers in drawn:
             rest = {key: value for key, value in numbers.items() if key not in ("modalities", "probability")}
             image = TONES[name](image, bands, random, **rest)
-        return to_kind(image, kind, bands.nodata)
+        return to_kind(image, kind)
 
     def _drop(self, images: dict[str, np.ndarray], random: Generator) -> dict[str, np.ndarray]:
         """The images, perhaps one of them without content."""
@@ -269,7 +268,7 @@ class Augmentation:
             return images
         modality = str(random.choice(self.recipe["dropout"]["modalities"] or list(images)))
         image = images[modality]
-        zero = to_kind(self.bands[modality].zero, image.dtype, None)
+        zero = to_kind(self.bands[modality].zero, image.dtype)
         return images | {modality: np.full(image.shape, zero)}
 
 
@@ -361,19 +360,11 @@ def resample_labels(labels: np.ndarray, rows: np.ndarray, columns: np.ndarray, n
 # ------------------------------------------------------------------------------------------------------------- photometry
 
 
-def to_floats(image: np.ndarray, nodata: float | None) -> np.ndarray:
-    """float32, with NaN where all bands hold the nodata value."""
-    if image.dtype.kind == "f" or nodata is None:
-        return image.astype(np.float32, copy=False)
-    return np.where((image == nodata).all(0), np.float32(np.nan), image.astype(np.float32))
-
-
-def to_kind(image: np.ndarray, kind: np.dtype, nodata: float | None) -> np.ndarray:
-    """Back to the pixel type: whole numbers are rounded and held within its range, NaN becomes nodata again."""
+def to_kind(image: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Back to the pixel type: whole numbers are rounded and held within its range."""
     if kind.kind == "f":
         return image.astype(kind, copy=False)
     limits = np.iinfo(kind)
-    image = image if nodata is None else np.where(np.isnan(image), np.float32(nodata), image)
     return np.clip(np.rint(image), limits.min, limits.max).astype(kind)
 
 

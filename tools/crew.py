@@ -1,13 +1,15 @@
-"""One tile labelled by several processes: each takes its share of the batches, the first one blends them in their order.
+"""Several processes that label together: huge tiles section by section, the others tile by tile.
 
     torchrun --nproc-per-node 2 inference.py 32 34
 
-No window is computed twice, and the sums are those of a single process, so the maps are the same bit for bit, as long as a
-batch gives the same numbers everywhere: on devices of one kind, with as many threads each.
+Sections (rows of windows, see tools/stitching.py) go round; each process adds up the windows of its own, and the first one
+puts the sums together in their order and writes the maps. No window is computed twice, and the sums are those of a single
+process, so the maps are the same bit for bit, as long as a batch gives the same numbers everywhere: on devices of one kind,
+with as many threads each.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,88 +18,94 @@ import torch.distributed as dist
 
 from tools.distributed import Ranks
 from tools.errors import UserError
-from tools.pipeline import ahead
-from tools.stitching import Passed, Share, Sliding
+from tools.pipeline import Ahead
+from tools.stitching import PART, Part, Plan, Take
 
 _CPU = torch.device("cpu")
 _GO, _STOP = 1, 0
 
 
 class Job(NamedTuple):
-    """A column strip of a tile that all processes work on: its files, its columns, its windows."""
+    """A tile that all processes work on: its files, and its sections."""
 
     paths: Mapping[str, str | Path]
-    strip: tuple[int, int]
-    sliding: Sliding
+    plan: Plan
+
+    @property
+    def parts(self) -> int:
+        """In how many parts the sums of a section come at most: so many are made ahead, so that none waits for another."""
+        section = max(self.plan.sections, key=lambda s: s.bottom - s.rows[0])
+        pixels = (section.bottom - section.rows[0]) * (section.strip[1] - section.strip[0])
+        return len(section.rows) + 4 * self.plan.classes * pixels // PART + 1
 
 
-Work = Callable[[Job, int, int], Iterator[Passed]]  # what a process makes of a job: its share, every so many batches
+Work = Callable[[Job], Iterator[Part]]  # the sums that a process makes of its share of a job
 
 
 class Crew:
-    """The processes seen from the first one, which gives out the work; within `employed` the others `serve`.
+    """The processes that label. The first one gives out the work: tiles that all of them share, then tiles for each.
 
-    device: of the first process; probabilities come to it from the others' devices.
+    device: of this process; where it is the first one, the sums come to it from the others.
     """
 
     def __init__(self, ranks: Ranks, device: torch.device):
         self.ranks, self.device = ranks, device
+        self._others = range(1, ranks.count)
+        self._serving = list(self._others) if ranks.writer else []
 
     @contextlib.contextmanager
     def employed(self) -> Iterator[None]:
-        """Let the others go at the end."""
+        """The others wait for work from the first one within this block, and go home where it fails."""
         try:
             yield
         finally:
-            self._tell_all(None)
+            self.dismiss([None] * len(self._others))
 
-    def share(self, paths: Mapping[str, str | Path], sliding: Sliding) -> Share:
-        """How a tile is shared."""
-        return Share(self.ranks.count, lambda strip, own: self._together(Job(paths, strip, sliding), own))
-
-    def _together(self, job: Job, own: Iterator[Passed]) -> Iterator[Passed]:
-        """All batches of a job in their order. own: those of the first process, every count-th of them."""
-        self._tell_all(job)
-        busy = set(self._others)
-        try:
-            while True:
-                for rank in range(self.ranks.count):
-                    passed = self._ask(rank, busy) if rank else next(own, None)
-                    if passed is None:
-                        return  # the batches go round, so that nobody has another one
-                    yield passed
-        finally:
-            for rank in busy:
-                dist.send(torch.tensor(_STOP), rank)
-
-    @property
-    def _others(self) -> range:
-        return range(1, self.ranks.count)
-
-    def _tell_all(self, job: Job | None) -> None:
-        for rank in self._others:
+    @contextlib.contextmanager
+    def share(self, job: Job, own: Iterator[Part]) -> Iterator[Take]:
+        """The sums of a tile's sections, made by all processes. own: those of the first one's share."""
+        for rank in self._serving:
             _send(job, rank)
+        busy = set(self._serving)
+        with contextlib.closing(Ahead(own, job.parts)) as mine:
+            try:
+                yield lambda number: self._ask(rank, busy) if (rank := number % self.ranks.count) else next(mine)
+            finally:
+                for rank in busy:
+                    dist.send(torch.tensor(_STOP), rank)
 
-    def _ask(self, rank: int, busy: set[int]) -> Passed | None:
-        """The next batch of another process, None where it has no more. Raises UserError where it could not read."""
+    def dismiss(self, last: Sequence[Any]) -> None:
+        """There is nothing more to share: tell each of the others what to do on its own, if they were not told before."""
+        for rank in self._serving:
+            _send(last[rank - 1], rank)
+        self._serving = []
+
+    def reports(self) -> Iterator[Any]:
+        """What the others report at the end."""
+        return map(_receive, self._others)
+
+    def report(self, what: Any) -> None:
+        """Tell the first process what came of the work on our own."""
+        _send(what, 0)
+
+    def serve(self, work: Work) -> Any:
+        """What the others do: a share of every job, until they are told what is left to do on their own."""
+        while isinstance(job := _receive(0), Job):
+            with contextlib.closing(Ahead(work(job), job.parts)) as parts:
+                while _may_go_on() and _hand_over(parts):
+                    pass
+        return job
+
+    def _ask(self, rank: int, busy: set[int]) -> Part:
+        """The next sums of another process. Raises UserError where it could not read."""
         dist.send(torch.tensor(_GO), rank)
-        windows, shape, fault = _receive(rank)
-        if not windows:
+        row, col, shape, fault = _receive(rank)
+        if fault:
             busy.discard(rank)
-            if fault:
-                raise UserError(fault)
-            return None
-        probabilities = torch.empty(shape, device=self.device)
-        dist.recv(probabilities, rank)
-        return Passed(windows, probabilities)
-
-
-def serve(ranks: Ranks, work: Work) -> None:
-    """What all processes but the first do: a share of every job, until there are no more jobs."""
-    while (job := _receive(0)) is not None:
-        with contextlib.closing(ahead(work(job, ranks.rank, ranks.count))) as share:
-            while _may_go_on() and _hand_over(share):
-                pass
+            raise UserError(fault)
+        sums = torch.empty(shape)
+        dist.recv(sums, rank)
+        return Part(row, col, sums.to(self.device))
 
 
 def _may_go_on() -> bool:
@@ -106,16 +114,16 @@ def _may_go_on() -> bool:
     return int(answer) == _GO
 
 
-def _hand_over(share: Iterator[Passed]) -> bool:
-    """Send the next batch; whether there was one."""
+def _hand_over(parts: Iterator[Part]) -> bool:
+    """Send the next sums, or why there are none; whether there were any."""
     try:
-        passed, fault = next(share, None), None
+        part = next(parts)
     except UserError as error:
-        passed, fault = None, str(error)
-    _send((passed.windows, tuple(passed.probabilities.shape), None) if passed else ((), (), fault), 0)
-    if passed:
-        dist.send(passed.probabilities, 0)
-    return passed is not None
+        _send((0, 0, (), str(error)), 0)
+        return False
+    _send((part.row, part.col, tuple(part.probabilities.shape), None), 0)
+    dist.send(part.probabilities.cpu().contiguous(), 0)
+    return True
 
 
 def _send(what: Any, rank: int) -> None:

@@ -45,7 +45,8 @@ def file_order(spec: Input) -> list[int]:
 
 def raw(spec: Input) -> Input:
     """The input as such a net reads it, which orders and normalises by itself."""
-    return replace(spec, bgr=False, mean=(0.0,) * spec.channels, deviation=None, clip=None, raw=True)
+    fill = tuple((spec.fill or spec.mean)[i] for i in file_order(spec))
+    return replace(spec, bgr=False, mean=(0.0,) * spec.channels, deviation=None, clip=None, raw=True, fill=fill)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """K-fold cross-validation: which tiles each fold holds out, and what the scores of all folds together say."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tools import snapshots
+from tools import restoring, snapshots
 from tools.dataset import tile_name
 from tools.errors import UserError, listing
 from tools.folders import write_json
-from tools.records import METRICS, changed, made_with
+from tools.records import METRICS, changed, made_with, read_history
 from tools.settings import Settings
 
-SUMMARY = "folds.json"  # beside the folders of the folds
+SUMMARY, _FOLDER = "folds.json", "fold_"  # beside the folders of the folds, whose names begin so and end in a number
 _WHOLE = {  # scores of the whole map, by their names in tools.scores.report
     "overall accuracy": "overall_accuracy",
     "kappa": "kappa",
@@ -48,7 +49,7 @@ def cross_validate(
     for number, held_out in enumerate(divide(settings.train_ids, folds, settings.SEED), 1):
         kept = [tile for tile in settings.train_ids if tile not in held_out]
         print(f"\nfold {number} of {folds} holds out {listing(map(tile_name, held_out))}")
-        scores = train(replace(settings, train_ids=kept, val_ids=held_out), home / f"fold_{number}")
+        scores = train(replace(settings, train_ids=kept, val_ids=held_out), home / f"{_FOLDER}{number}")
         if scores is None:
             print(f"stopped in fold {number}; go on with --folds {folds} --restore")
             return
@@ -59,25 +60,56 @@ def cross_validate(
     print(f"\n{folds} folds, each scored on the tiles that it held out:\n{as_text(together)}\n{home / SUMMARY}")
 
 
+def folders(home: Path) -> list[Path]:
+    """Those that the folds of an earlier cross-validation, which may have had more of them, lie in."""
+    return sorted((path for path in home.glob(f"{_FOLDER}*") if _number_of(path)), key=_number_of)
+
+
+def _number_of(folder: Path) -> int:
+    """That of a fold, from 1; 0 for another folder."""
+    found = re.fullmatch(rf"{_FOLDER}(\d+)", folder.name)
+    return int(found[1]) if found else 0
+
+
+def clear(folder: Path, overwrite: bool) -> None:
+    """Remove what an earlier cross-validation left in the folder of a fold, in those of later folds, and its summary.
+
+    So no fold of before is taken for one of now, by a person or by --restore. What others put there stays.
+    """
+    (folder.parent / SUMMARY).unlink(missing_ok=True)
+    for later in folders(folder.parent):
+        if _number_of(later) > _number_of(folder):
+            restoring.clear(later, overwrite)
+            if not any(later.iterdir()):
+                later.rmdir()
+    restoring.clear(folder, overwrite)
+
+
 def result_of(folder: Path, niter: int, settings: Settings) -> dict[str, Any] | None:
     """The scores of a fold that has been trained to its end, None where that is still to do.
 
-    settings: of the fold as it would be trained now. Raises UserError where its folder is of another run.
+    settings: of the fold as it would be trained now. Raises UserError where its folder is of another run, or where its scores
+    are lost.
     """
+    iterations = list(map(snapshots.iteration_of, snapshots.found(folder)))
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         before = metrics["settings"] | {"database": metrics["database"]["fingerprint"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        early = metrics["stopped early"] and before["PATIENCE"] == settings.PATIENCE
+        last = ([{"iteration": -1}] + read_history(folder / METRICS)["validation"])[-1]
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        if max(iterations, default=0) < niter:
+            return None
+        raise UserError(
+            f"{folder} is trained to its end, iteration {iterations[-1]}, but its {METRICS}, where its scores stood, is missing"
+            " or damaged: put it back, or remove that folder, so that this fold is trained again; then go on with --restore."
+        ) from None
     if odd := changed(before, made_with(settings)):
         raise UserError(
             f"{folder} was trained with other settings, so that its scores do not belong to the others: {'; '.join(odd)}; set"
             " them back, or begin again with --overwrite."
         )
-    last = metrics["validation"][-1] if metrics["validation"] else {"iteration": -1}
-    early = metrics["stopped early"] and before["PATIENCE"] == settings.PATIENCE
-    at_end = last["iteration"] == niter or early
-    return last if at_end and last["iteration"] in map(snapshots.iteration_of, snapshots.found(folder)) else None
+    return last if (early or last["iteration"] == niter) and last["iteration"] in iterations else None
 
 
 def summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

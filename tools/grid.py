@@ -9,6 +9,8 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -301,14 +303,33 @@ def _check_size(window: Window, feature: Feature, tile: raster.Raster, path: Pat
         raise UserError(f"cell {feature.number} of {path} is smaller than a pixel of {tile.path}: make the cells larger.")
 
 
-def cut_tile(dataset: Dataset, plan: Plan, cuttings: Mapping[str, Cutting], no_label: int, folder: Path, job) -> Moments | None:
-    """Write the patches of one modality for the cells of one split in one tile; moments come back of images for training.
+def measure_tile(dataset: Dataset, plan: Plan, size: tuple[int, int], job: tuple) -> Moments:
+    """The moments of one modality over the training patches, of this size, of one tile; job: modality and tile."""
+    modality, tile = job
+    with raster.open_raster(dataset.path(modality, tile)) as file:
+        return reduce(add, (_measure(file, cell.window, size) for cell in plan.of("train", tile)))
 
-    cuttings: size, turns and mirrorings by split. job: modality, split, tile and, for labels, the modalities without whose
-    data there is no label.
+
+def _measure(file: rasterio.DatasetReader, window: Window, size: tuple[int, int]) -> Moments:
+    valid = _valid(file, window)
+    return Moments.of(resample(raster.read_window(file, window), valid, size), ~nearest(valid, size))
+
+
+def cut_tile(
+    dataset: Dataset,
+    plan: Plan,
+    cuttings: Mapping[str, Cutting],
+    no_label: int,
+    folder: Path,
+    means: Mapping[str, Sequence[float]],
+    job: tuple,
+) -> None:
+    """Write the patches of one modality for the cells of one split in one tile.
+
+    cuttings: size, turns and mirrorings by split. means: by modality, what patches hold where there is no data. job: modality,
+    split, tile and, for labels, the modalities without whose data there is no label.
     """
     modality, split, tile, others = job
-    moments = None
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(raster.open_raster(dataset.path(modality, tile)))
         others = [stack.enter_context(raster.open_raster(dataset.path(m, tile))) for m in others]
@@ -318,14 +339,15 @@ def cut_tile(dataset: Dataset, plan: Plan, cuttings: Mapping[str, Cutting], no_l
             if modality == "labels":
                 patch = _cut_labels(file, others, cell.window, size, no_label)
             else:
-                patch = resample(raster.read_window(file, cell.window), _valid(file, cell.window), size)
+                patch = _cut_image(file, cell.window, size, means[modality])
             for how in cuttings[split].turns:
                 name = f"{cell.name}{turn_name(*how)}{suffix}"
                 write_patch(folder / f"{modality}_{split}" / name, turn(patch, *how))
-            if split == "train" and modality != "labels":
-                found = Moments.of(patch, nearest(_valid(file, cell.window), size))
-                moments = moments + found if moments else found
-    return moments
+
+
+def _cut_image(file: rasterio.DatasetReader, window: Window, size: tuple[int, int], means: Sequence[float]) -> np.ndarray:
+    valid = _valid(file, window)
+    return resample(raster.fill_gaps(raster.read_window(file, window), ~valid, means), valid, size)
 
 
 def _cut_labels(file, others: Iterable, window: Window, size: tuple[int, int], no_label: int) -> np.ndarray:

@@ -79,10 +79,37 @@ def read_valid(file: rasterio.DatasetReader, window: Window | None = None) -> np
 
     Not valid is what the file declares as nodata or masks out, and what is not a finite number.
     """
+    floats = file.dtypes[0].startswith("float")
+    return _valid(file, window, read_part(file, window, file.read) if floats else None)
+
+
+def read_with_gaps(file: rasterio.DatasetReader, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pixels as `read_window` gives them, and where they are not valid (h x w, bool), None where all of them are."""
+    pixels = read_window(file, window)
+    if not may_lack_data(file):
+        return pixels, None
+    gaps = ~_valid(file, window, pixels if pixels.dtype.kind == "f" else None)
+    return pixels, gaps if gaps.any() else None
+
+
+def _valid(file: rasterio.DatasetReader, window: Window | None, floats: np.ndarray | None) -> np.ndarray:
+    """floats: the pixels, where they may be no finite numbers."""
     valid = read_part(file, window, file.read_masks).all(0)
-    if file.dtypes[0].startswith("float"):
-        valid &= np.isfinite(read_part(file, window, file.read)).all(0)
-    return valid
+    return valid if floats is None else valid & np.isfinite(floats).all(0)
+
+
+def fill_gaps(pixels: np.ndarray, gaps: np.ndarray | None, values: Sequence[float]) -> np.ndarray:
+    """Pixels (bands x h x w) whose gaps (h x w, bool) hold one value per band, rounded to the pixel type, and NaN in floats.
+
+    So no net, in training or later, sees what a file happens to hold where it has no data.
+    """
+    if gaps is None:
+        return pixels
+    if pixels.dtype.kind == "f":
+        return np.where(gaps, pixels.dtype.type(np.nan), pixels)
+    limits = np.iinfo(pixels.dtype)
+    filling = np.clip(np.rint(values), limits.min, limits.max).astype(pixels.dtype)
+    return np.where(gaps, filling[:, None, None], pixels)
 
 
 def may_lack_data(file: rasterio.DatasetReader) -> bool:

@@ -1,16 +1,18 @@
 """What a run leaves beside its snapshots: a log, metrics.json, TensorBoard's events, a plot; a full disk does not stop it."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tools import curves, pictures
+from tools.errors import UserError
 from tools.log import Log
-from tools.records import METRICS, Interval, Records
+from tools.records import METRICS, Interval, Records, read_history
 from tools.selection import Selection
 from tools.validation import Validation
 
-LOG, EVENTS = "training.log", "tensorboard"  # beside the snapshots
+LOG, EVENTS, PLOT, GRAPH = "training.log", "tensorboard", "loss.png", "net.png"  # beside the snapshots
 
 
 class Recorder:
@@ -34,8 +36,19 @@ class Recorder:
     ):
         self.folder, self.plot, self.log, self.title = folder, plot, log, title
         self.records = Records(folder / METRICS, about)
-        self.records.begin(iteration, before and before / METRICS)
+        self.records.begin(iteration, self._history(before / METRICS) if before else None)
         self._curves = curves.Curves(folder / EVENTS, iteration) if writes else None
+
+    def _history(self, path: Path) -> dict[str, list]:
+        """That of the run that is gone on with; none where it cannot be read, which is said."""
+        try:
+            return read_history(path)
+        except UserError as error:
+            kept = ""
+            if self.log.path and path.exists() and path.resolve() == self.records.path.resolve():
+                kept = f"; what was there is now {set_aside(path).name}"
+            self.log.warn(f"{error}, so the history begins anew{kept}.")
+            return {}
 
     def add(self, interval: Interval) -> None:
         """Write down how some iterations went."""
@@ -68,8 +81,14 @@ class Recorder:
             pictures.loss_plot(self.plot, losses, self.records.training, self.records.validation, self.title)
 
 
+def set_aside(path: Path) -> Path:
+    """Give a file, before another takes its name, the first free one of NAME.broken, NAME.broken2 ..."""
+    names = (path.with_name(f"{path.name}.broken{n if n > 1 else ''}") for n in itertools.count(1))
+    return path.rename(next(name for name in names if not name.exists()))
+
+
 def remove(folder: Path) -> None:
     """Remove what an earlier run wrote down in a folder; nothing else."""
-    for name in (LOG, METRICS):
-        (folder / name).unlink(missing_ok=True)
+    for path in [*(folder / name for name in (LOG, METRICS, PLOT, GRAPH)), *folder.glob(f"{METRICS}.broken*")]:
+        path.unlink(missing_ok=True)
     curves.remove(folder / EVENTS)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from tools.device import Device
+from tools.errors import UserError, listing
 from tools.folders import read_details, write_json
 from tools.settings import Settings
 
@@ -58,12 +59,12 @@ class Records:
         self.training: list[dict] = []
         self.validation: list[dict] = []
 
-    def begin(self, iteration: int, before: Path | None = None) -> None:
-        """Note that training begins; `before` is a metrics.json whose history up to the iteration is gone on with.
+    def begin(self, iteration: int, before: Mapping[str, list] | None = None) -> None:
+        """Note that training begins; `before` is a history (`read_history`) that is gone on with up to the iteration.
 
-        What came after that iteration will be done again. A history that is missing or damaged is begun anew.
+        What came after that iteration will be done again.
         """
-        for name, entries in (_history(before) if before else {}).items():
+        for name, entries in (before or {}).items():
             setattr(self, name, [e for e in entries if e["iteration"] <= iteration])
         self.sessions.append({"iteration": iteration, "time": datetime.now().astimezone().isoformat(timespec="seconds")})
 
@@ -84,15 +85,27 @@ class Records:
         )
 
 
-_HISTORY = ("sessions", "training", "validation")
+_HISTORY = {  # what is noted, and what each entry must say to be gone on with
+    "sessions": {"iteration"},
+    "training": {f.name for f in fields(Interval)},
+    "validation": {"iteration", "loss", "mean_iou_without_ignored"},
+}
 
 
-def _history(path: Path) -> dict[str, list]:
+def read_history(path: Path) -> dict[str, list]:
+    """The history in a metrics.json. Raises UserError where the file is missing or not as `Records.write` leaves it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: [dict(e, iteration=int(e["iteration"])) for e in found[name]] for name in _HISTORY}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        history = {name: [dict(e, iteration=int(e["iteration"])) for e in found[name]] for name in _HISTORY}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from None
+    for name, entries in history.items():
+        for entry in entries:
+            if lacks := _HISTORY[name] - set(entry):
+                raise UserError(f"{path} is damaged (an entry of '{name}' has no {listing(sorted(lacks))})")
+    return history
 
 
 def about(settings: Settings, net: nn.Module, device: Device, niter: int) -> dict[str, Any]:

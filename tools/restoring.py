@@ -22,9 +22,7 @@ def to_restore(restore: Path | None, init: str | None, folder: Path, overwrite: 
     restore, init, overwrite: what the command line says. Raises UserError where they contradict each other or what is there.
     """
     if not restore:
-        if (snapshots.found(folder) or snapshots.bests(folder)) and not overwrite:
-            held = "snapshots: go on with --restore" if snapshots.found(folder) else "best weights (net_best_*): move them"
-            raise UserError(f"{folder} holds {held}, choose another --snapshot, or add --overwrite.")
+        refuse_held(folder, overwrite)
         return None
     if init:
         raise UserError("--init and --restore do not go together: a restored run has its weights already.")
@@ -38,6 +36,13 @@ def to_restore(restore: Path | None, init: str | None, folder: Path, overwrite: 
     return snapshots.load(path)
 
 
+def refuse_held(folder: Path, overwrite: bool) -> None:
+    """Raise UserError where a folder holds a run that may not be replaced."""
+    if (snapshots.found(folder) or snapshots.bests(folder)) and not overwrite:
+        held = "snapshots: go on with --restore" if snapshots.found(folder) else "best weights (net_best_*): move them"
+        raise UserError(f"{folder} holds {held}, choose another --snapshot, or add --overwrite.")
+
+
 def same_folder(one: Path, other: Path) -> bool:
     """Whether two paths lead to one folder."""
     return one.resolve() == other.resolve()
@@ -45,7 +50,7 @@ def same_folder(one: Path, other: Path) -> bool:
 
 def check_same(before: Snapshot, net: nn.Module, inputs: list[Input], name: str) -> None:
     """Raise UserError where a snapshot is not of the net, called `name`, and the inputs that the config asks for."""
-    if nets.describe(before.net) != nets.describe(net) or before.about["inputs"] != [i.to_dict() for i in inputs]:
+    if nets.describe(before.net) != nets.describe(net) or [Input.from_dict(i) for i in before.about["inputs"]] != inputs:
         raise UserError(
             f"{before.path} is of the net {before.about['name']} with the inputs"
             f" {', '.join(i['name'] for i in before.about['inputs'])}, which is not what the config builds ({name}):"

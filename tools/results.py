@@ -83,18 +83,10 @@ class Results:
             if not keep:
                 self.folder.rmdir()
 
-    def record(self, tile: Tile, made: Mapping[str, Any]) -> None:
-        """Take note that all files of a tile are there, and of what was found out about it."""
-        record = {"paths": tile.paths, "truths": tile.truths, "stamps": _stamps(tile), **made}
-        write_json(self._record(tile.name), record)
-
-    def _record(self, name: str) -> Path:
-        return self.folder / "tiles" / f"{name}.json"
-
     def done(self, tile: Tile) -> bool:
         """Whether a tile was finished before, from files that are still the same."""
         try:
-            record = json.loads(self._record(tile.name).read_text(encoding="utf-8"))
+            record = json.loads(_record(self.folder, tile.name).read_text(encoding="utf-8"))
         except OSError:
             return False
         same = record["stamps"] == _stamps(tile) and record["paths"] == plain(tile.paths)
@@ -104,7 +96,7 @@ class Results:
         """The records of all finished tiles by name, some names first."""
         names = sorted(file.stem for file in (self.folder / "tiles").glob("[!.]*.json"))
         names = [n for n in first if n in names] + [n for n in names if n not in first]
-        return {n: json.loads(self._record(n).read_text(encoding="utf-8")) for n in names}
+        return {n: json.loads(_record(self.folder, n).read_text(encoding="utf-8")) for n in names}
 
     def complete(
         self, tiles: Sequence[Tile], failed: Mapping[str, str], palette: Palette, ignored: list[int], device: str
@@ -129,6 +121,16 @@ class Results:
             replace_folder(self.folder, self.final)
             self.folder = self.final
         return found, result
+
+
+def record(folder: Path, tile: Tile, made: Mapping[str, Any]) -> None:
+    """Take note, in the folder of the results, that all files of a tile are there, and of what was found out about it."""
+    about = {"paths": tile.paths, "truths": tile.truths, "stamps": _stamps(tile), **made}
+    write_json(_record(folder, tile.name), about)
+
+
+def _record(folder: Path, name: str) -> Path:
+    return folder / "tiles" / f"{name}.json"
 
 
 def _summary(records: Mapping[str, Mapping]) -> dict[str, Any]:

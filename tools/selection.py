@@ -1,7 +1,7 @@
 """Which weights of a run were the best so far, by its validations, and when to wait no longer for better ones."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 CRITERIA: dict[str, Callable[[float, float, int], float]] = {  # of loss, mean IoU and number of classes; more is better
@@ -16,7 +16,7 @@ class Selection:
     """The best validations of a run by each of CRITERIA, and how long ago there was one.
 
     classes: of the net. patience: validations in a row without a new best by any criterion after which training should stop;
-    None: never. best: {criterion: (iteration, value)}; of equal values the earlier one stays.
+    None: never. best: {criterion: (iteration, value)} of the weights that were kept; of equal values the earlier one stays.
     """
 
     def __init__(self, classes: int, patience: int | None = None):
@@ -25,23 +25,28 @@ class Selection:
         self.waited = 0
         self._to_beat: dict[str, float] = {}
 
-    def report(self, iteration: int, loss: float | None, iou: float | None, on_beat: bool = True) -> list[str]:
-        """Take note of a validation; the criteria by which it is the best so far come back.
+    def report(
+        self, iteration: int, loss: float | None, iou: float | None, on_beat: bool = True
+    ) -> dict[str, tuple[int, float]]:
+        """Take note of a validation; what belongs into `best`, once the weights are kept, comes back.
 
         loss, iou: None where nothing was scored, which is no best. on_beat: False for a validation that a longer run would
         not have made (the one at the end): it may be the best, but patience does not see it, so that a run in two parts
-        stops where it would have stopped in one.
+        stops where it would have stopped in one. Patience goes by the scores alone, whether weights are kept or not.
         """
         found = {}
         if loss is not None and iou is not None:
             found = {name: value(loss, iou, self.classes) for name, value in CRITERIA.items()}
-        better = [name for name, value in found.items() if name not in self.best or value > self.best[name][1]]
-        self.best |= {name: (iteration, found[name]) for name in better}
+        better = {n: (iteration, v) for n, v in found.items() if n not in self.best or v > self.best[n][1]}
         if on_beat:
             risen = {n: v for n, v in found.items() if v > self._to_beat.get(n, -math.inf)}
             self._to_beat |= risen
             self.waited = 0 if risen else self.waited + 1
         return better
+
+    def forget(self, gone: Collection[str]) -> None:
+        """Leave the criteria without a best whose weights are gone."""
+        self.best = {name: pair for name, pair in self.best.items() if name not in gone}
 
     @property
     def exhausted(self) -> bool:

@@ -100,9 +100,14 @@ def save(folder: Path, iteration: int, net: nn.Module, about: dict[str, Any], st
 
 def save_best(folder: Path, criterion: str, iteration: int, net: nn.Module, about: dict[str, Any]) -> Path:
     """Write the weights of the best validation by a criterion (loss, iou, ...), in place of the best one before."""
-    path = folder / f"net_best_{criterion}.safetensors"
+    path = best_of(folder, criterion)
     save_net(path, net, about | {"iteration": iteration})
     return path
+
+
+def best_of(folder: Path, criterion: str) -> Path:
+    """Where the weights of the best validation by a criterion lie."""
+    return folder / f"net_best_{criterion}.safetensors"
 
 
 def bests(folder: Path) -> list[Path]:

@@ -18,12 +18,12 @@ class Moments:
     sample: np.ndarray
 
     @classmethod
-    def of(cls, pixels: np.ndarray, valid: np.ndarray | None = None) -> "Moments":
-        """The moments of an image, bands x h x w, over the pixels that are finite and `valid` (h x w) in all bands."""
+    def of(cls, pixels: np.ndarray, gaps: np.ndarray | None = None) -> "Moments":
+        """The moments of an image, bands x h x w, over the pixels that are finite in all bands and in no gap (h x w, bool)."""
         bands = pixels.reshape(len(pixels), -1)
         good = np.isfinite(bands).all(0)
-        if valid is not None:
-            good &= valid.ravel()
+        if gaps is not None:
+            good &= ~gaps.ravel()
         bands = bands if good.all() else bands[:, good]
         sums = [band.sum(dtype=np.float64) for band in bands]
         squares = [np.square(band, dtype=np.float64).sum() for band in bands]

@@ -4,11 +4,10 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from tools import raster
@@ -17,9 +16,9 @@ from tools.device import Device
 from tools.errors import UserError
 from tools.forward import Forward
 from tools.inputs import Input
-from tools.pipeline import ahead
+from tools.pipeline import Ahead
 from tools.scores import confusion
-from tools.stitching import Passed, Sliding, batches, passes, predict
+from tools.stitching import Batch, Part, Plan, Sliding, alone, batches, predict, sums
 from tools.windows import Window
 
 NO_DATA = 255  # the label of a pixel of which a modality has no data
@@ -39,19 +38,23 @@ class TileReader:
 
     def __enter__(self) -> "TileReader":
         with self._stack:
-            self._files = {m: self._stack.enter_context(raster.open_raster(p)) for m, p in self.paths.items()}
+            for (
+                modality,
+                path,
+            ) in self.paths.items():  # not entered: rasterio wants the exit in the same thread
+                self._files[modality] = self._stack.enter_context(contextlib.closing(raster.open_raster(path)))
             sizes = {m: f.shape for m, f in self._files.items()}
             if len(set(sizes.values())) > 1:
                 raise UserError(f"{self.paths}: the modalities of one tile differ in size ({sizes}).")
             self.shape = next(iter(sizes.values()))
-            self._check_bands()
+            self._check_kinds()
             self._stack = self._stack.pop_all()
         return self
 
     def __exit__(self, *_) -> None:
         self._stack.close()
 
-    def _check_bands(self) -> None:
+    def _check_kinds(self) -> None:
         for spec in self.inputs:
             for modality, bands in zip(spec.modalities, spec.file_bands or spec.bands, strict=True):
                 if self._files[modality].count != bands:
@@ -59,6 +62,8 @@ class TileReader:
                         f"{self.paths[modality]} has {self._files[modality].count} band(s), but the net was trained on {bands}"
                         f" of {modality}."
                     )
+                if fault := spec.type_fault(modality, self._files[modality].dtypes[0]):
+                    raise UserError(f"{self.paths[modality]} {fault}")
 
     def valid(self, window: Window) -> np.ndarray | None:
         """Where all modalities have data in a window (h x w, bool), or None where none of them can lack any."""
@@ -67,10 +72,11 @@ class TileReader:
         return np.logical_and.reduce(masks) if masks else None
 
     def read(self, window: Window) -> list[np.ndarray]:
-        """The pixels of a window, channels x h x w for each input."""
+        """The pixels of a window, channels x h x w for each input; neutral ones where a modality has no data."""
         with self._one_at_a_time:
-            images = {m: raster.read_window(file, window) for m, file in self._files.items()}
-        return [spec.stack(images) for spec in self.inputs]
+            found = {m: raster.read_with_gaps(file, window) for m, file in self._files.items()}
+        images, gaps = ({m: pair[i] for m, pair in found.items()} for i in (0, 1))
+        return [spec.stack(images, gaps) for spec in self.inputs]
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Labeller:
 
     batch: None for as many as fit. threshold: of two classes, the probability above which the second is chosen; None: the more
     probable one. blend: how overlapping windows are averaged, one of tools.stitching.TAPERS. memory: megabytes for the sums of
-    probabilities; wider tiles are worked on in column strips. crew: the other processes that take a share of the work.
+    probabilities; wider tiles are worked on in column strips. crew: all processes, where each takes a share of every tile.
     """
 
     net: nn.Module
@@ -118,36 +124,49 @@ class Labeller:
         """The net's passes, in batches."""
         return Forward(self.net, self.inputs, self.device, self.batch, self.size)
 
-    def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
-        """The label map of one tile, band by band; paths: the file of each modality.
+    def open(self, paths: Mapping[str, str | Path], plan: Plan | None = None) -> "Reading":
+        """A tile whose first windows are read from now on, to be closed; paths: the file of each modality.
 
-        Pixels are read ahead in one thread, the net runs in another; what is done with a band holds up neither.
+        plan: of the first process, where the tile is shared. Raises UserError where it is not what the net reads.
+        """
+        tile = TileReader(self.inputs, paths).__enter__()
+        sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
+        plan = plan or Plan(tile.shape, self.net.classes, sliding)
+        sections = self.crew.ranks.share(plan.sections) if self.crew else plan.sections
+        return Reading(tile, plan, Ahead(batches(tile.read, plan, sections, self.device)))
+
+    def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
+        """The label map of one tile, band by band."""
+        with contextlib.closing(self.open(paths)) as reading:
+            yield from self.bands_of(reading)
+
+    def bands_of(self, reading: "Reading") -> Iterator[Band]:
+        """The same of a tile that is open.
+
+        Pixels are read in one thread, the net runs in another; what is done with a band holds up neither.
         """
         self.net.eval()
-        with TileReader(self.inputs, paths) as tile, contextlib.closing(ahead(self._parts(tile))) as parts:
+        with contextlib.closing(Ahead(self._parts(reading))) as parts:
             for row, col, labels, probabilities in parts:
                 labels, probabilities = labels(), probabilities()
-                valid = tile.valid(Window(row, col, *labels.shape))
+                valid = reading.tile.valid(Window(row, col, *labels.shape))
                 if valid is not None:
                     labels[~valid] = NO_DATA
                 yield Band(row, labels, probabilities, col)
 
-    def _parts(self, tile: TileReader) -> Iterator[tuple]:
+    def _parts(self, reading: "Reading") -> Iterator[tuple]:
         """(row, column, labels, probabilities) of finished parts, the arrays on their way here."""
-        with self.device.current(), torch.inference_mode(), self.device.autocast():
-            sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
-            share = self.crew and self.crew.share(tile.paths, sliding)
-            for part in predict(self.forward, self.net.classes, tile.read, tile.shape, sliding, self.device, share):
+        share = partial(self.crew.share, Job(reading.tile.paths, reading.plan)) if self.crew else alone
+        with contextlib.closing(predict(self.forward, reading.plan, reading.batches, self.device, share)) as parts:
+            for part in parts:
                 labels = self.device.fetch(self.choose(part.probabilities))
                 yield part.row, part.col, labels, self.device.fetch(part.probabilities)
 
-    def work(self, job: Job, turn: int, of: int) -> Iterator[Passed]:
-        """The share of another process in a strip of a tile: every `of`-th batch from the `turn`-th on."""
+    def work(self, job: Job) -> Iterator[Part]:
+        """What a process that is not the first one does for a tile: the sums of its share of the sections."""
         self.net.eval()
-        with self.device.current(), torch.inference_mode(), self.device.autocast(), TileReader(self.inputs, job.paths) as tile:
-            own = batches(tile.read, tile.shape, job.strip, job.sliding, self.device, turn, of)
-            with contextlib.closing(passes(self.forward, own)) as done:
-                yield from done
+        with contextlib.closing(self.open(job.paths, job.plan)) as reading:
+            yield from sums(self.forward, job.plan, reading.batches, self.device)
 
     def choose(self, probabilities: Tensor) -> Tensor:
         """The labels (rows x width, uint8) of class probabilities (classes x rows x width)."""
@@ -166,3 +185,17 @@ class Labeller:
     def confusion(self, paths: Mapping[str, str | Path], truth: np.ndarray) -> np.ndarray:
         """The confusion matrix of one tile against its labels (h x w)."""
         return confusion(truth, self.labels(paths), self.net.classes)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A tile that is being labelled: its pixels, how it is worked on, and batches of its windows, made ahead."""
+
+    tile: TileReader
+    plan: Plan
+    batches: Ahead[Batch]
+
+    def close(self) -> None:
+        """Read no more."""
+        self.batches.close()
+        self.tile.__exit__()

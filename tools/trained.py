@@ -13,6 +13,8 @@ from tools.errors import UserError, listing
 from tools.inputs import Input, make_inputs, modalities_of
 from tools.settings import Settings
 
+OF_CONFIG = ("MEAN_PIXEL", "BGR")  # what weights of Caffe's do not know of their normalisation
+
 
 def load_all(settings: Settings, weights: list[Path], tile: Tile, engine: str | None) -> tuple[nn.Module, dict]:
     """The net, or an ensemble of several, and what it is for; the inputs of several stand one net's after the other's."""
@@ -24,7 +26,8 @@ def load_all(settings: Settings, weights: list[Path], tile: Tile, engine: str | 
     members, abouts = zip(*loaded, strict=True)
     together = {key: ", ".join(str(about[key]) for about in abouts) for key in ("name", "iteration")}
     together["inputs"] = [spec for about in abouts for spec in about["inputs"]]
-    return Ensemble(members, [len(about["inputs"]) for about in abouts]), {**abouts[0], **together}
+    of_config = {key: about[key] for about in abouts for key in OF_CONFIG if key in about}
+    return Ensemble(members, [len(about["inputs"]) for about in abouts]), {**abouts[0], **together, **of_config}
 
 
 def load(settings: Settings, weights: Path, tile: Tile, engine: str | None) -> tuple[nn.Module, dict]:
@@ -45,7 +48,7 @@ def load_torch(settings: Settings, weights: Path, tile: Tile) -> tuple[nn.Module
     """The net, and what it is for: a snapshot knows both; weights of Caffe's go into the net that the config names."""
     if not is_caffemodel(weights):
         return snapshots.load_net(weights)
-    about = {m: {"bands": found.bands, "dtype": found.dtype} for m, p in tile.paths.items() if (found := raster.inspect(p))}
+    about = {m: {"bands": raster.inspect(path).bands} for m, path in tile.paths.items()}
     for modality in about:
         if settings.normalisation[modality] != "mean" or not settings.MEAN_PIXEL.get(modality):
             raise UserError(f"{weights} does not know which mean to take off: give the numbers in MEAN_PIXEL['{modality}'].")
@@ -57,7 +60,9 @@ def load_torch(settings: Settings, weights: Path, tile: Tile) -> tuple[nn.Module
             f"{weights} lacks the layers {listing(report.kept)} of {settings.NET}, which would label at random: give"
             " weights that were trained with this net."
         )
-    return net, {"name": settings.NET, "iteration": "of Caffe's", **settings.about(), "inputs": [i.to_dict() for i in inputs]}
+    means = {m: settings.MEAN_PIXEL[m] for m in about}
+    about = {"name": settings.NET, "iteration": "of Caffe's", **settings.about(), "inputs": [i.to_dict() for i in inputs]}
+    return net, about | {"MEAN_PIXEL": means, "BGR": settings.BGR}
 
 
 def check_agreement(settings: Settings, about: dict, inputs: list[Input], weights: Path, alone: bool = True) -> None:

@@ -1,24 +1,34 @@
 """What a run learns from: databases that are what the config asks for; how their patches are drawn, changed and weighed."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from tools import raster
 from tools.augmentation import Augmentation, bands_of, record_weights
 from tools.class_weights import class_weights
-from tools.dataset import tile_name
+from tools.dataset import Dataset, tile_name
 from tools.errors import UserError, listing
 from tools.folders import read_details, require
 from tools.inputs import Input, make_inputs
 from tools.loader import BatchOrder, Patches
 from tools.losses import Loss
 from tools.settings import Settings
+from tools.statistics import Moments
 from tools.trainer import NotFiniteError, Trainer
+from tools.windows import Window
 
 
 def check_database(settings: Settings, held_out: Sequence = ()) -> list[Input]:
-    """The net's inputs, once the databases are what the config asks for; held_out: tiles in them that are not trained on."""
+    """The net's inputs, once the databases are what the config asks for; held_out: tiles in them that are not trained on.
+
+    Where some are held out, they have no part in the normalisation either.
+    """
     lmdb = settings.folder("lmdb")
     if not lmdb.exists():
         raise UserError(f"{lmdb} does not exist: make it with create_db.py.")
@@ -31,7 +41,31 @@ def check_database(settings: Settings, held_out: Sequence = ()) -> list[Input]:
     missing = [m for m in settings.modalities if m not in details["modalities"]]
     if missing:
         raise UserError(f"{lmdb} has no {', '.join(missing)}: make it again, with extract_images.py and create_db.py.")
-    return make_inputs(settings.parts, details["modalities"], settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
+    about = details["modalities"]
+    if held_out and not details.get("grid"):  # the cells of a grid are measured one by one, and not from file to file
+        about = about | own_statistics(settings, about)
+    return make_inputs(settings.parts, about, settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
+
+
+def own_statistics(settings: Settings, about: Mapping[str, dict]) -> dict[str, dict]:
+    """What details.json says of the modalities that statistics normalise, with those of the config's training tiles alone."""
+    given = {m for m, values in settings.MEAN_PIXEL.items() if values and settings.normalisation.get(m) == "mean"}
+    measured = [m for m in settings.modalities if m not in given and settings.normalisation[m] != "imagenet"]
+    dataset, moments = Dataset(settings.DATASET_DIR, settings.folders), {}
+    files = [(m, dataset.path(m, tile)) for m in measured for tile in settings.train_ids]
+    for modality, path in tqdm(files, "measuring", leave=False, unit="tile", delay=1):
+        found = measure(path, settings.TILE_MEMORY_MB * 1_000_000)
+        moments[modality] = moments[modality] + found if modality in moments else found
+    return {m: about[m] | {"fill": about[m]["mean"]} | moments[m].to_dict() for m in measured}
+
+
+def measure(path: Path, memory: int) -> Moments:
+    """The moments of a raster where it has data, read in strips of no more than so many bytes."""
+    with raster.open_raster(path) as file:
+        height, width = file.shape
+        rows = max(1, memory // (width * file.count * np.dtype(file.dtypes[0]).itemsize))
+        strips = (Window(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
+        return reduce(add, (Moments.of(*raster.read_with_gaps(file, strip)) for strip in strips))
 
 
 def about_net(settings: Settings, inputs: list[Input]) -> dict:
