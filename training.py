@@ -54,12 +54,25 @@ def main():
         device.be_deterministic()
     ranks = distributed.from_environment()
     ranks.divide(settings.BATCH_SIZE)
+    if args.compile:
+        check_compilable(settings, ranks)
     where = device.choose(ranks.device(args.device), args.precision)
     with distributed.joined(ranks, where.device), device.told_if_not_deterministic(), compilation.told_if_it_fails():
         if args.folds:
             cross_validate(settings, args, where, ranks)
         else:
             train(settings, args, where, ranks)
+
+
+def check_compilable(settings: Settings, ranks: Ranks) -> None:
+    """Raise UserError where batch norm does what compiled code cannot."""
+    if settings.SOLVER["name"] == "caffe":
+        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
+    if settings.SYNC_BATCH_NORM and ranks.count > 1:
+        raise UserError(
+            "--compile and SYNC_BATCH_NORM do not go together, as compiled code would stop at each batch norm for the other"
+            " processes: leave one of them out."
+        )
 
 
 def cross_validate(settings: Settings, args: argparse.Namespace, where: device.Device, ranks: Ranks) -> None:
@@ -221,8 +234,6 @@ def make_trainer(
     )  # fmt: skip
     if solver.schedule.waits_for_scores and not settings.val_ids:
         raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
-    if compiled and solver.name == "caffe":
-        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
     forward = ranks.parallel(net, compilation.compiled(net, where.device) if compiled else net, where.device)
     return Trainer(net, solver, inputs, settings.ignored, where, loss, settings.ITER_SIZE, settings.EMA_DECAY, ranks, forward)
 

@@ -1,7 +1,7 @@
 """Labelling one tile against the plain way of doing it, and against the bare forward passes of as many windows.
 
 python -m benchmarks.inference [--net segnet] [--size 2500 2000] [--steps 32 64] [--runs 3]
-python -m benchmarks.inference --weights net_iter_1500.safetensors --image tile.tif --truth labels.tif
+python -m benchmarks.inference --weights net_iter_1500.safetensors --image tile.tif --truth labels.tif --large 512
 python -m benchmarks.inference --size 500 400 --steps 64 --runs 1    # in a minute or two
 
 The plain way: fp32, one window at a time, float64 votes for the whole tile, added in numpy. Without --weights the net knows
@@ -10,6 +10,8 @@ nothing and hardly prefers any class, so that its labels change with the roundin
 
 import argparse
 import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,9 @@ import torch
 
 import nets
 from benchmarks.measure import HEADER, in_turn, machine, row
-from tools import device, raster, snapshots
+from tools import device, raster, scores, snapshots
 from tools.inputs import Input
+from tools.receptive_field import effective_radius, step_for
 from tools.tiles import Labeller
 from tools.windows import sliding
 
@@ -46,6 +49,7 @@ def arguments():
     parser.add_argument("--size", type=int, nargs=2, default=[2500, 2000], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--steps", type=int, nargs="+", default=[32, 64])
+    parser.add_argument("--large", type=int, help="also label with windows of so many pixels, as --window of inference.py does")
     parser.add_argument("--batch", type=int, help="windows that go through the net together (default: found)")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device")
@@ -74,11 +78,11 @@ def made_image(path: str | None, bands: int, shape: tuple[int, int]) -> np.ndarr
 
 
 def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
-    """Print the times of the three ways at one step, and how many labels are equal."""
+    """Print the times of all ways at one step, and what the maps are worth."""
     size, fused = (args.window, args.window), where.place(net.fuse()).eval()
-    labeller = Labeller(fused, inputs, size, (step, step), args.batch, where, memory=1024)
+    labeller = Labeller(fused, inputs, size, (step, step), args.batch, where, blend="cosine")
     batch, image = labeller.forward.batch, raster.read(tile)
-    count = len(list(sliding(*args.size, size, (step, step))))
+    count = len(list(sliding(*image.shape[1:], size, (step, step))))
     patches = torch.randn(batch, inputs[0].channels, *size, device=where.device).contiguous(memory_format=where.memory_format)
     found = {}
 
@@ -87,27 +91,44 @@ def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
             for start in range(0, count, batch):
                 fused(patches[: count - start])
 
-    def whole():
-        with raster.create(out, (1, *args.size), np.uint8) as file:
+    def plain():
+        found["the plain way"] = plain_labels(net, inputs[0], image, size, (step, step))
+
+    def labelled(name: str, labeller: Labeller):
+        with raster.create(out, (1, *image.shape[1:]), np.uint8) as file:
             for band in labeller.bands(dict.fromkeys(inputs[0].modalities, tile)):
                 raster.write_rows(file, band.row, band.labels[None], band.col)
+        found[name] = raster.read(out)[0]
 
-    def plain():
-        found["plain"] = plain_labels(net, inputs[0], image, size, (step, step))
-
-    plainly, passes, labelled = in_turn(plain, bare, whole, runs=args.runs)
+    ways = {"the plain way": plain, "forward passes alone": bare, "tile to label map": partial(labelled, "ours", labeller)}
+    if args.large:
+        large, apart = large_step(labeller, args.large)
+        ways[f"windows of {args.large}, {apart} apart"] = partial(labelled, "large windows", large)
+    times = dict(zip(ways, in_turn(*ways.values(), runs=args.runs), strict=True))
     print(f"\nstep {step}: {count} windows, {batch} in a batch\n\n{HEADER}")
-    print(row("the plain way", plainly, None, count, "windows/s"))
-    print(row("forward passes alone", passes, plainly, count, "windows/s"))
-    print(row("tile to label map", labelled, plainly, count, "windows/s"))
-    over = np.median([b / a - 1 for a, b in zip(passes, labelled, strict=True)])
-    ours = raster.read(out)[0]
-    equal = (ours == found["plain"]).mean()
-    print(f"\nThe map takes {over:.1%} more than the passes alone; {equal:.2%} of its labels are those of the plain way.")
-    if args.truth:
-        truth = made_image(args.truth, 1, tuple(args.size))[0]
-        right = [(labels == truth)[truth < net.classes].mean() for labels in (found["plain"], ours)]
-        print(f"Overall accuracy: {right[0]:.2%} the plain way, {right[1]:.2%} ours.")
+    pixels = image[0].size / 1e6
+    for name, seconds in times.items():
+        print(row(name, seconds, None if name == "the plain way" else times["the plain way"], pixels, "megapixels/s"))
+    over = np.median([b / a - 1 for a, b in zip(times["forward passes alone"], times["tile to label map"], strict=True)])
+    print(f"\nThe map takes {over:.1%} more than the passes alone.")
+    print_worth(found, args.truth and made_image(args.truth, 1, image.shape[1:])[0], net.classes)
+
+
+def large_step(labeller: Labeller, window: int) -> tuple[Labeller, int]:
+    """The same with larger windows, and how far apart they are: as --window of inference.py."""
+    net = labeller.net
+    step = step_for(window, effective_radius(net, [i.channels for i in labeller.inputs], labeller.device), net.multiple)
+    return replace(labeller, size=(window, window), step=(step, step)), step
+
+
+def print_worth(found: dict[str, np.ndarray], truth: np.ndarray | None, classes: int) -> None:
+    """How many labels are those of the plain way, and how many are right."""
+    for name, labels in found.items():
+        equal = f"{(labels == found['the plain way']).mean():.2%} of its labels are those of the plain way"
+        if truth is not None:
+            report = scores.report(scores.confusion(truth, labels, classes), [str(i) for i in range(classes)], [])
+            equal += f"; accuracy {report['overall_accuracy']:.2%}, mean IoU {report['mean_iou']:.2%}"
+        print(f"{name}: {equal}.")
 
 
 def plain_labels(net, spec: Input, image: np.ndarray, size, step) -> np.ndarray:

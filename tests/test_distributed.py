@@ -388,8 +388,33 @@ def test_a_signal_to_torchrun_stops_all_processes_at_one_iteration_with_a_snapsh
     assert len(state["losses"]) == state["iteration"] > 0
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused_before_anything_begins(databases, monkeypatch):
+@pytest.fixture
+def one_of_three(monkeypatch):
+    """What torchrun tells the first of three processes."""
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "3"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_anything_begins(databases, one_of_three):
     ran = call("training", "--niter", 1, "--device", "cpu", "--config", databases.config())
     refused(ran, "training.py, process 0: BATCH_SIZE = 4 cannot be shared evenly by 3 processes: set it to 3 or 6")
+
+
+def test_synchronised_norms_are_not_compiled(databases, one_of_three):
+    config = databases.config(BATCH_SIZE=6, SYNC_BATCH_NORM=True)
+    ran = call("training", "--niter", 1, "--compile", "--device", "cpu", "--config", config)
+    databases.config()
+    refused(ran, "training.py, process 0: --compile and SYNC_BATCH_NORM do not go together")
+
+
+@pytest.mark.slow
+def test_torchrun_trains_all_folds_and_replaces_those_of_before(databases, tmp_path):
+    town = databases.copy(tmp_path / "own", "lmdb")
+    town.changes = {"SNAPSHOT_EVERY": 100}
+    home = town.snapshots.with_name(town.snapshots.name + "_folds")
+    in_two(town, 1, "--folds", 3)
+    in_two(town, 2, "--folds", 2, "--overwrite")
+    assert names(home) == ["fold_1", "fold_2", "folds.json"]
+    assert [snapshots.newest(home / f"fold_{n}").name for n in (1, 2)] == ["net_iter_2.safetensors"] * 2
+    out, _ = in_two(town, 2, "--folds", 2, "--restore")
+    assert out.count("is done already") == 2

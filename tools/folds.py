@@ -62,7 +62,7 @@ def cross_validate(
 
 def folders(home: Path) -> list[Path]:
     """Those that the folds of an earlier cross-validation, which may have had more of them, lie in."""
-    return sorted((path for path in home.glob(f"{_FOLDER}*") if _number_of(path)), key=_number_of)
+    return sorted((path for path in home.glob(f"{_FOLDER}*") if path.is_dir() and _number_of(path)), key=_number_of)
 
 
 def _number_of(folder: Path) -> int:
@@ -76,7 +76,8 @@ def clear(folder: Path, overwrite: bool) -> None:
 
     So no fold of before is taken for one of now, by a person or by --restore. What others put there stays.
     """
-    (folder.parent / SUMMARY).unlink(missing_ok=True)
+    if overwrite:
+        (folder.parent / SUMMARY).unlink(missing_ok=True)
     for later in folders(folder.parent):
         if _number_of(later) > _number_of(folder):
             restoring.clear(later, overwrite)

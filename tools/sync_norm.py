@@ -29,7 +29,6 @@ def synchronise(net: nn.Module) -> None:
 class _Synchronised:
     """What becomes of a batch norm's forward pass."""
 
-    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or x.is_meta:  # a trial of sizes (nets/net.py) is no batch
             return super().forward(x)
