@@ -15,8 +15,7 @@ Cells that no tile holds wholly are left out and counted.
 
 import contextlib
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from tools.errors import UserError, run
 from tools.folders import refuse_existing, whole_folder, write_details
 from tools.patches import Cutting, patch_suffix, write_patch
 from tools.settings import SPLITS, Settings, read_settings
-from tools.statistics import Moments
+from tools.statistics import Moments, measure
 from tools.windows import Window
 
 
@@ -92,14 +91,14 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
     for modality, split, *_ in jobs:
         (folder / f"{modality}_{split}").mkdir(exist_ok=True)
     trained = [(m, tile) for split, tile in places if split == "train" for m in settings.modalities]
-    measure = partial(measure_tile, dataset, cuttings["train"], memory)
+    measured_how = partial(measure_tile, dataset, memory)
     cut = partial(cut_tile, dataset, cuttings, no_label, memory, folder)
     if plan:
-        measure = partial(grid.measure_tile, dataset, plan, cuttings["train"].size)
+        measured_how = partial(grid.measure_tile, dataset, plan, cuttings["train"].size)
         cut = partial(grid.cut_tile, dataset, plan, cuttings, no_label, folder)
     moments: dict[str, Moments] = {}
     with ProcessPoolExecutor() as pool:
-        measured = tqdm(pool.map(measure, trained), "measuring", len(trained), unit="tile", leave=False)
+        measured = tqdm(pool.map(measured_how, trained), "measuring", len(trained), unit="tile", leave=False)
         for (modality, _), found in zip(trained, measured, strict=True):
             moments[modality] = moments[modality] + found if modality in moments else found
         means = {m: moments[m].mean for m in settings.modalities}
@@ -107,16 +106,10 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
     return moments
 
 
-def measure_tile(dataset: Dataset, cutting: Cutting, memory: int, job: tuple) -> Moments:
-    """The moments of one modality of one training tile, in the strips in which it will be cut."""
+def measure_tile(dataset: Dataset, memory: int, job: tuple) -> Moments:
+    """The moments of one modality of one training tile."""
     modality, tile = job
-    with raster.open_raster(dataset.path(modality, tile)) as file:
-        strips = strips_of(file, cutting, memory)
-        pieces = [
-            Window(strip.row + seen, 0, strip.height - seen, strip.width)
-            for strip, seen in zip(strips, seen_rows(strips), strict=True)
-        ]
-        return reduce(add, (Moments.of(*raster.read_with_gaps(file, piece)) for piece in pieces))
+    return measure(dataset.path(modality, tile), memory)
 
 
 def cut_tile(
@@ -147,12 +140,6 @@ def cut_tile(
 def strips_of(file: rasterio.DatasetReader, cutting: Cutting, memory: int) -> list[Window]:
     """An open tile in strips of no more than so many bytes."""
     return cutting.strips(*file.shape, memory // (file.count * np.dtype(file.dtypes[0]).itemsize))
-
-
-def seen_rows(strips: list[Window]) -> list[int]:
-    """How many rows of each strip the one before has had already: strips overlap as windows do."""
-    ends = [0, *(strip.row + strip.height for strip in strips)]
-    return [max(0, end - strip.row) for end, strip in zip(ends, strips, strict=False)]
 
 
 def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict[str, Moments], plan: grid.Plan | None) -> dict:

@@ -1,8 +1,14 @@
 """Mean, deviation and percentiles of the bands of a dataset, added up piece by piece."""
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
 
 import numpy as np
+
+from tools import raster
+from tools.windows import Window
 
 _SAMPLE = 20_000  # pixels per piece that percentiles are taken from
 PERCENTILES = (2, 98)
@@ -61,3 +67,12 @@ class Moments:
         """mean, deviation, low, high: per band, for details.json."""
         low, high = self.percentiles()
         return {"mean": self.mean, "deviation": self.deviation, "low": low, "high": high}
+
+
+def measure(path: str | Path, memory: int) -> Moments:
+    """The moments of a raster where it has data, read in strips of no more than so many bytes."""
+    with raster.open_raster(path) as file:
+        height, width = file.shape
+        rows = max(1, memory // (width * file.count * np.dtype(file.dtypes[0]).itemsize))
+        strips = (Window(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
+        return reduce(add, (Moments.of(*raster.read_with_gaps(file, strip)) for strip in strips))

@@ -2,14 +2,9 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
-from operator import add
-from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from tools import raster
 from tools.augmentation import Augmentation, bands_of, record_weights
 from tools.class_weights import class_weights
 from tools.dataset import Dataset, tile_name
@@ -19,9 +14,8 @@ from tools.inputs import Input, make_inputs
 from tools.loader import BatchOrder, Patches
 from tools.losses import Loss
 from tools.settings import Settings
-from tools.statistics import Moments
+from tools.statistics import measure
 from tools.trainer import NotFiniteError, Trainer
-from tools.windows import Window
 
 
 def check_database(settings: Settings, held_out: Sequence = ()) -> list[Input]:
@@ -57,15 +51,6 @@ def own_statistics(settings: Settings, about: Mapping[str, dict]) -> dict[str, d
         found = measure(path, settings.TILE_MEMORY_MB * 1_000_000)
         moments[modality] = moments[modality] + found if modality in moments else found
     return {m: about[m] | {"fill": about[m]["mean"]} | moments[m].to_dict() for m in measured}
-
-
-def measure(path: Path, memory: int) -> Moments:
-    """The moments of a raster where it has data, read in strips of no more than so many bytes."""
-    with raster.open_raster(path) as file:
-        height, width = file.shape
-        rows = max(1, memory // (width * file.count * np.dtype(file.dtypes[0]).itemsize))
-        strips = (Window(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
-        return reduce(add, (Moments.of(*raster.read_with_gaps(file, strip)) for strip in strips))
 
 
 def about_net(settings: Settings, inputs: list[Input]) -> dict:
