@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from benchmarks.measure import machine
 from tools import device, raster, scores, snapshots
@@ -143,6 +144,9 @@ def draw(path: Path, found: list[Measured], title: str) -> None:
     axes.set(
         xscale="log", xlabel="1000 multiply-adds a pixel", ylabel="mean IoU, %", title=f"{title}: windows and steps (pixels)"
     )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

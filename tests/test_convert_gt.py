@@ -102,6 +102,13 @@ def test_unknown_colours_are_not_scored_when_the_user_says_so(convert, tmp_path)
     assert np.array_equal(pixels(tmp_path / "out/a.png")[0], expected)
 
 
+def test_unknown_colours_cannot_be_ignored_where_the_palette_has_no_label_left_for_them(town, tmp_path):
+    Image.fromarray(colours_of(LABELS)).save(tmp_path / "a.png")
+    config = town.config(palette={label: colour for label, colour in COLOURS.items() if label < 6})
+    words = [tmp_path / "a.png", "--from-color", "--unknown", "ignore", "--out", tmp_path / "out", "--config", config]
+    refused(call("convert_gt", *words), "no label for pixels that are not scored; add 6")
+
+
 def test_unknown_colours_on_most_of_the_pixels_are_another_datasets_and_refused(convert, tmp_path):
     spoilt = colours_of(LABELS).copy()
     spoilt[: len(LABELS) // 2 + 1] = (1, 2, 3)

@@ -1,4 +1,4 @@
-"""The one palette: class numbers, names and colours, and the way from colour ground truth to labels and back."""
+"""The one palette: class numbers, names and colours; labels in colours, and the look-up of colours."""
 
 from collections.abc import Mapping, Sequence
 
@@ -50,28 +50,6 @@ class Palette:
             if colour in seen:
                 raise UserError(f"palette gives the colour {colour} to both {seen[colour]} and {label}: each needs its own.")
             seen[colour] = label
-
-    def to_labels(self, rgb: np.ndarray, unknown: str = "error") -> np.ndarray:
-        """Labels (h x w, uint8) of colours (h x w x 3, uint8), by a look-up table.
-
-        unknown: "error" raises UserError naming the colours that no class has, with their pixel counts; "ignore" makes
-        such pixels not scored.
-        """
-        codes = codes_of(rgb)
-        labels = look_up_table({colour: label for label, colour in self.colours.items()})[codes]
-        missing = labels == UNKNOWN
-        if not missing.any():
-            return labels
-        if unknown == "error":
-            counts = dict(zip(*map(np.ndarray.tolist, np.unique(codes[missing], return_counts=True)), strict=True))
-            raise UserError(f"{name_colours(counts)} Add them to the palette, or use --unknown ignore.")
-        if self.unscored is None:
-            raise UserError(
-                "unknown colours cannot be ignored: the palette has no label for pixels that are not scored; add"
-                f" {self.classes}."
-            )
-        labels[missing] = self.unscored
-        return labels
 
     def to_colours(self, labels: np.ndarray) -> np.ndarray:
         """Colours (h x w x 3, uint8) of labels (h x w, uint8). Raises UserError for labels without a colour."""
