@@ -25,7 +25,7 @@ from tools.crew import Crew
 from tools.distributed import Ranks
 from tools.errors import PartlyFailedError, UserError, listing, run
 from tools.inputs import Input
-from tools.labellers import large_windows, make_labeller, prepared, windows_of
+from tools.labellers import large_windows, make_labeller, prepared, shapes_of, windows_of
 from tools.mapmaker import Mapmaker
 from tools.outputs import Choice
 from tools.palette import Palette
@@ -96,7 +96,7 @@ def arguments():
     parser.add_argument("--tta", choices=list(tta.LOOKS),
                         help="average several looks at each window: 4 mirrored, 8 mirrored and turned, or 3 sizes")  # fmt: skip
     parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
-                        help="windows of NxN pixels; they overlap by as far as the net looks")  # fmt: skip
+                        help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
     parser.add_argument("--images", nargs="+", metavar="FILE",
                         help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
@@ -129,7 +129,8 @@ def ready(settings: Settings, net: nn.Module, inputs: list[Input], where: device
     net = prepared(net, where)
     if args.window:
         onnx_engine.refuse_window(net)
-    size, step = large_windows(net, inputs, where, args.window, tiles) if args.window else windows_of(settings)
+    shapes = shapes_of(tiles) if args.window else []
+    size, step = large_windows(net, inputs, where, args.window, shapes) if shapes else windows_of(settings)
     check_size(*size, net.multiple)
     onnx_engine.check_windows(net, size)
     if args.tta:

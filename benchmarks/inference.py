@@ -21,7 +21,7 @@ import nets
 from benchmarks.measure import HEADER, in_turn, machine, row
 from tools import device, raster, scores, snapshots
 from tools.inputs import Input
-from tools.receptive_field import effective_radius, step_for
+from tools.labellers import large_windows
 from tools.tiles import Labeller
 from tools.windows import sliding
 
@@ -102,8 +102,8 @@ def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
 
     ways = {"the plain way": plain, "forward passes alone": bare, "tile to label map": partial(labelled, "ours", labeller)}
     if args.large:
-        large, apart = large_step(labeller, args.large)
-        ways[f"windows of {args.large}, {apart} apart"] = partial(labelled, "large windows", large)
+        size, step = large_windows(fused, inputs, where, args.large, [image.shape[1:]])
+        ways["the same by larger windows"] = partial(labelled, "larger windows", replace(labeller, size=size, step=step))
     times = dict(zip(ways, in_turn(*ways.values(), runs=args.runs), strict=True))
     print(f"\nstep {step}: {count} windows, {batch} in a batch\n\n{HEADER}")
     pixels = image[0].size / 1e6
@@ -112,13 +112,6 @@ def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
     over = np.median([b / a - 1 for a, b in zip(times["forward passes alone"], times["tile to label map"], strict=True)])
     print(f"\nThe map takes {over:.1%} more than the passes alone.")
     print_worth(found, args.truth and made_image(args.truth, 1, image.shape[1:])[0], net.classes)
-
-
-def large_step(labeller: Labeller, window: int) -> tuple[Labeller, int]:
-    """The same with larger windows, and how far apart they are: as --window of inference.py."""
-    net = labeller.net
-    step = step_for(window, effective_radius(net, [i.channels for i in labeller.inputs], labeller.device), net.multiple)
-    return replace(labeller, size=(window, window), step=(step, step)), step
 
 
 def print_worth(found: dict[str, np.ndarray], truth: np.ndarray | None, classes: int) -> None:

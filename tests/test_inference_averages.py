@@ -97,7 +97,7 @@ def test_larger_windows_overlap_by_as_far_as_the_net_looks_but_are_no_larger_tha
     path = made_weights(own, "a.safetensors", 1)
     ran = infer(own, 32, "--weights", path, "--window", 1024)
     assert ran.code == 0, ran.err
-    assert "windows of 96x96 pixels, 32 apart: the net looks about" in ran.out
+    assert "windows of 96x96 pixels, 32x32 apart: the net looks about" in ran.out
     refused(infer(own, 32, "--weights", path, "--window", 100), "multiples of 32", "96x96")
 
 

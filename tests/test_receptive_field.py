@@ -8,10 +8,13 @@ from torch import nn
 
 import nets
 from tools.device import Device
+from tools.inputs import Input
+from tools.labellers import large_windows
 from tools.receptive_field import effective_radius, step_for
 from tools.windows import positions
 
 CPU = Device(torch.device("cpu"), bf16=False)
+GREY = [Input("grey", ("grey",), (1,), False, (0.0,))]
 
 
 class Looking(nn.Module):
@@ -69,3 +72,31 @@ def test_inner_pixels_are_as_far_from_some_window_s_border_as_the_net_looks(part
     starts = positions(length, size, step)
     for pixel in range(radius, length - radius, 7):
         assert any(start + radius <= pixel <= start + size - radius for start in starts) or length < size
+
+
+class Near(nn.Module):
+    """Looks at a pixel and its neighbours; sides must be multiples of 8."""
+
+    multiple = 8
+
+    def forward(self, x):
+        return nn.functional.avg_pool2d(x, 3, 1, 1)
+
+
+def test_windows_are_as_much_smaller_as_lets_the_fewest_pixels_cover_the_tiles(capsys):
+    # 100 rows: one window of 104; 210 columns: two of 112 (104 apart, which is 112 less 2 x 1, down to a multiple of 8)
+    assert large_windows(Near(), GREY, CPU, 128, [(100, 210)]) == ((104, 112), (96, 104))
+    assert "windows of 104x112 pixels, 96x104 apart" in capsys.readouterr().out
+    least = min(side * len({*range(0, 210 - side, side - 8), 210 - side}) for side in range(72, 129, 8))
+    assert least == 2 * 112
+
+
+def test_windows_of_many_tiles_suit_them_all(capsys):
+    widths = (64, 100, 20)
+    (height, width), _ = large_windows(Near(), GREY, CPU, 64, [(64, n) for n in widths])
+
+    def starts(n, side):
+        return {*range(0, max(n - side, 0), side - 8), max(n - side, 0)}
+
+    cost = {side: sum(side * len(starts(n, side)) for n in widths) for side in (40, 48, 56, 64)}
+    assert (height, cost[width]) == (64, min(cost.values()))

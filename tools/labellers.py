@@ -1,6 +1,7 @@
 """A net made ready to label tiles as a config says: for validation, while it trains, and for inference."""
 
 import contextlib
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from tools.inputs import Input
 from tools.receptive_field import effective_radius, step_for
 from tools.settings import Settings
 from tools.tiles import Labeller
-from tools.windows import step_in_pixels
+from tools.windows import positions, step_in_pixels
 
 Windows = tuple[tuple[int, int], tuple[int, int]]  # size and step, in pixels (height, width)
 
@@ -38,21 +39,35 @@ def windows_of(settings: Settings) -> Windows:
     return size, step_in_pixels(settings.test_step_size, size)
 
 
-def large_windows(net: nn.Module, inputs: list[Input], device: Device, window: int, tiles: list[Tile]) -> Windows:
-    """The same of another window (pixels), but none larger than the tiles: windows overlap by as far as the net looks."""
-    check_size(window, window, net.multiple)
-    window = min(window, -(-_longest_side(tiles) // net.multiple) * net.multiple)
+def large_windows(net: nn.Module, inputs: list[Input], device: Device, most: int, shapes: list[tuple[int, int]]) -> Windows:
+    """Size and step of windows of up to `most` pixels to a side, that overlap by as far as the net looks.
+
+    shapes: height and width of the tiles; the windows are made as much smaller as lets them cover those with the fewest pixels.
+    """
+    check_size(most, most, net.multiple)
     radius = effective_radius(net, [spec.channels for spec in inputs], device)
-    step = step_for(window, radius, net.multiple)
-    print(f"windows of {window}x{window} pixels, {step} apart: the net looks about {radius} pixels far.")
-    return (window, window), (step, step)
+    height, width = (_fitting(lengths, most, radius, net.multiple) for lengths in zip(*shapes, strict=True))
+    step = step_for(height, radius, net.multiple), step_for(width, radius, net.multiple)
+    print(f"windows of {height}x{width} pixels, {step[0]}x{step[1]} apart: the net looks about {radius} pixels far.")
+    return (height, width), step
 
 
-def _longest_side(tiles: list[Tile]) -> int:
-    """Pixels, of all tiles that can be read; what is wrong with the others is said where they are checked."""
-    sides = [1]
+def _fitting(lengths: Sequence[int], most: int, radius: int, multiple: int) -> int:
+    """The side of a window, more than half of `most`, of which the fewest pixels cover axes of these lengths."""
+    most = min(most, -(-max(lengths) // multiple) * multiple)
+
+    def cost(side: int) -> tuple[int, int]:
+        step = step_for(side, radius, multiple)
+        return sum(side * len(positions(length, side, step)) for length in lengths), -side
+
+    return min(range(most, most // 2, -multiple), key=cost)
+
+
+def shapes_of(tiles: Iterable[Tile]) -> list[tuple[int, int]]:
+    """Height and width of all tiles that can be read; what is wrong with the others is said where they are checked."""
+    shapes = []
     for tile in tiles:
         with contextlib.suppress(UserError):
             about = raster.inspect(tile.first)
-            sides += [about.height, about.width]
-    return max(sides)
+            shapes.append((about.height, about.width))
+    return shapes
