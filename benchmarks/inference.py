@@ -102,8 +102,8 @@ def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
 
     ways = {"the plain way": plain, "forward passes alone": bare, "tile to label map": partial(labelled, "ours", labeller)}
     if args.large:
-        size, step = large_windows(fused, inputs, where, args.large, [image.shape[1:]])
-        ways["the same by larger windows"] = partial(labelled, "larger windows", replace(labeller, size=size, step=step))
+        larger, apart = large_windows(fused, inputs, where, args.large, [image.shape[1:]])
+        ways["the same by larger windows"] = partial(labelled, "larger windows", replace(labeller, size=larger, step=apart))
     times = dict(zip(ways, in_turn(*ways.values(), runs=args.runs), strict=True))
     print(f"\nstep {step}: {count} windows, {batch} in a batch\n\n{HEADER}")
     pixels = image[0].size / 1e6
