@@ -21,17 +21,17 @@ from torch import nn
 from nets.net import check_size
 from tools import class_statistics, commands, device, distributed, onnx_engine, scores, snapshots, tta
 from tools.batches import Tile, dataset_tiles, given_tiles
-from tools.crew import Crew
+from tools.crew import PATIENCE, Crew
 from tools.distributed import Ranks
 from tools.errors import PartlyFailedError, UserError, listing, run
 from tools.inputs import Input
-from tools.labellers import large_windows, make_labeller, prepared, shapes_of, windows_of
+from tools.labellers import Windows, large_windows, make_labeller, prepared, shapes_of, windows_of
 from tools.mapmaker import Mapmaker
 from tools.outputs import Choice
 from tools.palette import Palette
 from tools.polygons import LeastArea
 from tools.report import REPORT, write_report
-from tools.results import Results, fingerprint
+from tools.results import Results, fingerprint, windows_before
 from tools.settings import Settings, read_settings
 from tools.tile_checks import check_images, check_tiles, print_notes
 from tools.tiles import Labeller
@@ -47,7 +47,7 @@ def main():
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
     onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
     where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device))
-    with distributed.joined(ranks, where.device):
+    with distributed.joined(ranks, where.device, PATIENCE):
         label_tiles(args, settings, weights, where, ranks)
 
 
@@ -57,10 +57,12 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     net, about = load_all(settings, weights, tiles[0], args.engine)
     inputs = [Input.from_dict(i) for i in about["inputs"]]
     check_resampling(args.resample, about, weights[0])
-    labeller = ready(settings, net, inputs, where, args, tiles)
+    folder, size = args.dir or settings.folder("results"), about.get("pixel_size") if args.resample else None
+    net = prepared(net, where)
+    windows = choose_windows(settings, args, net, inputs, where, shapes_of(tiles, size) if args.window else [], folder)
+    labeller = ready(settings, net, inputs, where, args, windows)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
-    folder, size = args.dir or settings.folder("results"), about.get("pixel_size") if args.resample else None
     maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
@@ -124,19 +126,37 @@ def chosen(settings: Settings, args) -> Settings:
     return settings if args.threshold is None else replace(settings, THRESHOLD=args.threshold)
 
 
-def ready(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, args, tiles: list[Tile]) -> Labeller:
+def choose_windows(
+    settings: Settings,
+    args,
+    net: nn.Module,
+    inputs: list[Input],
+    where: device.Device,
+    shapes: list[tuple[int, int]],
+    folder: Path,
+) -> Windows:
+    """Size and step of the windows; where a run is resumed, those that it chose for the same --window.
+
+    shapes: height and width of the tiles. folder: where the maps go.
+    """
+    if not args.window:
+        return windows_of(settings)
+    onnx_engine.refuse_window(net)
+    before = windows_before(folder, args.overwrite, args.window) if args.resume else None
+    if before or not shapes:
+        return before or windows_of(settings)
+    return large_windows(net, inputs, where, args.window, shapes)
+
+
+def ready(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, args, windows: Windows) -> Labeller:
     """The net, ready to label tiles as the config and the command line say."""
-    net = prepared(net, where)
-    if args.window:
-        onnx_engine.refuse_window(net)
-    shapes = shapes_of(tiles) if args.window else []
-    size, step = large_windows(net, inputs, where, args.window, shapes) if shapes else windows_of(settings)
+    size, _ = windows
     check_size(*size, net.multiple)
     onnx_engine.check_windows(net, size)
     if args.tta:
         tta.check(args.tta, size, net.multiple)
         net = tta.Augmented(net, args.tta)
-    return make_labeller(settings, net, inputs, where, (size, step))
+    return make_labeller(settings, net, inputs, where, windows)
 
 
 def details(weights: list[Path], about: dict, labeller: Labeller, choice: Choice, args) -> dict[str, Any]:
@@ -144,7 +164,8 @@ def details(weights: list[Path], about: dict, labeller: Labeller, choice: Choice
     return {
         "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
-        "window": labeller.size, "step": labeller.step, "blend": labeller.blend, "threshold": labeller.threshold,
+        "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
+        "threshold": labeller.threshold,
         "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
         "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves

@@ -106,9 +106,9 @@ def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
         ways["the same by larger windows"] = partial(labelled, "larger windows", replace(labeller, size=larger, step=apart))
     times = dict(zip(ways, in_turn(*ways.values(), runs=args.runs), strict=True))
     print(f"\nstep {step}: {count} windows, {batch} in a batch\n\n{HEADER}")
-    pixels = image[0].size / 1e6
+    pixels = image[0].size / 1e3
     for name, seconds in times.items():
-        print(row(name, seconds, None if name == "the plain way" else times["the plain way"], pixels, "megapixels/s"))
+        print(row(name, seconds, None if name == "the plain way" else times["the plain way"], pixels, "thousand pixels/s"))
     over = np.median([b / a - 1 for a, b in zip(times["forward passes alone"], times["tile to label map"], strict=True)])
     print(f"\nThe map takes {over:.1%} more than the passes alone.")
     print_worth(found, args.truth and made_image(args.truth, 1, image.shape[1:])[0], net.classes)

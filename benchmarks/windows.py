@@ -4,7 +4,8 @@ python -m benchmarks.windows --config config.py --weights net_iter_1500.safetens
     [--windows 128 256 512] [--shares 0.25 0.5 0.75 1] [--tiles 32 34]
 
 Writes windows.md, a table, and windows.png, a curve, anew after each way, the cheapest first. A window that is larger than a
-tile takes it whole, padded. What --window of inference.py chooses for each size stands in the table as well, with a *.
+tile takes it whole, padded. The step that goes with each window, by how far the net looks, stands in the table as
+well, with a *: what --window of inference.py takes, which may also make the window smaller to suit the tiles.
 """
 
 import argparse
@@ -45,7 +46,7 @@ class Measured:
     iou: float
     seconds: float
     adds: float
-    chosen: bool  # whether --window would take this step
+    chosen: bool  # whether this step goes with how far the net looks
 
 
 def main():
@@ -87,7 +88,7 @@ def arguments():
 
 
 def ways(windows: list[int], shares: list[float], radius: int, multiple: int, size: int) -> list[tuple[int, int, bool]]:
-    """(window, step, whether --window would take it) of all that is tried on tiles of so many pixels, the cheapest first."""
+    """(window, step, whether it goes with how far the net looks) of all ways on tiles of this size, the cheapest first."""
     found = []
     for window in windows:
         chosen = step_for(window, radius, multiple)
@@ -130,7 +131,7 @@ def as_table(found: list[Measured]) -> str:
 
 
 def draw(path: Path, found: list[Measured], title: str) -> None:
-    """Mean IoU against multiply-adds, a line for each window; a ring marks what --window takes."""
+    """Mean IoU against multiply-adds, a line for each window; a ring marks the step that goes with how far the net looks."""
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     for window, group in itertools.groupby(found, lambda m: m.window):
         some = list(group)

@@ -23,7 +23,7 @@ class Slow:
         self.opened[str(count)].set()
         self.closed, self.fault = [], fault
 
-    def open(self, paths):
+    def open(self, paths, crew=None):
         name = paths["irrg"].stem
         self.opened[name].set()
         return Open(name, self.closed)

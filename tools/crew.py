@@ -3,12 +3,13 @@
     torchrun --nproc-per-node 2 inference.py 32 34
 
 Sections (rows of windows, see tools/stitching.py) go round; each process adds up the windows of its own, and the first one
-puts the sums together in their order and writes the maps. No window is computed twice, and the sums are those of a single
-process, so the maps are the same bit for bit, as long as a batch gives the same numbers everywhere: on devices of one kind,
-with as many threads each.
+puts the sums together in their order and writes the maps. No window of a column strip is computed twice, and the sums are
+those of a single process, so the maps are the same bit for bit, as long as a batch gives the same numbers everywhere: on
+devices of one kind, with as many threads each.
 """
 
 import contextlib
+import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from tools.errors import UserError
 from tools.pipeline import Ahead
 from tools.stitching import PART, Part, Plan, Take
 
+PATIENCE = datetime.timedelta(days=30)  # that a process waits for another one's tiles
 _CPU = torch.device("cpu")
 _GO, _STOP = 1, 0
 
@@ -58,8 +60,11 @@ class Crew:
         """The others wait for work from the first one within this block, and go home where it fails."""
         try:
             yield
-        finally:
-            self.dismiss([None] * len(self._others))
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # they may be gone already
+                self.dismiss([None] * len(self._others))
+            raise
+        self.dismiss([None] * len(self._others))
 
     @contextlib.contextmanager
     def share(self, job: Job, own: Iterator[Part]) -> Iterator[Take]:

@@ -123,9 +123,10 @@ def from_environment() -> Ranks:
 
 
 @contextlib.contextmanager
-def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
+def joined(ranks: Ranks, device: torch.device, patience: datetime.timedelta = PATIENCE) -> Iterator[None]:
     """Within this block the processes can talk with each other, and only the first one prints.
 
+    patience: how long one of them waits for another that is at work; one that ended is noticed at once.
     Raises UserError where another process is lost, on all that are left.
     """
     if ranks.count == 1:
@@ -138,7 +139,7 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
             nothing = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123 (of no folder)
             stack.enter_context(contextlib.redirect_stdout(nothing))
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
             yield
         except RuntimeError as error:
             if not _is_lost(error):

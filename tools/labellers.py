@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from nets.net import check_size
-from tools import raster
+from tools import raster, resampled
 from tools.batches import Tile
 from tools.device import Device
 from tools.errors import UserError
@@ -63,11 +63,15 @@ def _fitting(lengths: Sequence[int], most: int, radius: int, multiple: int) -> i
     return min(range(most, most // 2, -multiple), key=cost)
 
 
-def shapes_of(tiles: Iterable[Tile]) -> list[tuple[int, int]]:
-    """Height and width of all tiles that can be read; what is wrong with the others is said where they are checked."""
+def shapes_of(tiles: Iterable[Tile], pixel_size: float | None = None) -> list[tuple[int, int]]:
+    """Height and width of all tiles that can be read; what is wrong with the others is said where they are checked.
+
+    pixel_size: at which they are to be read (metres), None for their own.
+    """
     shapes = []
     for tile in tiles:
         with contextlib.suppress(UserError):
             about = raster.inspect(tile.first)
-            shapes.append((about.height, about.width))
+            other = pixel_size and resampled.differs(tile, pixel_size)
+            shapes.append(resampled.shape_at(about, pixel_size) if other else (about.height, about.width))
     return shapes

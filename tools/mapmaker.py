@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,14 +48,17 @@ class Mapmaker:
     size: float | None = None
     quiet: bool = False
 
-    def make(self, tiles: Sequence[Tile]) -> dict[str, str]:
-        """The maps of the tiles; what is wrong with some of them comes back, by tile. Raises DiskFullError."""
+    def make(self, tiles: Sequence[Tile], crew: Crew | None = None, pixels: int = 0) -> dict[str, str]:
+        """The maps of the tiles; what is wrong with some of them comes back, by tile. Raises DiskFullError.
+
+        crew: the processes that share these tiles, if any. pixels: of all tiles, for the bar.
+        """
         failed: dict[str, str] = {}
         finishing: list[tuple[Tile, Future]] = []
         with (
             ThreadPoolExecutor(1) as other,
-            closing(Ahead(map(self._begin, tiles), 1)) as begun,
-            tqdm(desc="labelling", total=_pixels(tiles), unit="px", unit_scale=True, disable=self.quiet) as bar,
+            closing(Ahead((self._begin(tile, crew) for tile in tiles), 1)) as begun,
+            tqdm(desc="labelling", total=pixels, unit="px", unit_scale=True, disable=self.quiet) as bar,
         ):
             for tile, now in zip(tiles, begun, strict=True):
                 with noted(tile, failed), closing(now):
@@ -65,11 +69,11 @@ class Mapmaker:
                 _wait(*last, failed)
         return failed
 
-    def _begin(self, tile: Tile) -> Begun:
+    def _begin(self, tile: Tile, crew: Crew | None) -> Begun:
         """Open a tile. What is wrong is kept for its turn."""
         try:
             tile = resampled.at_pixel_size(tile, self.size) if resampled.differs(tile, self.size) else tile
-            return Begun(tile, self.labeller.open(tile.paths))
+            return Begun(tile, self.labeller.open(tile.paths, crew))
         except UserError as error:
             return Begun(tile, None, error)
 
@@ -99,22 +103,35 @@ class Mapmaker:
         Tiles that make up more than a process's part of the work, and those that would be left over, are shared by all of them;
         the rest is dealt out whole.
         """
-        sizes = [_pixels([tile]) for tile in tiles]
+        sizes = [_pixels(tile) for tile in tiles]
         shared, lots = deal(sizes, crew.ranks.count, share=self.size is None)  # views are in one process's memory
-        all_of_us = replace(self, labeller=replace(self.labeller, crew=crew))
-        failed = all_of_us.make([tiles[i] for i in shared]) if shared else {}
-        crew.dismiss([(self.folder, [tiles[i] for i in lot]) for lot in lots[1:]])
-        failed |= self.make([tiles[i] for i in lots[0]]) if lots[0] else {}
-        for others in crew.reports():
-            failed |= others
+        failed, fault = self._make_some(tiles, sizes, shared, crew), None
+        windows = self.labeller.size, self.labeller.step
+        crew.dismiss([(self.folder, windows, [tiles[i] for i in lot]) for lot in lots[1:]])
+        try:
+            failed |= self._make_some(tiles, sizes, lots[0])
+        except UserError as error:
+            fault = error  # the others are still at work
+        for others, their_fault in crew.reports():
+            failed, fault = failed | others, fault or their_fault
+        if fault:
+            raise fault
         return failed
 
+    def _make_some(self, tiles: Sequence[Tile], sizes: Sequence[int], which: list[int], crew: Crew | None = None) -> dict:
+        return self.make([tiles[i] for i in which], crew, sum(sizes[i] for i in which)) if which else {}
+
     def help(self, crew: Crew) -> None:
-        """What all processes but the first one do; where the maps go is what that one says."""
-        served = crew.serve(replace(self.labeller, crew=crew).work)
-        if served:
-            folder, tiles = served
-            crew.report(replace(self, folder=folder, quiet=True).make(tiles))
+        """What all processes but the first one do; where the maps go, and by what windows, is what that one says."""
+        served = crew.serve(partial(self.labeller.work, crew))
+        if not served:
+            return
+        folder, (size, step), tiles = served
+        own = replace(self, labeller=replace(self.labeller, size=size, step=step), folder=folder, quiet=True)
+        try:
+            crew.report((own.make(tiles), None))
+        except UserError as error:
+            crew.report(({}, error))
 
 
 def deal(sizes: Sequence[int], count: int, share: bool = True) -> tuple[list[int], list[list[int]]]:
@@ -149,5 +166,10 @@ def _wait(tile: Tile, completed: Future, failed: dict[str, str]) -> None:
         completed.result()
 
 
-def _pixels(tiles: Sequence[Tile]) -> int:
-    return sum(about.height * about.width for about in (raster.inspect(tile.first) for tile in tiles))
+def _pixels(tile: Tile) -> int:
+    """How many there are; 0 where the tile cannot be read, which is said in its turn."""
+    try:
+        about = raster.inspect(tile.first)
+    except UserError:
+        return 0
+    return about.height * about.width

@@ -1,9 +1,8 @@
 """Work that is done ahead: what one stage makes while the next is still busy with what came before."""
 
-import contextlib
-import queue
 import threading
 from collections.abc import Iterable, Iterator
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -17,15 +16,16 @@ class Ahead(Iterator[T]):
     """
 
     def __init__(self, items: Iterable[T], depth: int = 2):
-        self._made: queue.Queue = queue.Queue(depth)
-        self._stop, self._over = threading.Event(), False
-        self._thread = threading.Thread(target=_make, args=(items, self._made, self._stop), daemon=True)
+        self._made: SimpleQueue = SimpleQueue()  # of (item, error, whether it is over)
+        self._room, self._stop, self._over = threading.Semaphore(depth), threading.Event(), False
+        self._thread = threading.Thread(target=self._make, args=(items,), daemon=True)
         self._thread.start()
 
     def __next__(self) -> T:
         if self._over:
             raise StopIteration
         item, error, self._over = self._made.get()
+        self._room.release()
         if error:
             raise error
         if self._over:
@@ -36,29 +36,32 @@ class Ahead(Iterator[T]):
         """Make no more items, and wait for the one that is being made."""
         self._over = True
         self._stop.set()
-        while self._thread.is_alive():  # it may be waiting for room in the queue
-            with contextlib.suppress(queue.Empty):
-                _drop(self._made.get(timeout=0.02)[0])
-        while not self._made.empty():
-            _drop(self._made.get()[0])
+        self._room.release()
+        self._thread.join()
+        try:
+            while True:
+                _drop(self._made.get_nowait()[0])
+        except Empty:
+            return
+
+    def _make(self, items: Iterable[T]) -> None:
+        """Put the items, and at the end what went wrong, if anything."""
+        error, source = None, iter(items)
+        try:
+            while self._room.acquire() and not self._stop.is_set():
+                self._made.put((next(source), None, False))
+        except StopIteration:
+            pass
+        except BaseException as raised:
+            error = raised
+        try:
+            _drop(items)  # in the thread that ran it, so that its own helpers end too
+        except BaseException as raised:
+            error = error or raised
+        self._made.put((None, error, True))
 
 
 def _drop(item: Any) -> None:
     """Nobody wants it any more."""
     if hasattr(item, "close"):
         item.close()
-
-
-def _make(items: Iterable, made: queue.Queue, stop: threading.Event) -> None:
-    """Put (item, error, whether it is over) for each item and, at the end, for the end."""
-    error = None
-    try:
-        for item in items:
-            made.put((item, None, False))
-            if stop.is_set():
-                break
-        if hasattr(items, "close"):
-            items.close()  # in the thread that ran it, so that its own helpers end too
-    except BaseException as raised:
-        error = raised
-    made.put((None, error, True))

@@ -36,12 +36,16 @@ def at_pixel_size(tile: Tile, wanted: float) -> Tile:
     The tile must say how large its pixels are.
     """
     about = raster.inspect(tile.first)
-    factor = pixel_size(about) / wanted
-    shape = max(1, round(about.height * factor)), max(1, round(about.width * factor))
-    images = {
-        m: _view(path, shape, Resampling.average if factor < 1 else Resampling.bilinear) for m, path in tile.paths.items()
-    }
+    shape = shape_at(about, wanted)
+    way = Resampling.average if pixel_size(about) < wanted else Resampling.bilinear
+    images = {m: _view(path, shape, way) for m, path in tile.paths.items()}
     return replace(tile, paths=images, truths={k: _view(path, shape, Resampling.nearest) for k, path in tile.truths.items()})
+
+
+def shape_at(about: raster.Raster, wanted: float) -> tuple[int, int]:
+    """Height and width of a raster, which says how large its pixels are, at another pixel size (metres)."""
+    factor = pixel_size(about) / wanted
+    return max(1, round(about.height * factor)), max(1, round(about.width * factor))
 
 
 def _view(path: File, shape: tuple[int, int], way: Resampling) -> str:

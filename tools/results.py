@@ -39,8 +39,7 @@ class Results:
             refuse_existing(final, overwrite)
         elif final.exists() and not final.is_dir():
             raise UserError(f"{final} is a file, not a folder to resume: choose another --dir.")
-        taken = self.final.exists() and any(self.final.iterdir())
-        self.folder = self.final.with_name(self.final.name + ".partial") if overwrite and taken else self.final
+        self.folder = _working_folder(self.final, overwrite)
         if resume and self._begun():
             self._check_settings()
 
@@ -121,6 +120,21 @@ class Results:
             replace_folder(self.folder, self.final)
             self.folder = self.final
         return found, result
+
+
+def _working_folder(final: Path, overwrite: bool) -> Path:
+    taken = final.is_dir() and any(final.iterdir())
+    return final.with_name(final.name + ".partial") if overwrite and taken else final
+
+
+def windows_before(final: Path, overwrite: bool, most: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Size and step of the windows in a folder that is resumed, if they were chosen for --window `most` as well."""
+    try:
+        details = read_details(_working_folder(final.resolve(), overwrite))
+    except UserError:
+        return None  # nothing to go on with, or nothing of ours, which is said in its turn
+    same = details.get("windows_up_to") == most
+    return (tuple(details["window"]), tuple(details["step"])) if same else None
 
 
 def record(folder: Path, tile: Tile, made: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ Read = Callable[[Window], list[np.ndarray]]  # the pixels of a window inside the
 Pass = Callable[[list[Tensor]], Tensor]  # from N x channels x h x w raw pixels per input to N x classes x h x w probabilities
 PART = 32 * 2**20  # bytes of probabilities that are given at a time; several parts are on their way at once
 STRIP = 256  # pixels; strips begin at multiples of it, as the blocks of tiled GeoTIFFs do
-SECTION = 256  # windows of a section at least: as many as a GPU takes at once
+SECTION = 2**22  # pixels of the windows of a section at least: 256 windows of 128x128, as many as a GPU takes at once
 
 
 class Part(NamedTuple):
@@ -69,7 +69,7 @@ class Sliding(NamedTuple):
     size, step: of the window (height, width), in pixels. batch: windows that go through the net together. blend: how much each
     pixel of a window counts, one of TAPERS, when the probabilities of all windows over a pixel are averaged. memory: megabytes
     that the sums of probabilities may take; where whole rows would take more, column strips are worked on one by one. section:
-    the least windows of a section.
+    the least pixels of the windows of a section.
     """
 
     size: tuple[int, int]
@@ -100,10 +100,10 @@ class Plan:
     @cached_property
     def sections(self) -> list[Section]:
         """Those of each strip from top to bottom; none overlaps more than the next one."""
-        size, step = self.sliding.size[0], self.sliding.step[0]
+        (size, width), step = self.sliding.size, self.sliding.step[0]
         rows, found = positions(self.shape[0], size, step), []
         for strip in self.sliding.strips(self.shape[1], self.classes):
-            least = max(-(-size // step), -(-self.sliding.section // len(self.columns(strip))))
+            least = max(-(-size // step), -(-self.sliding.section // (size * width * len(self.columns(strip)))))
             count = max(1, len(rows) // least)
             cuts = [i * len(rows) // count for i in range(count + 1)]
             for first, end in itertools.pairwise(cuts):
@@ -163,15 +163,16 @@ def means(plan: Plan, take: Take, device: Device) -> Iterator[Part]:
         row, kept = section.rows[0], []
         while row < section.bottom:
             part = take(number)
-            if above is not None and above.shape[1] > row - section.rows[0]:
+            if above is not None:
                 over = above[:, row - section.rows[0] :][:, : part.end - row]
                 part.probabilities[:, : over.shape[1]] += over
             finished, rest = part.probabilities.split_with_sizes(_split(part, section.below), 1)
             if finished.shape[1]:
                 yield cover.mean(Part(row, part.col, finished))
-            kept.append(rest)
+            if rest.shape[1]:
+                kept.append(rest.clone())  # it would hold the memory of the whole part
             row = part.end
-        above = torch.cat(kept, 1)
+        above = torch.cat(kept, 1) if kept else None
 
 
 def _split(part: Part, row: int) -> list[int]:

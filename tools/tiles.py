@@ -18,7 +18,7 @@ from tools.forward import Forward
 from tools.inputs import Input
 from tools.pipeline import Ahead
 from tools.scores import confusion
-from tools.stitching import Batch, Part, Plan, Sliding, alone, batches, predict, sums
+from tools.stitching import Batch, Part, Plan, Share, Sliding, alone, batches, predict, sums
 from tools.windows import Window
 
 NO_DATA = 255  # the label of a pixel of which a modality has no data
@@ -38,10 +38,7 @@ class TileReader:
 
     def __enter__(self) -> "TileReader":
         with self._stack:
-            for (
-                modality,
-                path,
-            ) in self.paths.items():  # not entered: rasterio wants the exit in the same thread
+            for modality, path in self.paths.items():  # closed, not left: rasterio would want that in the same thread
                 self._files[modality] = self._stack.enter_context(contextlib.closing(raster.open_raster(path)))
             sizes = {m: f.shape for m, f in self._files.items()}
             if len(set(sizes.values())) > 1:
@@ -105,7 +102,7 @@ class Labeller:
 
     batch: None for as many as fit. threshold: of two classes, the probability above which the second is chosen; None: the more
     probable one. blend: how overlapping windows are averaged, one of tools.stitching.TAPERS. memory: megabytes for the sums of
-    probabilities; wider tiles are worked on in column strips. crew: all processes, where each takes a share of every tile.
+    probabilities; wider tiles are worked on in column strips.
     """
 
     net: nn.Module
@@ -117,23 +114,23 @@ class Labeller:
     threshold: float | None = None
     blend: str = "flat"
     memory: float = 256
-    crew: Crew | None = None
 
     @cached_property
     def forward(self) -> Forward:
         """The net's passes, in batches."""
         return Forward(self.net, self.inputs, self.device, self.batch, self.size)
 
-    def open(self, paths: Mapping[str, str | Path], plan: Plan | None = None) -> "Reading":
+    def open(self, paths: Mapping[str, str | Path], crew: Crew | None = None, plan: Plan | None = None) -> "Reading":
         """A tile whose first windows are read from now on, to be closed; paths: the file of each modality.
 
-        plan: of the first process, where the tile is shared. Raises UserError where it is not what the net reads.
+        crew: the processes that share the tile. plan: the first one's. Raises UserError where it is not what the net reads.
         """
-        tile = TileReader(self.inputs, paths).__enter__()
         sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
+        tile = TileReader(self.inputs, paths).__enter__()
         plan = plan or Plan(tile.shape, self.net.classes, sliding)
-        sections = self.crew.ranks.share(plan.sections) if self.crew else plan.sections
-        return Reading(tile, plan, Ahead(batches(tile.read, plan, sections, self.device)))
+        sections = crew.ranks.share(plan.sections) if crew else plan.sections
+        share = partial(crew.share, Job(paths, plan)) if crew else alone
+        return Reading(tile, plan, Ahead(batches(tile.read, plan, sections, self.device)), share)
 
     def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
         """The label map of one tile, band by band."""
@@ -156,16 +153,15 @@ class Labeller:
 
     def _parts(self, reading: "Reading") -> Iterator[tuple]:
         """(row, column, labels, probabilities) of finished parts, the arrays on their way here."""
-        share = partial(self.crew.share, Job(reading.tile.paths, reading.plan)) if self.crew else alone
-        with contextlib.closing(predict(self.forward, reading.plan, reading.batches, self.device, share)) as parts:
+        with contextlib.closing(predict(self.forward, reading.plan, reading.batches, self.device, reading.share)) as parts:
             for part in parts:
                 labels = self.device.fetch(self.choose(part.probabilities))
                 yield part.row, part.col, labels, self.device.fetch(part.probabilities)
 
-    def work(self, job: Job) -> Iterator[Part]:
+    def work(self, crew: Crew, job: Job) -> Iterator[Part]:
         """What a process that is not the first one does for a tile: the sums of its share of the sections."""
         self.net.eval()
-        with contextlib.closing(self.open(job.paths, job.plan)) as reading:
+        with contextlib.closing(self.open(job.paths, crew, job.plan)) as reading:
             yield from sums(self.forward, job.plan, reading.batches, self.device)
 
     def choose(self, probabilities: Tensor) -> Tensor:
@@ -176,10 +172,10 @@ class Labeller:
 
     def labels(self, paths: Mapping[str, str | Path]) -> np.ndarray:
         """The label map of one tile: h x w, uint8, NO_DATA where a modality has no data."""
-        with TileReader(self.inputs, paths) as tile:
-            labels = np.empty(tile.shape, np.uint8)
-        for band in self.bands(paths):
-            labels[band.window.slices] = band.labels
+        with contextlib.closing(self.open(paths)) as reading:
+            labels = np.empty(reading.tile.shape, np.uint8)
+            for band in self.bands_of(reading):
+                labels[band.window.slices] = band.labels
         return labels
 
     def confusion(self, paths: Mapping[str, str | Path], truth: np.ndarray) -> np.ndarray:
@@ -189,11 +185,12 @@ class Labeller:
 
 @dataclass(frozen=True)
 class Reading:
-    """A tile that is being labelled: its pixels, how it is worked on, and batches of its windows, made ahead."""
+    """A tile that is being labelled: its pixels, how it is worked on, batches of its windows, made ahead, and by whom."""
 
     tile: TileReader
     plan: Plan
     batches: Ahead[Batch]
+    share: Share
 
     def close(self) -> None:
         """Read no more."""
