@@ -7,6 +7,7 @@ import pytest
 from conftest import COLOURS, NAMES, names, write_raster
 
 from tools.batches import Tile
+from tools.distributed import Ranks
 from tools.errors import DiskFullError, UserError
 from tools.mapmaker import Mapmaker, deal
 from tools.outputs import Choice
@@ -75,6 +76,50 @@ def test_a_full_disk_ends_the_work_and_closes_what_was_read_ahead(tiles, tmp_pat
     with pytest.raises(DiskFullError):
         mapmaker(labeller, tmp_path / "out").make(tiles)
     assert set(labeller.closed) == {name for name, opened in labeller.opened.items() if opened.is_set() and name != "4"}
+
+
+# ------------------------------------------------------------------------------------------------------ several processes
+
+
+class Others:
+    """In place of a Crew: one other process, which reports this."""
+
+    def __init__(self, failed, fault=None):
+        self.ranks, self.told, self.report = Ranks(0, 2), [], (failed, fault)
+
+    def dismiss(self, last):
+        self.told += last
+
+    def reports(self):
+        return [self.report]
+
+
+class Sized(Slow):
+    """A Slow one that says what its windows are."""
+
+    size, step = (32, 32), (16, 16)
+
+
+def test_what_is_wrong_with_others_tiles_comes_back_with_our_own_and_they_are_told_what_to_do(tiles, tmp_path):
+    others = Others({"3": "the image ends."})
+    labeller = Sized(4)
+    for event in labeller.opened.values():
+        event.set()
+    assert mapmaker(labeller, tmp_path / "out").make_together(tiles, others) == {"3": "the image ends."}
+    (folder, windows, theirs), *rest = others.told
+    assert (folder, windows, rest) == (tmp_path / "out", ((32, 32), (16, 16)), [])
+    ours = {name.removesuffix("_labels.tif") for name in names(tmp_path / "out") if name.endswith("_labels.tif")}
+    assert ours | {tile.name for tile in theirs} == {"0", "1", "2", "3"}
+    assert len(ours) == len(theirs) == 2
+
+
+def test_a_full_disk_of_anothers_is_ours_once_our_tiles_are_done(tiles, tmp_path):
+    labeller = Sized(4)
+    for event in labeller.opened.values():
+        event.set()
+    with pytest.raises(DiskFullError, match="full over there"):
+        mapmaker(labeller, tmp_path / "out").make_together(tiles, Others({}, DiskFullError("full over there.")))
+    assert len([name for name in names(tmp_path / "out") if name.endswith("_labels.tif")]) == 2
 
 
 # -------------------------------------------------------------------------------------------------------- who does what
