@@ -92,10 +92,14 @@ def test_a_file_that_breaks_off_is_named_and_the_other_one_is_labelled(own, tmp_
 @pytest.mark.slow
 def test_one_huge_tile_is_shared_and_small_ones_are_dealt_out_with_the_same_maps_and_statistics(own, tmp_path):
     path = made_weights(own, "a.safetensors", 1)
-    for i, turns in enumerate((6, 1, 1, 1, 1)):
-        write_raster(tmp_path / f"in/{i}.tif", np.tile(np.roll(pixels(own.path("irrg", 32)), i, 1), (1, turns, turns)))
+    image = pixels(own.path("irrg", 32))
+    write_raster(tmp_path / "in/0.tif", np.tile(image, (1, 25, 5))[:, :1760, :416])
+    assert len(Plan((1760, 416), 6, Sliding((128, 128), (32, 32), 2)).sections) == 2  # of 26 rows of 10 windows
+    for i in range(1, 5):
+        write_raster(tmp_path / f"in/{i}.tif", np.roll(image, i, 1))
     os.truncate(tmp_path / "in/3.tif", (tmp_path / "in/3.tif").stat().st_size // 2)
-    words = ["--images", tmp_path / "in", "--weights", path, "--config", own.config(TEST_BATCH_SIZE=2), "--confidence"]
+    words = ["--images", tmp_path / "in", "--weights", path, "--confidence"]
+    words += ["--config", own.config(TEST_BATCH_SIZE=3, test_patch_size=(128, 128), test_step_size=(32, 32))]
     found = {count: torchrun(count, *words, "--dir", tmp_path / f"by{count}") for count in (1, 2)}
     for ran in found.values():
         assert ran.returncode == 1

@@ -24,7 +24,7 @@ from tools.windows import Window, positions
 
 Read = Callable[[Window], list[np.ndarray]]  # the pixels of a window inside the image, channels x h x w per input
 Pass = Callable[[list[Tensor]], Tensor]  # from N x channels x h x w raw pixels per input to N x classes x h x w probabilities
-PART = 32 * 2**20  # bytes of probabilities that are given at a time; several parts are on their way at once
+PART = 16 * 2**20  # bytes of probabilities that are given at a time; several parts are on their way at once
 STRIP = 256  # pixels; strips begin at multiples of it, as the blocks of tiled GeoTIFFs do
 SECTION = 2**22  # pixels of the windows of a section at least: 256 windows of 128x128, as many as a GPU takes at once
 
@@ -146,6 +146,7 @@ def sums(forward: Pass, plan: Plan, ready: Ahead[Batch], device: Device) -> Iter
     with contextlib.closing(ready), device.current(), torch.inference_mode(), device.autocast():
         for section, group in groupby(ready, lambda batch: batch.section):
             if canvas is None or canvas.strip != section.strip:
+                canvas = None  # its memory goes before the next one's is taken
                 canvas = Canvas(plan, section.strip, device.device)
             canvas.begin(section.rows[0])
             for batch in group:
