@@ -284,7 +284,7 @@ def write_hdf5(path, weights):
     return path
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("old", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(("side", "hidden"), [(32, 16), pytest.param(224, 4096, marks=pytest.mark.slow)])
 def test_vgg_16_as_published_in_either_format(tmp_path, old, side, hidden):
     """The prototxt and the caffemodel of one format, against the same net computed by PyTorch's functions."""

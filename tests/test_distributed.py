@@ -193,6 +193,7 @@ def found(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(LEARNED)))
 def test_two_processes_learn_what_one_does(found, case):
     losses, weights, averaged = learn(ALONE, *LEARNED[case])

@@ -152,7 +152,7 @@ def test_conversion_onto_a_full_disk_is_one_sentence_and_leaves_nothing(town, sm
     full(call("convert_gt", town.root / folder, way, "--out", disk / "out", "--config", town.config()), disk, [])
 
 
-@pytest.mark.parametrize("kilobytes", [400, 4000, 8000])
+@pytest.mark.parametrize("kilobytes", [400, pytest.param(4000, marks=pytest.mark.slow), 8000])
 def test_training_onto_a_full_disk_goes_on_ends_with_one_sentence_and_keeps_what_is_whole(
     databases, tmp_path, small_disk, kilobytes
 ):

@@ -162,6 +162,7 @@ def test_patches_that_are_not_square_cannot_be_turned(town):
     assert extract(town, patch_size=(32, 64), ROTATIONS=[0, 180]).code == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_under_the_final_name(town):
     config = town.config(step_size=(1, 1))
     with spawn("extract_images", "--config", config) as process:

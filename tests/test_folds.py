@@ -215,6 +215,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_fold_of_before_is_not_taken_for_one_that_is_done_where_it_was_to_be_replaced(own, monkeypatch):
     assert train_folds(own, 1).code == 0
     monkeypatch.setattr("training.snapshot", interrupt)

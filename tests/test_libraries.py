@@ -42,7 +42,12 @@ def test_each_family_learns_in_a_step_and_labels_an_image_of_an_odd_size(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["smp:Unet/resnet18", "smp:DPT/tu-vit_tiny_patch16_224", "torchvision:lraspp_mobilenet_v3_large"]
+    "name",
+    [
+        "smp:Unet/resnet18",
+        pytest.param("smp:DPT/tu-vit_tiny_patch16_224", marks=pytest.mark.slow),
+        "torchvision:lraspp_mobilenet_v3_large",
+    ],
 )
 @torch.no_grad()
 def test_a_snapshot_rebuilds_the_net_and_labels_alike(name, tmp_path):

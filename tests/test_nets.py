@@ -296,9 +296,7 @@ def test_fusing_leaves_the_net_as_it_is_and_folds_caffes_separate_batch_norms():
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n not in ("segnet", "unet") else ()) for n in ENGINES]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n != "segnet" else ()) for n in ENGINES])
 @torch.no_grad()
 def test_nets_are_one_graph_for_torch_compile(name):
     net, images = example(name)
@@ -331,7 +329,7 @@ def test_a_compiled_net_trains_with_the_gradients_of_the_eager_one():
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("segnet_rc", marks=pytest.mark.slow), "fusenet", "unet"])
+@pytest.mark.parametrize("name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("segnet_rc", "fusenet")), "unet"])
 @torch.no_grad()
 def test_nets_are_exported_once_for_all_batches_heights_and_widths(name):
     net, images = example(name)
@@ -342,7 +340,8 @@ def test_nets_are_exported_once_for_all_batches_heights_and_widths(name):
     torch.testing.assert_close(program.module()(*other), net(*other))
 
 
-@pytest.mark.parametrize("backbone", ["vgg16", *(pytest.param(b, marks=pytest.mark.slow) for b in ("mobilenetv2", "resnet50"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["vgg16", "mobilenetv2", "resnet50"])
 @torch.no_grad()
 def test_deeplab_is_exported_for_sizes_that_are_multiples_of_nothing(backbone):
     net, images = example(f"deeplabv3plus/{backbone}")

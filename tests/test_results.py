@@ -267,8 +267,8 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_sentence_and_keeps_what_is_fin
     assert len(stamps(out)) == 5
 
 
-@pytest.mark.parametrize("kilobytes", [300, 700, 1100])
-@pytest.mark.parametrize("cog", [[], ["--cog"]])
+@pytest.mark.parametrize("kilobytes", [300, pytest.param(700, marks=pytest.mark.slow), 1100])
+@pytest.mark.parametrize("cog", [[], pytest.param(["--cog"], marks=pytest.mark.slow)])
 def test_maps_on_a_really_full_disk_are_whole_or_absent(own, tmp_path, small_disk, kilobytes, cog):  # noqa: F811
     noise = np.random.default_rng(0).integers(0, 255, (3, 400, 500)).astype(np.uint8)
     for name in "abc":

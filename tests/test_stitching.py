@@ -257,19 +257,19 @@ def test_large_windows_leave_enough_sections_to_be_shared():
 
 def held():
     """Bytes of all tensors that are alive."""
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    tensors = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.device.type == "cpu"]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 @pytest.mark.parametrize("section", [1, 2**40])
 def test_memory_grows_with_the_width_of_the_image_not_with_its_length(section):
     net, width = Same(6), 256
-    plans = [Plan((height, width), 6, Sliding((64, 64), (48, 48), 4, "cosine", section=section)) for height in (600, 2400)]
+    plans = [Plan((height, width), 6, Sliding((64, 64), (48, 48), 4, "cosine", section=section)) for height in (600, 1800)]
 
     def peak(plan):
         forward, image = Forward(net.eval(), [GREY], CPU, 4, (64, 64)), np.zeros(plan.shape, np.uint8)
         ready = Ahead(batches(lambda w: [cut(image, w)], plan, plan.sections, CPU))
-        return max(held() for _ in predict(forward, plan, ready, CPU))
+        return max(held() if i % 6 == 5 else 0 for i, _ in enumerate(predict(forward, plan, ready, CPU)))
 
     before, canvas = held(), 4 * 6 * 64 * width
     short, long = (peak(plan) - before for plan in plans)

@@ -213,7 +213,9 @@ def narrow(name):
     return {} if "deeplab" in name or "slim" in name else {"planes": PLANES}
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "resnet101" not in n])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if "resnet50" in n else ()) for n in NAMES if "resnet101" not in n]
+)
 def test_each_net_learns_in_a_step_and_labels_an_image(name):
     torch.manual_seed(5)
     inputs = dict(zip(nets.example_inputs(name), (4, 1), strict=False))
