@@ -1,6 +1,7 @@
 """Proves that a user's mistake, a full disk or an interruption is one sentence with its exit code, and no traceback."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -70,6 +71,17 @@ def test_a_fault_of_ours_keeps_its_traceback():
     for error in (ZeroDivisionError(), OSError(errno.EIO, "an I/O error")):
         with pytest.raises(type(error)):
             outcome(None, error)
+
+
+def test_one_of_several_processes_ends_without_pythons_way_out_once_all_is_said():
+    """gloo's threads, which outlive the process group, now and then abort a process while Python clears up."""
+    code = "import atexit\nfrom tools.errors import run\natexit.register(print, 'cleared up')\nrun(lambda: print('done'))\n"
+    for count, said in ((1, "done\ncleared up\n"), (2, "done\n")):
+        environment = os.environ | {"RANK": "0", "WORLD_SIZE": str(count)}
+        ran = subprocess.run(
+            [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False, env=environment
+        )
+        assert (ran.returncode, ran.stdout) == (0, said)
 
 
 def test_a_reader_that_goes_away_ends_a_script_quietly():

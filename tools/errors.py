@@ -44,7 +44,8 @@ def listing(names: Iterable, most: int = 8) -> str:
 def run(main: Callable[[], None]) -> None:
     """Call `main`; say a user's mistake or a full disk in one sentence and leave with exit code 2 (1: partly done)."""
     try:
-        return main()
+        main()
+        return _end_at_once() if _one_of_many() else None
     except UserError as error:
         sentence, code = str(error), error.code
     except KeyboardInterrupt:
@@ -77,10 +78,22 @@ _EXPECTED_OS_ERRORS = {
 }
 
 
+def _one_of_many() -> bool:
+    """Whether torchrun started this process beside others."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _end_at_once() -> None:
+    """All is done and written. Python's way out meets threads of gloo's, which DDP keeps, and now and then aborts on them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def _leave(sentence: str, code: int) -> None:
     script = Path(sys.argv[0]).name
-    if (rank := os.environ.get("RANK")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        script += f", process {rank}"  # counted from 0, as torchrun does
+    if _one_of_many():
+        script += f", process {os.environ['RANK']}"  # counted from 0, as torchrun does
     sys.stdout.flush()
     print(f"{script}: {sentence}", file=sys.stderr)
     if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun quotes it in its own report
