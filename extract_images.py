@@ -28,7 +28,7 @@ from tools.errors import UserError, run
 from tools.folders import refuse_existing, whole_folder, write_details
 from tools.patches import Cutting, patch_suffix, write_patch
 from tools.settings import SPLITS, Settings, read_settings
-from tools.statistics import Moments, measure
+from tools.statistics import Moments, by_modality, measure
 from tools.windows import Window
 
 
@@ -96,11 +96,9 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
     if plan:
         measured_how = partial(grid.measure_tile, dataset, plan, cuttings["train"].size)
         cut = partial(grid.cut_tile, dataset, plan, cuttings, no_label, folder)
-    moments: dict[str, Moments] = {}
     with ProcessPoolExecutor() as pool:
         measured = tqdm(pool.map(measured_how, trained), "measuring", len(trained), unit="tile", leave=False)
-        for (modality, _), found in zip(trained, measured, strict=True):
-            moments[modality] = moments[modality] + found if modality in moments else found
+        moments = by_modality(zip((modality for modality, _ in trained), measured, strict=True))
         means = {m: moments[m].mean for m in settings.modalities}
         list(tqdm(pool.map(partial(cut, means), jobs), "extracting", len(jobs), unit="tile"))
     return moments

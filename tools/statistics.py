@@ -1,5 +1,6 @@
 """Mean, deviation and percentiles of the bands of a dataset, added up piece by piece."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -67,6 +68,14 @@ class Moments:
         """mean, deviation, low, high: per band, for details.json."""
         low, high = self.percentiles()
         return {"mean": self.mean, "deviation": self.deviation, "low": low, "high": high}
+
+
+def by_modality(found: Iterable[tuple[str, Moments]]) -> dict[str, Moments]:
+    """The moments of each modality, from those of its rasters."""
+    moments: dict[str, Moments] = {}
+    for modality, more in found:
+        moments[modality] = moments[modality] + more if modality in moments else more
+    return moments
 
 
 def measure(path: str | Path, memory: int) -> Moments:

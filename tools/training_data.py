@@ -14,7 +14,7 @@ from tools.inputs import Input, make_inputs
 from tools.loader import BatchOrder, Patches
 from tools.losses import Loss
 from tools.settings import Settings
-from tools.statistics import measure
+from tools.statistics import by_modality, measure
 from tools.trainer import NotFiniteError, Trainer
 
 
@@ -45,11 +45,10 @@ def own_statistics(settings: Settings, about: Mapping[str, dict]) -> dict[str, d
     """What details.json says of the modalities that statistics normalise, with those of the config's training tiles alone."""
     given = {m for m, values in settings.MEAN_PIXEL.items() if values and settings.normalisation.get(m) == "mean"}
     measured = [m for m in settings.modalities if m not in given and settings.normalisation[m] != "imagenet"]
-    dataset, moments = Dataset(settings.DATASET_DIR, settings.folders), {}
+    dataset = Dataset(settings.DATASET_DIR, settings.folders)
     files = [(m, dataset.path(m, tile)) for m in measured for tile in settings.train_ids]
-    for modality, path in tqdm(files, "measuring", leave=False, unit="tile", delay=1):
-        found = measure(path, settings.TILE_MEMORY_MB * 1_000_000)
-        moments[modality] = moments[modality] + found if modality in moments else found
+    shown, memory = tqdm(files, "measuring", leave=False, unit="tile", delay=1), settings.TILE_MEMORY_MB * 1_000_000
+    moments = by_modality((modality, measure(path, memory)) for modality, path in shown)
     return {m: about[m] | {"fill": about[m]["mean"]} | moments[m].to_dict() for m in measured}
 
 
