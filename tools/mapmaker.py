@@ -127,7 +127,9 @@ class Mapmaker:
         if not served:
             return
         folder, (size, step), tiles = served
-        own = replace(self, labeller=replace(self.labeller, size=size, step=step), folder=folder, quiet=True)
+        same = (size, step) == (self.labeller.size, self.labeller.step)  # then what is known of its batch stays known
+        labeller = self.labeller if same else replace(self.labeller, size=size, step=step)
+        own = replace(self, labeller=labeller, folder=folder, quiet=True)
         try:
             crew.report((own.make(tiles), None))
         except UserError as error:
