@@ -112,7 +112,7 @@ def attributes(tree, owner):
 
 
 def test_every_setting_is_read_by_a_script_or_a_tool():
-    files = [p for p in [*REPO.glob("*.py"), *REPO.glob("tools/*.py")] if p.name not in ("config.py", "settings.py")]
+    files = [p for p in [*REPO.glob("*.py"), *REPO.glob("tools/**/*.py")] if p.name not in ("config.py", "settings.py")]
     read = {f"{split}_ids" for split in SPLITS}  # getattr(settings, f"{split}_ids")
     read |= {name for file in files for name in attributes(ast.parse(file.read_text()), "settings")}
     classes = [n for n in ast.parse((REPO / "tools/settings.py").read_text()).body if isinstance(n, ast.ClassDef)]
