@@ -4,8 +4,7 @@ Adding a dataset: copy one of the blocks below, give it a name, and set DATASET 
 Names that begin with an underscore are yours; any other name that no script knows is refused.
 """
 
-from tools.dataset import find_ids, list_ids
-from tools.splits import split_by_share
+from tools.data import find_ids, list_ids, split_by_share
 
 # ------------------------------------------------------------------------------------------------------ which data, where
 DATASET = "demo"  # one of the blocks below
@@ -130,7 +129,7 @@ elif DATASET == "dubai":  # convert_gt.py data/dubai/masks/ --from-color --unkno
 elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the palette's colours, made into labels by
     # convert_gt.py data/folder/masks/ --from-color --out data/folder/gts_numpy/ (grey masks: --from-index --foreground 255)
     DATASET_DIR = BASE_DIR + "folder/"
-    folders = {"rgb": "images/{}.tif", "labels": "gts_numpy/{}.png"}  # a CSV list instead: read_list in tools/splits.py
+    folders = {"rgb": "images/{}.tif", "labels": "gts_numpy/{}.png"}  # a CSV list instead: read_list in tools/data/splits.py
     INPUTS = {"rgb": ["rgb"]}
     label_values = ["background", "building"]
     palette = {0: (0, 0, 0), 1: (255, 255, 255)}  # add 2 where some pixels are not scored
@@ -157,7 +156,7 @@ INIT_MODEL = None  # weights to begin with: "vgg16" (torchvision's), or a file
 BATCH_SIZE = 10  # patches in an iteration
 BASE_LR = 0.05 if DATASET == "demo" else 0.01  # learning rate before the policy and the multipliers; the original: 0.01
 _drop = 1200 if DATASET == "demo" else 25000  # iterations; the demo trains for 1500, the original for 40000 and more
-LR_POLICY = {"name": "step", "step_iterations": _drop, "gamma": 0.1}  # others in tools/schedules.py
+LR_POLICY = {"name": "step", "step_iterations": _drop, "gamma": 0.1}  # others in tools/training/schedules.py
 SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
 MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
 FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL do not learn
@@ -166,7 +165,7 @@ CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "in
 ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 x 2 learns as batch 20, in half the memory
 GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such as 1.0; None: as they are
 EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
-AUGMENTATION = {}  # of patches while training: {operation: its numbers}, listed in tools/augmentation.py; the original: none
+AUGMENTATION = {}  # of patches while training: {operation: its numbers}, see tools/data/augmentation.py; the original: none
 # For aerial images: {"flip": {}, "turn": {}, "scale": {}, "rotate": {"degrees": 45}, "brightness": {"modalities": ["irrg"]},
 # "contrast": {"modalities": ["irrg"]}, "gamma": {"modalities": ["irrg"]}}, with ROTATIONS = [0] and FLIPS = [False] above.
 SNAPSHOT_EVERY = 500 if DATASET == "demo" else 2000  # iterations

@@ -21,16 +21,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tools import commands, masks, raster, vector_labels, vectors
-from tools.dataset import Dataset
-from tools.errors import UserError, listing, run
-from tools.finding import find_local
-from tools.folders import refuse_existing, whole_folder, write_details
-from tools.legend import Legend, label_of
-from tools.masks import Colours, NoClassError, Numbers, Tally, file_name
-from tools.palette import Palette, colour_of
+from tools.base import commands
+from tools.base.errors import UserError, listing, run
+from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.data.dataset import Dataset
+from tools.data.splits import listed_masks
+from tools.geo import raster, vectors
+from tools.geo.file_list import find_local
+from tools.labels import masks, vector_labels
+from tools.labels.class_mapping import Legend, label_of
+from tools.labels.masks import Colours, NoClassError, Numbers, Tally, file_name
+from tools.labels.palette import Palette, colour_of
 from tools.settings import SPLITS, Settings, read_settings
-from tools.splits import listed_masks
 
 
 @dataclass(frozen=True)

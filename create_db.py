@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import commands
-from tools.database import Database, name_tag, pack, pair, shuffled
-from tools.dataset import tile_name
-from tools.errors import UserError, run
-from tools.folders import read_details, refuse_existing, require, whole_folder, write_details
-from tools.patches import read_patch
+from tools.base import commands
+from tools.base.errors import UserError, run
+from tools.base.folders import read_details, refuse_existing, require, whole_folder, write_details
+from tools.data.database import Database, name_tag, pack, pair, shuffled
+from tools.data.dataset import tile_name
+from tools.data.patches import read_patch
 from tools.settings import SPLITS, Settings, read_settings
 
 

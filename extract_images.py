@@ -22,14 +22,16 @@ import numpy as np
 import rasterio
 from tqdm import tqdm
 
-from tools import commands, grid, ground, raster
-from tools.dataset import Dataset, tile_name
-from tools.errors import UserError, run
-from tools.folders import refuse_existing, whole_folder, write_details
-from tools.patches import Cutting, patch_suffix, write_patch
+from tools.base import commands
+from tools.base.errors import UserError, run
+from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.data import grid
+from tools.data.dataset import Dataset, tile_name
+from tools.data.patches import Cutting, patch_suffix, write_patch
+from tools.data.statistics import Moments, by_modality, measure
+from tools.geo import pixel_size, raster
+from tools.geo.windows import Window
 from tools.settings import SPLITS, Settings, read_settings
-from tools.statistics import Moments, by_modality, measure
-from tools.windows import Window
 
 
 def main():
@@ -162,7 +164,7 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
 
 def training_pixel_size(dataset: Dataset, modality: str, tiles: list) -> float | None:
     """The middle one of the tiles' pixel sizes in metres (their own unit where they have no CRS), None where none says it."""
-    sizes = [ground.pixel_size(raster.inspect(dataset.path(modality, tile))) for tile in tiles]
+    sizes = [pixel_size.pixel_size(raster.inspect(dataset.path(modality, tile))) for tile in tiles]
     known = sorted(size for size in sizes if size)
     return known[len(known) // 2] if known else None
 

@@ -19,23 +19,29 @@ from typing import Any
 from torch import nn
 
 from nets.net import check_size
-from tools import class_statistics, commands, device, distributed, onnx_engine, scores, snapshots, tta
-from tools.batches import Tile, dataset_tiles, given_tiles
-from tools.crew import PATIENCE, Crew
-from tools.distributed import Ranks
-from tools.errors import PartlyFailedError, UserError, listing, run
-from tools.inputs import Input
-from tools.labellers import Windows, large_windows, make_labeller, prepared, shapes_of, windows_of
-from tools.mapmaker import Mapmaker
-from tools.outputs import Choice
-from tools.palette import Palette
-from tools.polygons import LeastArea
-from tools.report import REPORT, write_report
-from tools.results import Results, fingerprint, windows_before
+from tools.base import commands
+from tools.base.errors import PartlyFailedError, UserError, listing, run
+from tools.compute import device, distributed
+from tools.compute.distributed import Ranks
+from tools.data.inputs import Input
+from tools.export import onnx_engine
+from tools.inference import averages
+from tools.inference.labeller import Labeller
+from tools.inference.labellers import Windows, large_windows, make_labeller, prepared, shapes_of, windows_of
+from tools.inference.load import OF_CONFIG, check_resampling, load_all
+from tools.inference.ranks import PATIENCE, Crew
+from tools.inference.tile_list import Tile, dataset_tiles, given_tiles
+from tools.labels import scores
+from tools.labels.palette import Palette
+from tools.maps import class_statistics
+from tools.maps.outputs import Choice
+from tools.maps.polygons import LeastArea
+from tools.maps.results import Results, fingerprint, windows_before
+from tools.maps.tile_checks import check_images, check_tiles, print_notes
+from tools.maps.writer import Mapmaker
+from tools.report.page import REPORT, write_report
 from tools.settings import Settings, read_settings
-from tools.tile_checks import check_images, check_tiles, print_notes
-from tools.tiles import Labeller
-from tools.trained import OF_CONFIG, check_resampling, load_all
+from tools.weights import snapshots
 
 
 def main():
@@ -95,7 +101,7 @@ def arguments():
     parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
     parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
                         help="a snapshot; several are averaged; without FILE, the newest one of the config's net")  # fmt: skip
-    parser.add_argument("--tta", choices=list(tta.LOOKS),
+    parser.add_argument("--tta", choices=list(averages.LOOKS),
                         help="average several looks at each window: 4 mirrored, 8 mirrored and turned, or 3 sizes")  # fmt: skip
     parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
                         help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
@@ -154,8 +160,8 @@ def ready(settings: Settings, net: nn.Module, inputs: list[Input], where: device
     check_size(*size, net.multiple)
     onnx_engine.check_windows(net, size)
     if args.tta:
-        tta.check(args.tta, size, net.multiple)
-        net = tta.Augmented(net, args.tta)
+        averages.check(args.tta, size, net.multiple)
+        net = averages.Augmented(net, args.tta)
     return make_labeller(settings, net, inputs, where, windows)
 
 

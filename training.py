@@ -22,29 +22,34 @@ from torch import nn
 
 import nets
 from nets.net import check_size
-from tools import commands, compilation, device, distributed, folds, pictures, records, snapshots, validation
-from tools.batches import tiles_of
-from tools.dataset import tile_name
-from tools.distributed import Ranks
-from tools.errors import UserError, listing, run
-from tools.inputs import Input
-from tools.labellers import make_labeller, prepared
-from tools.loader import Patches, batches, workers_for
-from tools.log import Log
-from tools.losses import Loss
-from tools.pretrained import initialise
-from tools.progress import Progress
-from tools.recorder import GRAPH, LOG, PLOT, Recorder
-from tools.records import Records
-from tools.restoring import NEWEST, check_same, clear, go_on, refuse_held, to_restore
-from tools.selection import Selection
+from tools.base import commands
+from tools.base.errors import UserError, listing, run
+from tools.compute import compilation, device, distributed
+from tools.compute.distributed import Ranks
+from tools.compute.signals import Signals
+from tools.compute.sync_batch_norm import synchronise
+from tools.data.dataset import tile_name
+from tools.data.inputs import Input
+from tools.data.loader import Patches, batches, workers_for
+from tools.inference.labellers import make_labeller, prepared
+from tools.inference.tile_list import tiles_of
+from tools.labels import pictures
+from tools.record import history
+from tools.record.history import Records
+from tools.record.log import Log
+from tools.record.recorder import GRAPH, LOG, PLOT, Recorder
 from tools.settings import Settings, read_settings
-from tools.signals import Signals
-from tools.snapshots import Snapshot
-from tools.solver import Solver
-from tools.sync_norm import synchronise
-from tools.trainer import Trainer
-from tools.training_data import about_net, check_batch, check_database, drawn_how, make_loss, told_which_patches
+from tools.training import folds, validation
+from tools.training.losses import Loss
+from tools.training.pretrained import initialise
+from tools.training.progress import Progress
+from tools.training.resume import NEWEST, check_same, clear, go_on, refuse_held, to_restore
+from tools.training.run_setup import about_net, check_batch, check_database, drawn_how, make_loss, told_which_patches
+from tools.training.selection import Selection
+from tools.training.solver import Solver
+from tools.training.trainer import Trainer
+from tools.weights import snapshots
+from tools.weights.snapshots import Snapshot
 
 
 def main():
@@ -254,7 +259,7 @@ def make_recorder(
     settings: Settings, folder: Path, args: argparse.Namespace, log: Log, trainer: Trainer, before: Snapshot | None
 ) -> Recorder:
     """Where the run is written down, with what it is made of."""
-    about = records.about(settings, trainer.net, trainer.device, args.niter)
+    about = history.about(settings, trainer.net, trainer.device, args.niter)
     title = f"{settings.NET} on {settings.DATASET}"
     came_from = before and before.path.parent
     plot = args.plot or folder / PLOT
@@ -308,7 +313,7 @@ def snapshot_is_due(settings: Settings, trainer: Trainer, niter: int, signals: S
 
 def snapshot(settings: Settings, trainer: Trainer, selection: Selection, recorder: Recorder) -> None:
     """Bring the records up to date, write the snapshot, remove the oldest if KEEP_SNAPSHOTS says so."""
-    made_with = records.made_with(settings)
+    made_with = history.made_with(settings)
     state = trainer.state() | {"selection": selection.state_dict(), "made_with": made_with}
     if not trainer.ranks.writer:
         return

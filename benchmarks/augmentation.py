@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.measure import in_turn, machine
 from benchmarks.training import CLASSES, INPUTS, made_patches
-from tools.augmentation import OPERATIONS, REQUIRED, Augmentation, bands_of, read_recipe
-from tools.loader import BatchOrder, Patches, batches
-from tools.torchvision_guard import torchvision
+from tools.compute.torchvision_guard import torchvision
+from tools.data.augmentation import OPERATIONS, REQUIRED, Augmentation, bands_of, read_recipe
+from tools.data.loader import BatchOrder, Patches, batches
 
 SAMPLES = 200  # in one run
 CERTAIN = {"probability": 1}

@@ -18,8 +18,9 @@ import torch
 
 import nets
 from benchmarks.measure import machine
-from tools import raster, snapshots
+from tools.geo import raster
 from tools.settings import read_settings
+from tools.weights import snapshots
 
 REPO = Path(__file__).parent.parent
 BLOCK = 512  # pixels

@@ -16,8 +16,8 @@ import numpy as np
 from rasterio.transform import from_origin
 
 from benchmarks.measure import HEADER, in_turn, machine, row
-from tools import raster
-from tools.terrain import GroundFilter, estimate
+from tools.composite.terrain import GroundFilter, estimate
+from tools.geo import raster
 
 COMMAND = """
 import re, sys

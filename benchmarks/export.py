@@ -18,14 +18,16 @@ from torch import Tensor
 
 import nets
 from benchmarks import measure
-from tools import int8, onnx_file, scores, snapshots
-from tools.device import Device
-from tools.end_to_end import Program, file_order, trace
-from tools.folders import read_details
-from tools.inputs import make_inputs
-from tools.loader import Patches
-from tools.onnx_engine import OnnxNet
+from tools.base.folders import read_details
+from tools.compute.device import Device
+from tools.data.inputs import make_inputs
+from tools.data.loader import Patches
+from tools.export import int8, onnx_file
+from tools.export.end_to_end import Program, file_order, trace
+from tools.export.onnx_engine import OnnxNet
+from tools.labels import scores
 from tools.settings import Settings, read_settings
+from tools.weights import snapshots
 
 Engine = Callable[..., Tensor]  # from raw pixels per input to probabilities
 

@@ -16,9 +16,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.measure import HEADER, in_turn, machine, row
-from tools import raster
-from tools.database import encode, pack
-from tools.patches import Cutting, write_patch
+from tools.data.database import encode, pack
+from tools.data.patches import Cutting, write_patch
+from tools.geo import raster
 
 
 def main():

@@ -19,11 +19,14 @@ import torch
 
 import nets
 from benchmarks.measure import HEADER, in_turn, machine, row
-from tools import device, raster, scores, snapshots
-from tools.inputs import Input
-from tools.labellers import large_windows
-from tools.tiles import Labeller
-from tools.windows import sliding
+from tools.compute import device
+from tools.data.inputs import Input
+from tools.geo import raster
+from tools.geo.windows import sliding
+from tools.inference.labeller import Labeller
+from tools.inference.labellers import large_windows
+from tools.labels import scores
+from tools.weights import snapshots
 
 CLASSES = 6
 

@@ -20,13 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nets
 from benchmarks.measure import HEADER, in_turn, machine, row
-from tools import compilation, device
-from tools.database import pack
-from tools.inputs import Input
-from tools.loader import BatchOrder, Patches, batches, workers_for
-from tools.patches import write_patch
-from tools.solver import Solver
-from tools.trainer import Trainer
+from tools.compute import compilation, device
+from tools.data.database import pack
+from tools.data.inputs import Input
+from tools.data.loader import BatchOrder, Patches, batches, workers_for
+from tools.data.patches import write_patch
+from tools.training.solver import Solver
+from tools.training.trainer import Trainer
 
 CLASSES, IGNORED = 6, 5
 INPUTS = [Input("irrg", ("irrg",), (3,), True, (80.0, 80.0, 120.0))]

@@ -24,12 +24,15 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from benchmarks.measure import machine
-from tools import device, raster, scores, snapshots
-from tools.dataset import Dataset, tile_id, tile_name
-from tools.inputs import Input
-from tools.receptive_field import effective_radius, step_for
+from tools.compute import device
+from tools.data.dataset import Dataset, tile_id, tile_name
+from tools.data.inputs import Input
+from tools.geo import raster
+from tools.inference.labeller import Labeller
+from tools.inference.window_size import effective_radius, step_for
+from tools.labels import scores
 from tools.settings import read_settings
-from tools.tiles import Labeller
+from tools.weights import snapshots
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from torch import nn
 
-import nets.caffe_layers  # noqa: F401  (its kinds, which the tables in snapshots may have)
+import nets.caffe.layers  # noqa: F401  (its kinds, which the tables in snapshots may have)
 from nets.net import Net
-from tools.errors import UserError, listing, nearest
+from tools.base.errors import UserError, listing, nearest
 
 
 def names() -> list[str]:
@@ -83,7 +83,7 @@ def build(name: str, inputs: dict[str, int], classes: int, **options) -> nn.Modu
 
 
 def _build_prototxt(path: str, inputs: dict[str, int], classes: int, options: dict) -> Net:
-    from nets.prototxt import read_prototxt
+    from nets.caffe.prototxt import read_prototxt
 
     if options:
         raise UserError(f"{path} has no options, but {listing(options)} is given: what it says is what is built.")

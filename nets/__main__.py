@@ -11,7 +11,7 @@ import torch
 
 import nets
 from nets.net import count_parameters
-from tools.errors import UserError, run
+from tools.base.errors import UserError, run
 
 CLASSES = 6
 ENCODER, VIT = "resnet34", "tu-vit_tiny_patch16_224"  # the encoders that stand for all in the list; DPT takes ViTs alone

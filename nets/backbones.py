@@ -3,10 +3,10 @@
 Each function writes the rows of an encoder that reads `x`, and says which blobs a decoder may use: (rows, blob at a quarter
 of the size, last blob). output_stride: input pixels per pixel of the last blob, 8 or 16. Where a stage would go below that, it
 keeps its size, and the convolutions after its first one are dilated instead, so that they see as far as they were trained to.
-The convolutions are torchvision's: tools/pretrained.py has the names of both.
+The convolutions are torchvision's: tools/training/pretrained.py has the names of both.
 """
 
-from nets.caffe_layers import eltwise, pooling, relu
+from nets.caffe.layers import eltwise, pooling, relu
 from nets.layers import conv, relu6
 
 MOBILENET_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

@@ -10,9 +10,9 @@ mobilenetv2: 5,812,198 learnable values, 1.64 G multiply-adds
 """
 
 from nets import backbones, show
-from nets.caffe_layers import concat, dropout, pooling
+from nets.caffe.layers import concat, dropout, pooling
 from nets.layers import conv, data, resize, score
-from tools.errors import UserError, listing
+from tools.base.errors import UserError, listing
 
 BACKBONES = {
     "vgg16": backbones.vgg16,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools.errors import UserError, nearest
+from tools.base.errors import UserError, nearest
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from nets.layers import Row
 from nets.net import count_parameters
-from tools.errors import UserError, listing, nearest
-from tools.torchvision_guard import torchvision
+from tools.base.errors import UserError, listing, nearest
+from tools.compute.torchvision_guard import torchvision
 
 timm = importlib.import_module("timm")  # after the guard, as is the next one
 smp = importlib.import_module("segmentation_models_pytorch")

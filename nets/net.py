@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.layers import ANY_SIZE, KINDS, Blob, Row, size_multiple
-from tools.errors import UserError, listing, nearest
+from tools.base.errors import UserError, listing, nearest
 
 
 class Net(nn.Module):

@@ -5,7 +5,7 @@ At 3 channels and 6 classes: 31,043,846 learnable values, 12.05 G multiply-adds 
 """
 
 from nets import show
-from nets.caffe_layers import concat, deconv, dropout
+from nets.caffe.layers import concat, deconv, dropout
 from nets.layers import conv, data, pool, score
 
 

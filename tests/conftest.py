@@ -20,7 +20,7 @@ import pytest
 import rasterio
 import torch
 
-from tools.errors import run
+from tools.base.errors import run
 
 torch.set_num_threads(1)  # nets this small are quicker so, above all beside other work
 
@@ -40,7 +40,7 @@ FOLDERS = {
 
 
 def pytest_configure(config):
-    # tools/raster.py switches this warning off for the scripts; pytest puts its own filters above those of modules.
+    # tools/geo/raster.py switches this warning off for the scripts; pytest puts its own filters above those of modules.
     config.addinivalue_line("filterwarnings", "ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
@@ -205,7 +205,7 @@ def without_pictures(monkeypatch):
         path.touch()
 
     for picture in ("net_graph", "loss_plot"):
-        monkeypatch.setattr(f"tools.pictures.{picture}", draw)
+        monkeypatch.setattr(f"tools.labels.pictures.{picture}", draw)
 
 
 @dataclass
@@ -224,7 +224,10 @@ class Ran:
 
 def call(script, *words):
     """Run a script in this process, as from the command line."""
-    main = importlib.import_module(script).main
+    module = importlib.import_module(script)
+    if hasattr(module, "__path__"):  # a package: `python -m` runs its __main__
+        module = importlib.import_module(f"{script}.__main__")
+    main = module.main
     out, err, argv, code = io.StringIO(), io.StringIO(), sys.argv, 0
     sys.argv = [f"{script}.py", *map(str, words)]
     try:

@@ -7,10 +7,10 @@ import rasterio.warp
 from conftest import CRS, write_raster
 from rasterio.transform import from_bounds, from_origin
 
-from tools import raster
-from tools.alignment import Layer, same_grid
-from tools.errors import UserError
-from tools.windows import Window
+from tools.base.errors import UserError
+from tools.composite.alignment import Layer, same_grid
+from tools.geo import raster
+from tools.geo.windows import Window
 
 HEIGHT, WIDTH = 40, 50
 WHOLE = Window(0, 0, HEIGHT, WIDTH)

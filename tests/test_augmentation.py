@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tools import augmentation, snapshots
-from tools.augmentation import OPERATIONS, Augmentation, View, bands_of, move, read_recipe, record_weights, resample
-from tools.augmentation import resample_labels as labels_at
-from tools.errors import UserError
-from tools.inputs import make_inputs
-from tools.loader import BatchOrder, Patches, batches
+from tools.base.errors import UserError
+from tools.compute.torchvision_guard import torchvision
+from tools.data import augmentation
+from tools.data.augmentation import OPERATIONS, Augmentation, View, bands_of, move, read_recipe, record_weights, resample
+from tools.data.augmentation import resample_labels as labels_at
+from tools.data.inputs import make_inputs
+from tools.data.loader import BatchOrder, Patches, batches
 from tools.settings import read_settings
-from tools.torchvision_guard import torchvision
+from tools.weights import snapshots
 
 functional = importlib.import_module(f"{torchvision.__name__}.transforms.v2.functional")  # after the guard has let it in
 

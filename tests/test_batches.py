@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tools import batches
-from tools.batches import given_tiles
-from tools.errors import UserError
+from tools.base.errors import UserError
+from tools.inference import tile_list
+from tools.inference.tile_list import given_tiles
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_an_address_stays_as_it_is_written(address):
 
 
 def test_what_follows_a_remote_name_is_no_part_of_the_tiles():
-    assert batches.tile_name("https://host/dir/b.tif?key=x.y/z") == "b"
+    assert tile_list.tile_name("https://host/dir/b.tif?key=x.y/z") == "b"
 
 
 def pairs(*words):

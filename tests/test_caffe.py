@@ -8,14 +8,14 @@ import torch
 from conftest import REPO, call
 
 import nets
+from nets.caffe.prototxt import read_prototxt, write_prototxt
 from nets.layers import branch, conv, data, pool, score, unpool
 from nets.net import Net
-from nets.prototxt import read_prototxt, write_prototxt
 from nets.segnet import segnet, vgg16
-from tools import caffe_proto
+from tools.base.errors import UserError
 from tools.caffe import load_caffemodel, read_caffemodel, refuse_solverstate, slots, write_caffemodel
-from tools.errors import UserError
-from tools.snapshots import load_net, save_net
+from tools.weights import caffe_proto
+from tools.weights.snapshots import load_net, save_net
 
 REFERENCE = REPO.parent / "shared/caffe_reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="no shared/caffe_reference here")
@@ -124,7 +124,7 @@ def assert_it_comes_back(net, tmp_path, *images):
 
 def fusenet(planes):
     """Two encoders of two levels, the second added to the first before each pooling, and a decoder."""
-    from nets.caffe_layers import eltwise
+    from nets.caffe.layers import eltwise
 
     a, b = planes
     depth = branch("d_", [conv("conv1", "depth", a), pool("pool1", "conv1"), conv("conv2", "pool1", b)])

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import REPO
 
-from nets import caffe_layers as caffe
+from nets.caffe import layers as caffe
+from nets.caffe.prototxt import read_prototxt
 from nets.layers import Blob, conv, data
 from nets.net import Net
-from nets.prototxt import read_prototxt
-from tools.errors import UserError
+from tools.base.errors import UserError
 
 ODD = REPO.parent / "shared/caffe_reference/pool_odd.npz"
 needs_reference = pytest.mark.skipif(not ODD.exists(), reason="no shared/caffe_reference here")

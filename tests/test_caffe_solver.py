@@ -8,11 +8,11 @@ from conftest import REPO
 from torch import nn
 from torch.nn import functional as F
 
+from nets.caffe.prototxt import read_prototxt
 from nets.net import Net
-from nets.prototxt import read_prototxt
 from tools.caffe import load_caffemodel, slots
-from tools.caffe_average import batches_of, factor, use_caffe_average
-from tools.solver import SGD, Solver, parameter_groups
+from tools.training.solver import SGD, Solver, parameter_groups
+from tools.weights.caffe_batch_norm import batches_of, factor, use_caffe_average
 
 REFERENCE = REPO.parent / "shared/caffe_reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="no shared/caffe_reference here")

@@ -11,12 +11,12 @@ import torch
 from conftest import call, pixels, refused, write_config, write_raster
 from PIL import Image
 
-from tools import masks
-from tools.errors import UserError
-from tools.legend import Legend, label_of
-from tools.palette import Palette
+from tools.base.errors import UserError
+from tools.inference.labeller import Labeller
+from tools.labels import masks
+from tools.labels.class_mapping import Legend, label_of
+from tools.labels.palette import Palette
 from tools.settings import read_settings
-from tools.tiles import Labeller
 
 NAMES = ["land", "built", "water"]
 PALETTE = {0: (10, 10, 10), 1: (250, 0, 0), 2: (0, 0, 250), 3: (0, 0, 0)}  # 3: not scored

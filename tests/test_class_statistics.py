@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio import CRS
 
-from tools import class_statistics
-from tools.class_statistics import BLOCK, TileStatistics, as_text, together
-from tools.raster import Raster
-from tools.windows import Window
+from tools.geo.raster import Raster
+from tools.geo.windows import Window
+from tools.maps import class_statistics
+from tools.maps.class_statistics import BLOCK, TileStatistics, as_text, together
 
 NAMES = ["road", "roof", "lawn"]
 

@@ -10,9 +10,10 @@ import rasterio
 from conftest import CRS, call, names, pixels, refused, write_config, write_raster
 from rasterio.transform import from_origin
 
-from tools import composite, composite_tile
-from tools.errors import UserError
-from tools.terrain import estimate, pixel_metres
+from tools.base.errors import UserError
+from tools.composite import __main__ as composite
+from tools.composite import tile as composite_tile
+from tools.composite.terrain import estimate, pixel_metres
 
 REAL = Path("/work/shared/data/geo")
 SHAPE = (40, 50)

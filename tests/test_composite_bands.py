@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tools.composite_bands import Heights, ndvi, stretch, sum_of, to_bytes
+from tools.composite.bands import Heights, ndvi, stretch, sum_of, to_bytes
 
 
 def test_ndvi_is_0_where_both_are_0_and_never_beyond_1():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import write_raster
 
-from tools.composite import arguments
-from tools.composite_files import bands_of, matching
+from tools.composite.__main__ import arguments
+from tools.composite.files import bands_of, matching
 
 
 def test_tiles_are_those_that_match_the_pattern_numbers_by_size(tmp_path, monkeypatch):

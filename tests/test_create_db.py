@@ -8,9 +8,9 @@ from conftest import NAMES, call, kill, names, refused, spawn, wait_for
 from test_database import records, write_records
 
 from create_db import verify
-from tools.database import Database
-from tools.errors import UserError
-from tools.patches import read_patch
+from tools.base.errors import UserError
+from tools.data.database import Database
+from tools.data.patches import read_patch
 
 
 @pytest.fixture

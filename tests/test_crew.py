@@ -12,9 +12,9 @@ from conftest import REPO, names, pixels, read_json, write_raster
 from test_inference_averages import made_weights
 from test_stitching import CPU, GREY, Opinionated, cut
 
-from tools.forward import Forward
-from tools.pipeline import Ahead
-from tools.stitching import Plan, Sliding, batches, predict, sums
+from tools.base.pipeline import Ahead
+from tools.inference.blending import Plan, Sliding, batches, predict, sums
+from tools.inference.forward import Forward
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 from conftest import REPO, names
 from PIL import Image
 
-from tools import database
-from tools.caffe_proto import Datum
-from tools.database import Database, decode, encode, name_tag, pack, pair, shuffled
-from tools.errors import UserError
-from tools.patches import write_patch
+from tools.base.errors import UserError
+from tools.data import database
+from tools.data.database import Database, decode, encode, name_tag, pack, pair, shuffled
+from tools.data.patches import write_patch
+from tools.weights.caffe_proto import Datum
 
 CAFFES = REPO.parent / "shared/caffe_reference/datum_lmdb"
 
@@ -238,8 +238,8 @@ def test_folders_pair_by_name_and_odd_patches_are_named(tmp_path):
 READ = """
 import os, shutil, sys
 from pathlib import Path
-from tools.database import Database
-from tools.errors import UserError
+from tools.data.database import Database
+from tools.base.errors import UserError
 source, work = map(Path, sys.argv[1:3])
 for size in map(int, sys.argv[3:]):
     shutil.rmtree(work, ignore_errors=True)

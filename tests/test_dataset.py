@@ -8,9 +8,9 @@ from conftest import FOLDERS, NAMES, make_image, make_labels, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.dataset import Dataset, tile_id, tile_name
-from tools.errors import UserError
-from tools.palette import Palette
+from tools.base.errors import UserError
+from tools.data.dataset import Dataset, tile_id, tile_name
+from tools.labels.palette import Palette
 
 
 @pytest.mark.parametrize(("tile", "name"), [(7, "7"), ((2, 10), "2_10"), ("north", "north")])

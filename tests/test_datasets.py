@@ -6,8 +6,8 @@ import pytest
 from conftest import COLOURS, REPO, call, pixels, refused, write_config, write_raster
 from PIL import Image
 
-from tools.dataset import Dataset
-from tools.errors import UserError
+from tools.base.errors import UserError
+from tools.data.dataset import Dataset
 from tools.settings import SPLITS, read_settings
 
 HEIGHT, WIDTH = 32, 40  # of a tile: two patches of 32 x 32

@@ -9,9 +9,9 @@ import pytest
 import rasterio
 from scipy import ndimage
 
-from tools import demo
-from tools.demo_scene import BUILDING, CAR, CLUTTER, IMPERVIOUS, LOW_VEGETATION, TREE
-from tools.errors import UserError, run
+from tools.base.errors import UserError, run
+from tools.demo import __main__ as demo
+from tools.demo.scene import BUILDING, CAR, CLUTTER, IMPERVIOUS, LOW_VEGETATION, TREE
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the JPEG has no place
 

@@ -13,14 +13,15 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 
 import nets
-from tools import compilation, device, snapshots
-from tools.device import Device, memory_suffices, told_if_not_deterministic
-from tools.distributed import Ranks
-from tools.inputs import Input
-from tools.loader import stacked, workers_for
-from tools.losses import LOSSES, NO_LOSS
-from tools.solver import Solver
-from tools.trainer import NotFiniteError, Trainer
+from tools.compute import compilation, device
+from tools.compute.device import Device, memory_suffices, told_if_not_deterministic
+from tools.compute.distributed import Ranks
+from tools.data.inputs import Input
+from tools.data.loader import stacked, workers_for
+from tools.training.losses import LOSSES, NO_LOSS
+from tools.training.solver import Solver
+from tools.training.trainer import NotFiniteError, Trainer
+from tools.weights import snapshots
 
 CPU = Device(torch.device("cpu"), False)
 INPUTS = [Input("image", ("image",), (2,), False, (0.0, 0.0))]

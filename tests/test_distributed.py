@@ -20,17 +20,17 @@ from torch import nn
 
 from nets.layers import conv, data, score
 from nets.net import Net
-from tools import snapshots
-from tools.device import Device
-from tools.distributed import ALONE, Ranks, from_environment, has_unused, joined
-from tools.errors import UserError
-from tools.inputs import Input
-from tools.loader import BatchOrder
-from tools.losses import Loss
-from tools.signals import Signals
-from tools.solver import Solver
-from tools.sync_norm import synchronise
-from tools.trainer import Trainer
+from tools.base.errors import UserError
+from tools.compute.device import Device
+from tools.compute.distributed import ALONE, Ranks, from_environment, has_unused, joined
+from tools.compute.signals import Signals
+from tools.compute.sync_batch_norm import synchronise
+from tools.data.inputs import Input
+from tools.data.loader import BatchOrder
+from tools.training.losses import Loss
+from tools.training.solver import Solver
+from tools.training.trainer import Trainer
+from tools.weights import snapshots
 
 CPU = Device(torch.device("cpu"), False)
 INPUTS = [Input("image", ("image",), (2,), False, (100.0, 90.0))]

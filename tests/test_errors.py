@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import REPO, call, make_town, names, refused
 
-from tools.errors import UserError, listing, nearest, run
+from tools.base.errors import UserError, listing, nearest, run
 
 SCRIPTS = ["convert_gt", "extract_images", "create_db", "training", "inference"]
 
@@ -56,7 +56,7 @@ def test_a_disk_that_cannot_be_written_is_one_line_that_names_the_file(capsys, n
 
 
 def test_a_disk_that_is_really_full_is_said_in_one_line():
-    code = "from tools.errors import run\ndef main():\n    open('/dev/full', 'w').write('x' * 10**6)\nrun(main)\n"
+    code = "from tools.base.errors import run\ndef main():\n    open('/dev/full', 'w').write('x' * 10**6)\nrun(main)\n"
     ran = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert "the disk is full" in ran.stderr
@@ -75,7 +75,8 @@ def test_a_fault_of_ours_keeps_its_traceback():
 
 def test_one_of_several_processes_ends_without_pythons_way_out_once_all_is_said():
     """gloo's threads, which outlive the process group, now and then abort a process while Python clears up."""
-    code = "import atexit\nfrom tools.errors import run\natexit.register(print, 'cleared up')\nrun(lambda: print('done'))\n"
+    code = "import atexit\nfrom tools.base.errors import run\natexit.register(print, 'cleared up')\n"
+    code += "run(lambda: print('done'))\n"
     for count, said in ((1, "done\ncleared up\n"), (2, "done\n")):
         environment = os.environ | {"RANK": "0", "WORLD_SIZE": str(count)}
         ran = subprocess.run(
@@ -85,7 +86,7 @@ def test_one_of_several_processes_ends_without_pythons_way_out_once_all_is_said(
 
 
 def test_a_reader_that_goes_away_ends_a_script_quietly():
-    code = "from tools.errors import run\ndef main():\n    for i in range(10**6):\n        print(i)\nrun(main)\n"
+    code = "from tools.base.errors import run\ndef main():\n    for i in range(10**6):\n        print(i)\nrun(main)\n"
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()

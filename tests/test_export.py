@@ -12,16 +12,17 @@ from conftest import NAMES, REPO, call, pixels, refused
 from torch import nn
 
 import nets
-from nets.caffe_layers import concat, pooling, upsample
+from nets.caffe.layers import concat, pooling, upsample
+from nets.caffe.prototxt_write import write_prototxt
 from nets.layers import conv, data, pool, score, unpool
 from nets.net import Net
-from nets.prototxt_write import write_prototxt
-from tools import int8, onnx_file, snapshots
-from tools.end_to_end import file_order, trace
-from tools.errors import UserError
-from tools.export import Likeness, noise
-from tools.inputs import Input
-from tools.onnx_engine import OnnxNet, hosted
+from tools.base.errors import UserError
+from tools.data.inputs import Input
+from tools.export import int8, onnx_file
+from tools.export.__main__ import Likeness, noise
+from tools.export.end_to_end import file_order, trace
+from tools.export.onnx_engine import OnnxNet, hosted
+from tools.weights import snapshots
 
 IRRG = Input("irrg", ("irrg",), (3,), True, (110.0, 90.0, 120.0), (40.0, 50.0, 60.0))
 STACK = Input(
@@ -255,7 +256,7 @@ def exported(trained, tmp_path_factory):
 def maps(trained, tmp_path_factory):
     """The labels of the test tile by PyTorch in fp32, which all others are held against."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tools.device._cpu_has_bf16", lambda: False)
+        patch.setattr("tools.compute.device._cpu_has_bf16", lambda: False)
         return infer(
             trained, tmp_path_factory.mktemp("maps") / "torch", "--weights", trained.snapshots / "net_iter_150.safetensors"
         )

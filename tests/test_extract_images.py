@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import TEST, TRAIN, VAL, call, kill, names, pixels, refused, spawn, wait_for, write_raster
 
-from tools.patches import Cutting, read_patch, reflect, turn, write_patch
-from tools.statistics import Moments
+from tools.data.patches import Cutting, read_patch, reflect, turn, write_patch
+from tools.data.statistics import Moments
 
 ROWS, COLS = [0, 16, 32, 40], [0, 16, 32, 48, 58]  # where windows of 32 pixels, 16 apart, begin on 72 x 90 pixels
 TEST_ROWS, TEST_COLS = [0, 32, 40], [0, 32, 58]  # the same without overlap

@@ -20,9 +20,10 @@ import torch
 from conftest import NAMES, REPO, TEST, TRAIN, VAL, call, names, pixels, refused, write_raster
 
 import nets
-from tools import scores, snapshots
-from tools.errors import UserError
-from tools.stitching import Cover, Plan, Sliding
+from tools.base.errors import UserError
+from tools.inference.blending import Cover, Plan, Sliding
+from tools.labels import scores
+from tools.weights import snapshots
 
 FILES = [*REPO.glob("*.py"), *REPO.glob("tools/**/*.py"), *REPO.glob("nets/**/*.py")]
 CODE = {p.relative_to(REPO): ast.parse(p.read_text()) for p in FILES}  # by path below the project's folder

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.errors import UserError
-from tools.finding import find, find_local
+from tools.base.errors import UserError
+from tools.geo.file_list import find, find_local
 
 
 @pytest.fixture

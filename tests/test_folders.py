@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import REPO, names
 
-from tools.errors import UserError
-from tools.folders import DETAILS, read_details, require, whole_file, whole_folder, write_details, write_json
+from tools.base.errors import UserError
+from tools.base.folders import DETAILS, read_details, require, whole_file, whole_folder, write_details, write_json
 
 
 def test_a_folder_appears_when_the_block_ends_well(tmp_path):
@@ -30,7 +30,7 @@ def test_a_folder_of_which_the_making_fails_is_not_there(tmp_path):
 def test_a_killed_run_leaves_nothing_under_the_final_name_and_the_next_run_starts_clean(tmp_path):
     code = """
 import os, signal, sys
-from tools.folders import whole_folder
+from tools.base.folders import whole_folder
 with whole_folder(sys.argv[1]) as folder:
     (folder / "half.txt").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -11,11 +11,12 @@ import torch
 from conftest import TRAIN, call, names, pixels, read_json, refused, train, write_raster
 from safetensors.torch import load_file
 
-from tools import folds, snapshots
-from tools.errors import UserError
-from tools.loader import Patches
-from tools.patches import tile_of
-from tools.training_data import measure
+from tools.base.errors import UserError
+from tools.data.loader import Patches
+from tools.data.patches import tile_of
+from tools.training import folds
+from tools.training.run_setup import measure
+from tools.weights import snapshots
 
 
 @pytest.mark.parametrize(("tiles", "count"), [(10, 5), (11, 5), (5, 5), (7, 2)])
@@ -115,7 +116,7 @@ def test_the_tiles_that_a_fold_holds_out_have_no_part_in_its_normalisation(own, 
 
 
 def test_a_fold_measures_nothing_where_the_normalisation_is_given(own, monkeypatch):
-    monkeypatch.setattr("tools.training_data.measure", None)
+    monkeypatch.setattr("tools.training.run_setup.measure", None)
     assert train_folds(own, 1, MEAN_PIXEL={"irrg": (1.0, 2.0, 3.0)}).code == 0
     assert train_folds(own, 1, "--overwrite", NORMALISATION={"irrg": "imagenet"}).code == 0
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_stitching import CPU, GREY, Opinionated
 
-from tools.errors import UserError
-from tools.forward import Forward
-from tools.pipeline import Ahead
+from tools.base.errors import UserError
+from tools.base.pipeline import Ahead
+from tools.inference.forward import Forward
 
 SIZE = (8, 8)
 

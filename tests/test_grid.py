@@ -11,11 +11,11 @@ import shapely
 from conftest import CRS, TEST, TRAIN, VAL, call, names, pixels, place, refused, write_raster
 from rasterio.warp import transform
 
-from tools.folders import read_details
-from tools.patches import read_patch
-from tools.resampling import nearest, resample
+from tools.base.folders import read_details
+from tools.data.patches import read_patch
+from tools.data.resampling import nearest, resample
 from tools.settings import read_settings
-from tools.training_data import check_database
+from tools.training.run_setup import check_database
 
 BOXES = [(0, 0, 32, 32), (5, 9, 37, 41), (40, 58, 72, 90), (0, 0, 64, 64)]  # top, left, bottom, right: pixels of a tile
 

@@ -7,8 +7,8 @@ import pytest
 from affine import Affine
 from rasterio import CRS
 
-from tools.ground import pixel_areas, pixel_size
-from tools.raster import Raster
+from tools.geo.pixel_size import pixel_areas, pixel_size
+from tools.geo.raster import Raster
 
 EARTH = 510_065_621_724_088  # square metres, WGS 84's ellipsoid
 

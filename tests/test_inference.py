@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from test_training import Evil
 
 import nets
-from tools import snapshots
+from tools.weights import snapshots
 
 IGNORED = 5
 ENDS = (".png", "_colours.tif", "_labels.tif", "_labels.tif.aux.xml")

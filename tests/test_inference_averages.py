@@ -9,13 +9,13 @@ from conftest import NAMES, call, pixels, refused, write_raster
 from test_inference import BOTH, infer, two_modalities
 
 import nets
-from tools import snapshots
+from tools.weights import snapshots
 
 
 @pytest.fixture(autouse=True)
 def in_fp32(monkeypatch):
     """Rounding to bf16 moves maxima of nets that know nothing."""
-    monkeypatch.setattr("tools.device._cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("tools.compute.device._cpu_has_bf16", lambda: False)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tools.errors import UserError
-from tools.inputs import Input, find_parts, make_inputs, modalities_of, reorder
+from tools.base.errors import UserError
+from tools.data.inputs import Input, find_parts, make_inputs, modalities_of, reorder
 
 RNG = np.random.default_rng(0)
 IRRG, DSM = RNG.integers(0, 256, (3, 4, 5)).astype(np.uint8), RNG.normal(280, 9, (1, 4, 5)).astype(np.float32)

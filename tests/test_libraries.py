@@ -10,9 +10,9 @@ from torch import nn
 
 import nets
 from nets.libraries import architectures, encoders, pad, torchvision_names
-from tools.errors import UserError
-from tools.pretrained import initialise
-from tools.snapshots import load_net, save_net
+from tools.base.errors import UserError
+from tools.training.pretrained import initialise
+from tools.weights.snapshots import load_net, save_net
 
 SMALL = [f"smp:{name}/{'tu-vit_tiny_patch16_224' if name == 'DPT' else 'resnet18'}" for name in architectures()]
 SMALL += ["smp:Unet/tu-convnext_atto", "smp:FPN/tu-swin_tiny_patch4_window7_224", "smp:Unet/mit_b0", "smp:Unet/mobilenet_v2"]
@@ -126,7 +126,7 @@ def test_every_encoder_of_smp_builds_and_labels(encoder):
 
 TWICE = """
 import torch, warnings
-from tools.torchvision_guard import torchvision, import_torchvision
+from tools.compute.torchvision_guard import torchvision, import_torchvision
 assert import_torchvision() is torchvision
 import timm, segmentation_models_pytorch
 print(torchvision.models.resnet18(weights=None)(torch.zeros(2, 3, 32, 32)).shape)
@@ -139,7 +139,7 @@ def test_the_guard_lets_torchvision_timm_and_smp_be_imported_in_a_fresh_process(
 
 
 def test_the_guard_hides_no_other_failure(monkeypatch):
-    from tools import torchvision_guard
+    from tools.compute import torchvision_guard
 
     def broken(name):
         raise RuntimeError("something else is wrong")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_database import records, write_records
 
-from tools.errors import UserError
-from tools.inputs import Input
-from tools.loader import BatchOrder, Patches, batches
+from tools.base.errors import UserError
+from tools.data.inputs import Input
+from tools.data.loader import BatchOrder, Patches, batches
 
 INPUT = Input("irrg", ("irrg",), (3,), True, (0.0, 0.0, 0.0))
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from conftest import COLOURS, NAMES, names, write_raster
 
-from tools.batches import Tile
-from tools.distributed import Ranks
-from tools.errors import DiskFullError, UserError
-from tools.mapmaker import Mapmaker, deal
-from tools.outputs import Choice
-from tools.palette import Palette
-from tools.tiles import Band
+from tools.base.errors import DiskFullError, UserError
+from tools.compute.distributed import Ranks
+from tools.inference.labeller import Band
+from tools.inference.tile_list import Tile
+from tools.labels.palette import Palette
+from tools.maps.outputs import Choice
+from tools.maps.writer import Mapmaker, deal
 
 
 class Slow:

@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import nets
-from nets.caffe_layers import batch_norm, concat, dropout, eltwise, mean, relu
+from nets.caffe.layers import batch_norm, concat, dropout, eltwise, mean, relu
 from nets.layers import KINDS, branch, conv, data, pool, resize, score, unpool
 from nets.net import Net, count_parameters
-from tools.errors import UserError
+from tools.base.errors import UserError
 
 PLANES = (4, 4, 6, 6, 8)
 HEIGHT, WIDTH = 16, 24  # of the images for random tables: multiples of 8

@@ -9,16 +9,16 @@ from conftest import TRAIN, VAL, call, done, pixels, read_json, write_raster
 from scipy import ndimage
 from torch import nn
 
-from tools import raster
-from tools.class_weights import count
-from tools.device import Device
-from tools.end_to_end import raw
-from tools.inputs import Input, make_inputs
-from tools.loader import Patches
+from tools.compute.device import Device
+from tools.data.inputs import Input, make_inputs
+from tools.data.loader import Patches
+from tools.export.end_to_end import raw
+from tools.geo import raster
+from tools.geo.windows import Window
+from tools.inference.labeller import NO_DATA, Labeller, TileReader
+from tools.labels.class_weights import count
 from tools.settings import read_settings
-from tools.tiles import NO_DATA, Labeller, TileReader
-from tools.training_data import check_database
-from tools.windows import Window
+from tools.training.run_setup import check_database
 
 CPU = Device(torch.device("cpu"), bf16=False)
 HEIGHTS = Input("dsm", ("dsm",), (1,), False, (281.6,))

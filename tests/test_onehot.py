@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tools import onehot
+from tools.labels import onehot
 
 
 def test_planes_by_hand():

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 import training
 from nets.layers import conv, data, score
 from nets.net import Net
-from tools import snapshots
-from tools.choices import REQUIRED
-from tools.device import Device
-from tools.errors import UserError
-from tools.inputs import Input
-from tools.losses import Loss
-from tools.solver import SOLVERS, Solver
-from tools.trainer import Trainer
+from tools.base.choices import REQUIRED
+from tools.base.errors import UserError
+from tools.compute.device import Device
+from tools.data.inputs import Input
+from tools.training.losses import Loss
+from tools.training.solver import SOLVERS, Solver
+from tools.training.trainer import Trainer
+from tools.weights import snapshots
 
 FIXED = {"name": "fixed"}
 SGD, ADAMW = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}, {"name": "adamw", "weight_decay": 0.01}

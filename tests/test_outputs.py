@@ -14,9 +14,11 @@ from conftest import COLOURS, CRS, NAMES, REPO, call, erode, make_town, paint, p
 from test_inference import infer, own, read_scores  # noqa: F401 (own is a fixture)
 
 import nets
-from tools import pictures, raster, snapshots
-from tools.raster import BlockWriter
-from tools.windows import Window
+from tools.geo import raster
+from tools.geo.raster import BlockWriter
+from tools.geo.windows import Window
+from tools.labels import pictures
+from tools.weights import snapshots
 
 ALL = ["--confidence", "--probabilities", "--polygons", "--device", "cpu"]
 

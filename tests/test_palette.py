@@ -6,14 +6,14 @@ from conftest import COLOURS, NAMES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.errors import UserError
-from tools.palette import UNKNOWN, Palette, codes_of, look_up_table, name_colours
+from tools.base.errors import UserError
+from tools.labels.palette import UNKNOWN, Palette, codes_of, look_up_table, name_colours
 
 ISPRS = Palette(NAMES, COLOURS)
 
 
 def labels_of(rgb):
-    """The labels of colours, as tools.masks looks them up."""
+    """The labels of colours, as tools.labels.masks looks them up."""
     return look_up_table({colour: label for label, colour in COLOURS.items()})[codes_of(rgb)]
 
 

@@ -6,9 +6,9 @@ from conftest import COLOURS, NAMES, names
 from PIL import Image
 
 import nets
-from tools import pictures
-from tools.errors import DiskFullError
-from tools.palette import Palette
+from tools.base.errors import DiskFullError
+from tools.labels import pictures
+from tools.labels.palette import Palette
 
 ISPRS = Palette(NAMES, COLOURS)
 TRUTH = np.array([[0, 1, 2], [3, 6, 5]], np.uint8)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rasterio.features import rasterize
 from scipy import ndimage
 
-from tools import polygons
-from tools.errors import UserError
-from tools.polygons import LeastArea, write_polygons
+from tools.base.errors import UserError
+from tools.maps import polygons
+from tools.maps.polygons import LeastArea, write_polygons
 
 NAMES = ["road", "roof", "lawn"]
 HALF = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)  # half a metre a pixel

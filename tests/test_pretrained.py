@@ -15,10 +15,10 @@ import nets
 from nets.layers import conv, data, score
 from nets.net import Net
 from nets.segnet import vgg16
-from tools.errors import UserError
-from tools.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
-from tools.pretrained import VGG16, initialise, spread
-from tools.torchvision_guard import torchvision
+from tools.base.errors import UserError
+from tools.compute.torchvision_guard import torchvision
+from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
+from tools.training.pretrained import VGG16, initialise, spread
 
 MEAN = [255 * m for m in IMAGENET_MEAN]
 OTHER_MEAN = [120.9, 81.9, 81.3]
@@ -83,7 +83,7 @@ def as_torchvision_wants_it(pixels):
 
 
 def as_net_wants_it(pixels, given):
-    """Raw units less the mean, bands in the order of the databases, by tools/inputs.py."""
+    """Raw units less the mean, bands in the order of the databases, by tools/data/inputs.py."""
     stored = given.stack(dict(zip(given.modalities, [b.numpy() for b in pixels[0].split(list(given.bands))], strict=True)))
     return given.normalise(torch.from_numpy(stored.copy())[None])
 

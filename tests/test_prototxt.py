@@ -8,11 +8,11 @@ from conftest import REPO
 from torch.nn import functional as F
 
 import nets
+from nets.caffe.prototxt import read_prototxt, write_prototxt
 from nets.layers import branch, conv, data, score
 from nets.net import Net
-from nets.prototxt import read_prototxt, write_prototxt
 from nets.segnet import segnet
-from tools.errors import UserError
+from tools.base.errors import UserError
 
 REFERENCE = REPO.parent / "shared/caffe_reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="no shared/caffe_reference here")

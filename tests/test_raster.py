@@ -8,9 +8,9 @@ import rasterio
 from conftest import CRS, names, pixels, place, write_raster
 from PIL import Image
 
-from tools import raster
-from tools.errors import UserError
-from tools.windows import Window
+from tools.base.errors import UserError
+from tools.geo import raster
+from tools.geo.windows import Window
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, 300, 280)).astype(np.uint8)
 

@@ -73,6 +73,6 @@ def test_the_commands_that_it_shows_name_scripts_and_options_that_exist():
         path = ROOT / (module.replace(".", "/") + ".py")
         path = path if path.exists() else ROOT / module / "__main__.py"
         assert path.exists(), command
-        text = path.read_text(encoding="utf-8") + (ROOT / "tools/commands.py").read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") + (ROOT / "tools/base/commands.py").read_text(encoding="utf-8")
         for option in (word for word in words if word.startswith("--")):
             assert f'"{option}"' in text, f"{command}: no {option}"

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import nets
-from tools.device import Device
-from tools.inputs import Input
-from tools.labellers import large_windows
-from tools.receptive_field import effective_radius, step_for
-from tools.windows import positions
+from tools.compute.device import Device
+from tools.data.inputs import Input
+from tools.geo.windows import positions
+from tools.inference.labellers import large_windows
+from tools.inference.window_size import effective_radius, step_for
 
 CPU = Device(torch.device("cpu"), bf16=False)
 GREY = [Input("grey", ("grey",), (1,), False, (0.0,))]

@@ -13,17 +13,17 @@ import torch
 from conftest import NAMES, call, names, pixels, read_json, refused
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tools import records
-from tools.curves import Curves
-from tools.distributed import ALONE
-from tools.log import Log
-from tools.losses import NO_LOSS
-from tools.progress import Progress
-from tools.records import Interval, changed, made_with
-from tools.running_scores import EVERY, RunningScores
-from tools.scores import confusion
+from tools.compute.distributed import ALONE
+from tools.labels.scores import confusion
+from tools.record import history
+from tools.record.history import Interval, changed, made_with
+from tools.record.log import Log
+from tools.record.tensorboard import Curves
 from tools.settings import read_settings
-from tools.validation import Validation
+from tools.training.batch_scores import EVERY, RunningScores
+from tools.training.losses import NO_LOSS
+from tools.training.progress import Progress
+from tools.training.validation import Validation
 
 QUICK = {"VAL_EVERY": 2, "SNAPSHOT_EVERY": 2}
 
@@ -146,21 +146,21 @@ def test_git_state_is_commit_and_whether_files_were_changed(tmp_path):
         who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
         return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout.strip()
 
-    assert records.git_state(tmp_path) is None
+    assert history.git_state(tmp_path) is None
     git("init", "--quiet")
-    assert records.git_state(tmp_path) is None  # there is no commit yet
+    assert history.git_state(tmp_path) is None  # there is no commit yet
     (tmp_path / "a").write_text("1")
     git("add", "a")
     git("commit", "--quiet", "-m", "one")
     (tmp_path / "notes").write_text("which git does not know")
-    assert records.git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    assert history.git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "a").write_text("2")
-    assert records.git_state(tmp_path)["dirty"]
+    assert history.git_state(tmp_path)["dirty"]
 
 
 def test_without_git_there_is_no_state(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert records.git_state() is None
+    assert history.git_state() is None
 
 
 # ----------------------------------------------------------------------------------------------------------- fingerprint
@@ -391,7 +391,7 @@ def test_time_spent_on_other_things_does_not_count_for_images_per_second(monkeyp
         fetch_losses = fetch_iou = staticmethod(lambda: None)
 
     now = [100.0]
-    monkeypatch.setattr("tools.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tools.training.progress.time.monotonic", lambda: now[0])
     trainer = FakeTrainer()
     with Progress(trainer, 10, 8, 4) as progress:
         found = []

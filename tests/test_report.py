@@ -17,8 +17,9 @@ import rasterio
 from conftest import CRS, call, refused, write_raster
 from PIL import Image
 
-from tools import report, scores
-from tools.report_maps import Place, mosaic
+from tools.labels import scores
+from tools.report import page as report
+from tools.report.geography import Place, mosaic
 
 NAMES = ["roof & wall", 'road "A" <i>', "tree"]
 COLOURS = {0: (200, 30, 30), 1: (120, 120, 120), 2: (20, 140, 40), 3: (0, 0, 0)}

@@ -9,8 +9,10 @@ from affine import Affine
 from conftest import CRS, call, make_town, pixels, refused, write_raster
 from test_inference import infer, own  # noqa: F401 (own is a fixture)
 
-from tools import raster, resampled, snapshots
-from tools.batches import Tile
+from tools.geo import raster
+from tools.inference import resampled
+from tools.inference.tile_list import Tile
+from tools.weights import snapshots
 
 NINE = Affine(0.09, 0, 5e5, 0, -0.09, 5e6)
 

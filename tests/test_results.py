@@ -11,9 +11,10 @@ import pytest
 from conftest import kill, names, pixels, refused, spawn, wait_for, write_raster
 from test_inference import ENDS, infer, own  # noqa: F401 (own is a fixture)
 
-from tools import outputs, raster, results
-from tools.errors import UserError
-from tools.raster import BlockWriter
+from tools.base.errors import UserError
+from tools.geo import raster
+from tools.geo.raster import BlockWriter
+from tools.maps import outputs, results
 
 
 @pytest.fixture

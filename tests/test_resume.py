@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import call, read_json, wait_for
 
-from tools import snapshots
-from tools.trainer import Trainer
+from tools.training.trainer import Trainer
+from tools.weights import snapshots
 
 NITER, EVERY = 10, 4
 POLICY = {"name": "step", "step_iterations": 5, "gamma": 0.5}  # so that the rate, too, must go on as it was

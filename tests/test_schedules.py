@@ -10,9 +10,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR,
 
 from nets.layers import data, score
 from nets.net import Net
-from tools.errors import UserError
-from tools.schedules import POLICIES, Schedule
-from tools.solver import Solver
+from tools.base.errors import UserError
+from tools.training.schedules import POLICIES, Schedule
+from tools.training.solver import Solver
 
 SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 0}
 EACH = {

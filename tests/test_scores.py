@@ -7,7 +7,7 @@ from conftest import NAMES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import scores
+from tools.labels import scores
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.choice(6, (40, 50), p=[0.3, 0.3, 0.2, 0.1, 0.05, 0.05]).astype(np.uint8)

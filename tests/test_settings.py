@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 import pytest
 from conftest import COLOURS, FOLDERS, NAMES, REPO, call, refused, write_config
 
-from tools.errors import UserError
+from tools.base.errors import UserError
 from tools.settings import RULES, SPLITS, Settings, read_settings
 
 POTSDAM_TEST = [(2, 11), (7, 12), (3, 11), (5, 12), (7, 10)]

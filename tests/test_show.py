@@ -5,12 +5,12 @@ import pytest
 from conftest import COLOURS, NAMES, call, pixels, refused, write_raster
 from PIL import Image
 
-from tools import show
-from tools.augmentation import Augmentation, bands_of, read_recipe
-from tools.palette import Palette
-from tools.patches import read_patch
-from tools.samples import Tiles, count, open_folder
+from tools.data.augmentation import Augmentation, bands_of, read_recipe
+from tools.data.patches import read_patch
+from tools.labels.palette import Palette
 from tools.settings import read_settings
+from tools.show import __main__ as show
+from tools.show.samples import Tiles, count, open_folder
 
 ISPRS = Palette(NAMES, COLOURS)
 

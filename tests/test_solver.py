@@ -8,8 +8,8 @@ from torch import nn
 import nets
 from nets.layers import conv, data, score
 from nets.net import Net
-from tools.errors import UserError
-from tools.solver import Solver, multipliers, parameter_groups
+from tools.base.errors import UserError
+from tools.training.solver import Solver, multipliers, parameter_groups
 
 FIXED, SGD = {"name": "fixed"}, {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
 

@@ -8,12 +8,12 @@ import pytest
 import rasterio
 from conftest import call, pixels, refused, write_config, write_raster
 
-from tools import raster
+from tools.base.errors import UserError
 from tools.blocks import blocks
-from tools.dataset import Dataset, find_ids, list_ids
-from tools.errors import UserError
+from tools.data.dataset import Dataset, find_ids, list_ids
+from tools.data.splits import read_list, split_by_share
+from tools.geo import raster
 from tools.settings import read_settings
-from tools.splits import read_list, split_by_share
 
 # ---------------------------------------------------------------------------------------------------------------- finding
 
@@ -103,7 +103,7 @@ def test_too_few_groups_are_refused():
 
 def test_a_mistake_in_the_split_is_named_with_the_line_of_the_config(tmp_path):
     path = write_config(tmp_path / "config.py", tmp_path)
-    path.write_text("from tools.splits import split_by_share\nsplit_by_share([1, 2, 3], 1, 1, 1)\n" + path.read_text())
+    path.write_text("from tools.data import split_by_share\nsplit_by_share([1, 2, 3], 1, 1, 1)\n" + path.read_text())
     with pytest.raises(UserError, match=r"config\.py, line 2: the shares train 1, val 1, test 1 sum to 3"):
         read_settings(path)
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tools.device import Device
-from tools.forward import Forward
-from tools.inputs import Input
-from tools.pipeline import Ahead
-from tools.stitching import STRIP, TAPERS, Canvas, Plan, Sliding, batches, predict
-from tools.windows import Window
+from tools.base.pipeline import Ahead
+from tools.compute.device import Device
+from tools.data.inputs import Input
+from tools.geo.windows import Window
+from tools.inference.blending import STRIP, TAPERS, Canvas, Plan, Sliding, batches, predict
+from tools.inference.forward import Forward
 
 CPU = Device(torch.device("cpu"), bf16=False)
 GREY = Input("grey", ("grey",), (1,), False, (0.0,))

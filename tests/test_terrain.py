@@ -13,10 +13,10 @@ from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
-from tools import terrain
-from tools.errors import UserError
-from tools.terrain import GroundFilter, Terrain, estimate, opening, parts, pixel_metres
-from tools.windows import Window
+from tools.base.errors import UserError
+from tools.composite import terrain
+from tools.composite.terrain import GroundFilter, Terrain, estimate, opening, parts, pixel_metres
+from tools.geo.windows import Window
 
 REAL = Path("/work/shared/data/geo")
 METRE = (1.0, 1.0)
@@ -185,7 +185,7 @@ def test_parts_make_up_an_area_without_overlap():
 def test_a_surface_of_6000_by_6000_needs_far_less_than_4_gb():
     code = """
 import re, numpy as np
-from tools.terrain import estimate
+from tools.composite.terrain import estimate
 dsm = np.tile(np.random.default_rng(0).random((600, 600), np.float32), (10, 10))
 estimate(dsm, (0.09, 0.09))
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

@@ -8,10 +8,10 @@ import torch
 from conftest import write_raster
 from torch import nn
 
-from tools.device import Device
-from tools.errors import UserError
-from tools.inputs import Input
-from tools.tiles import NO_DATA, Labeller, TileReader
+from tools.base.errors import UserError
+from tools.compute.device import Device
+from tools.data.inputs import Input
+from tools.inference.labeller import NO_DATA, Labeller, TileReader
 
 CPU = Device(torch.device("cpu"), bf16=False)
 GREY = Input("grey", ("grey",), (1,), False, (0.0,))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import nets
 from tools.caffe import write_caffemodel
-from tools.inputs import Input
+from tools.data.inputs import Input
 
 
 def infer(town, *words, **changes):

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from tools import snapshots
-from tools.device import Device
-from tools.inputs import Input
-from tools.solver import Solver
-from tools.trainer import NO_LOSS, Trainer, masked_cross_entropy
+from tools.compute.device import Device
+from tools.data.inputs import Input
+from tools.training.solver import Solver
+from tools.training.trainer import NO_LOSS, Trainer, masked_cross_entropy
+from tools.weights import snapshots
 
 CPU = Device(torch.device("cpu"), bf16=False)
 SNAPSHOT_1 = ["net_iter_1.safetensors", "net_iter_1.solverstate"]

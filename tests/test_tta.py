@@ -7,12 +7,12 @@ from test_stitching import CPU, GREY, Opinionated
 from torch import nn
 
 import nets
-from tools import tta
-from tools.ensemble import Ensemble
-from tools.errors import UserError
-from tools.forward import Forward
-from tools.inputs import Input
-from tools.tta import Augmented
+from tools.base.errors import UserError
+from tools.data.inputs import Input
+from tools.inference import averages
+from tools.inference.averages import Augmented
+from tools.inference.ensemble import Ensemble
+from tools.inference.forward import Forward
 
 
 class Place(nn.Module):
@@ -69,7 +69,7 @@ def test_scales_are_the_mean_of_three_sizes_brought_back_to_the_first():
     )
 
 
-@pytest.mark.parametrize("kind", tta.LOOKS)
+@pytest.mark.parametrize("kind", averages.LOOKS)
 def test_what_looks_do_is_undone_exactly_by_a_net_that_gives_back_what_it_sees(kind):
     """Each pixel's class is its own value: wherever a look puts it, it has to come back to its place."""
 
@@ -88,7 +88,7 @@ def test_what_looks_do_is_undone_exactly_by_a_net_that_gives_back_what_it_sees(k
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("kind", tta.LOOKS)
+@pytest.mark.parametrize("kind", averages.LOOKS)
 def test_a_real_net_of_several_inputs_looks_too(kind, memory):
     torch.manual_seed(1)
     net = nets.build("fusenet_sum", {"irrg": 3, "composite": 3}, 5, planes=(8, 8, 8, 8, 8)).eval()
@@ -96,9 +96,9 @@ def test_a_real_net_of_several_inputs_looks_too(kind, memory):
     with torch.inference_mode():
         if kind == "scales":
             with pytest.raises(UserError, match=r"multiples of 32: use windows of 128x128"):
-                tta.check(kind, (64, 32), net.multiple)
+                averages.check(kind, (64, 32), net.multiple)
         else:
-            tta.check(kind, (128, 96), net.multiple)
+            averages.check(kind, (128, 96), net.multiple)
         found = Augmented(net, kind)(*given).softmax(1)
     assert found.shape == (1, 5, 128, 96)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from conftest import call, refused
 
-from tools.database import Database
-from tools.folders import read_details
-from tools.patches import read_patch, write_patch
+from tools.base.folders import read_details
+from tools.data.database import Database
+from tools.data.patches import read_patch, write_patch
 
 
 @pytest.fixture

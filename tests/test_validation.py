@@ -8,11 +8,11 @@ import pytest
 from conftest import COLOURS, NAMES, TEST, TRAIN, VAL, call, done, make_town, pixels, read_json, train, write_raster
 from safetensors.torch import load_file
 
-from tools import snapshots
-from tools.batches import Tile
-from tools.palette import Palette
-from tools.tiles import NO_DATA, Band
-from tools.validation import PICTURE_SIZE, validate
+from tools.inference.labeller import NO_DATA, Band
+from tools.inference.tile_list import Tile
+from tools.labels.palette import Palette
+from tools.training.validation import PICTURE_SIZE, validate
+from tools.weights import snapshots
 
 ISPRS = Palette(NAMES, COLOURS)
 

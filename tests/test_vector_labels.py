@@ -8,8 +8,8 @@ import rasterio
 from conftest import CRS, REPO, call, pixels, place, refused, write_config, write_raster
 from shapely.geometry import shape
 
-from tools.dataset import Dataset
-from tools.vectors import read_polygons, reproject
+from tools.data.dataset import Dataset
+from tools.geo.vectors import read_polygons, reproject
 
 NAMES = ["land", "house", "road"]
 PALETTE = {0: (0, 200, 0), 1: (200, 0, 0), 2: (90, 90, 90), 3: (0, 0, 0)}

@@ -8,8 +8,8 @@ import pytest
 import rasterio
 import shapely
 
-from tools import vectors
-from tools.errors import UserError
+from tools.base.errors import UserError
+from tools.geo import vectors
 
 SQUARE = shapely.box(500_000, 5_400_000, 500_100, 5_400_050)
 FAR = shapely.box(500_200, 5_400_000, 500_300, 5_400_050)

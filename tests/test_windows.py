@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.windows import Window, positions, sliding, step_in_pixels
+from tools.geo.windows import Window, positions, sliding, step_in_pixels
 
 lengths = st.integers(1, 200)
 

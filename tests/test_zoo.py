@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import nets
 from nets import backbones
 from nets.net import Net
-from tools.errors import UserError
-from tools.pretrained import from_torchvision
-from tools.torchvision_guard import torchvision
+from tools.base.errors import UserError
+from tools.compute.torchvision_guard import torchvision
+from tools.training.pretrained import from_torchvision
 
 NAMES = nets.names_with_backbones()
 PLANES = (8, 8, 16, 16, 16)

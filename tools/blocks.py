@@ -17,11 +17,12 @@ from xml.etree import ElementTree as Xml
 
 import rasterio
 
-from tools import commands, raster
-from tools.errors import UserError, listing, run
-from tools.finding import find_local
-from tools.folders import whole_folder, write_details
-from tools.windows import Window
+from tools.base import commands
+from tools.base.errors import UserError, listing, run
+from tools.base.folders import whole_folder, write_details
+from tools.geo import raster
+from tools.geo.file_list import find_local
+from tools.geo.windows import Window
 
 _TYPES = {
     "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",

@@ -16,13 +16,14 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
+from nets.caffe.prototxt_write import CaffeLayer, caffe_layers, caffe_name, scale_name, write_prototxt
 from nets.net import Net
-from nets.prototxt_write import CaffeLayer, caffe_layers, caffe_name, scale_name, write_prototxt
-from tools import commands, snapshots
-from tools.caffe_average import FRACTION, batches_of
-from tools.caffe_proto import BlobProto, NetParameter, RawBlob, SolverState
-from tools.errors import UserError, listing, run
-from tools.folders import whole_file
+from tools.base import commands
+from tools.base.errors import UserError, listing, run
+from tools.base.folders import whole_file
+from tools.weights import snapshots
+from tools.weights.caffe_batch_norm import FRACTION, batches_of
+from tools.weights.caffe_proto import BlobProto, NetParameter, RawBlob, SolverState
 
 Blobs = dict[str, list[np.ndarray]]  # layer -> its blobs
 _HDF5 = b"\x89HDF\r\n\x1a\n"

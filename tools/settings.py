@@ -9,14 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tools.augmentation import read_recipe, sample_size
-from tools.class_weights import CLASS_WEIGHTS
-from tools.dataset import Dataset, tile_name
-from tools.errors import UserError, listing, nearest
-from tools.inputs import NORMALISATIONS, Part, find_parts
-from tools.legend import Legend, label_of
-from tools.palette import Palette
-from tools.windows import step_in_pixels
+from tools.base.errors import UserError, listing, nearest
+from tools.data.augmentation import read_recipe, sample_size
+from tools.data.dataset import Dataset, tile_name
+from tools.data.inputs import NORMALISATIONS, Part, find_parts
+from tools.geo.windows import step_in_pixels
+from tools.labels.class_mapping import Legend, label_of
+from tools.labels.class_weights import CLASS_WEIGHTS
+from tools.labels.palette import Palette
 
 SPLITS = ("train", "val", "test")
 

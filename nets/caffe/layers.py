@@ -1,0 +1,378 @@
+"""Caffe's kinds of layers that nets/layers.py lacks, with Caffe's arithmetic: sizes rounded up, its indices, its coefficients.
+
+Sizes are numbers or pairs of height and width. Caffe's source (include/caffe/layers) is the reference for all of them.
+"""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nets.layers import ANY_SIZE, Blob, Row, layer, pair, scatter
+from tools.base.errors import UserError
+
+NO_PIXELS = Fraction(2**20)  # the stride of a blob that has one value per plane, whatever the image
+
+
+# ---------------------------------------------------------------------------------------------- layers that have weights
+
+
+@layer
+def deconv(x: Blob, channels: int, kernel, stride=1, pad=0, dilation=1, groups: int = 1, bias=True, bilinear=False):
+    """Transposed convolution. bilinear: begin with the weights that interpolate, plane by plane (Caffe's filler)."""
+    kernel, stride, pad, dilation = pair(kernel), pair(stride), pair(pad), pair(dilation)
+    module = nn.ConvTranspose2d(x.channels, channels, kernel, stride, pad, 0, groups, bias, dilation)
+    if bilinear:
+        with torch.no_grad():
+            module.weight.copy_(_tent(kernel[0])[:, None] * _tent(kernel[1]))
+    else:
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if bias:
+        nn.init.zeros_(module.bias)
+    return module, Blob(channels, x.stride / stride[0])
+
+
+def _tent(size: int) -> Tensor:
+    """The weights of linear interpolation by half of `size`, as Caffe's BilinearFiller has them."""
+    half = (size + 1) // 2
+    centre = (size - 1) / (2 * half)
+    return 1 - (torch.arange(size) / half - centre).abs()
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that can be kept at its running statistics while the rest of the net trains."""
+
+    def __init__(self, channels: int, eps: float, affine: bool, frozen: bool):
+        super().__init__(channels, eps=eps, affine=affine)
+        self.frozen = frozen
+
+    def train(self, mode: bool = True):
+        return super().train(mode and not self.frozen)
+
+
+@layer
+def batch_norm(x: Blob, affine=True, scale: str = "", eps: float = 1e-5, fraction: float = 0.999, frozen=False):
+    """Caffe's BatchNorm, and where `affine` the Scale after it.
+
+    scale: name of that Scale layer in Caffe's files (NAME_scale where empty). fraction: what a step keeps of the running
+    sums, under Caffe's solver. frozen: the running statistics are used in training too (use_global_stats).
+    """
+    module = BatchNorm(x.channels, eps, affine, frozen)
+    module.fraction = fraction
+    return module, x
+
+
+class ChannelScale(nn.Module):
+    """Each plane times its weight, plus its bias."""
+
+    def __init__(self, channels: int, bias: bool):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.weight[:, None, None]
+        return x if self.bias is None else x + self.bias[:, None, None]
+
+
+@layer
+def scale(x: Blob, bias=True):
+    """Each plane times a learned number, plus another one where `bias`."""
+    return ChannelScale(x.channels, bias), x
+
+
+class InnerProduct(nn.Linear):
+    """A fully connected layer over all values of an image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x[0].numel() != self.in_features:
+            shape = " x ".join(map(str, x.shape[1:]))
+            raise UserError(
+                f"a fully connected layer reads {self.in_features} values, but gets {shape}: give images of the size that"
+                " the net was made for."
+            )
+        return super().forward(x.flatten(1))
+
+
+@layer
+def inner_product(x: Blob, channels: int, values: int | None = None, bias=True):
+    """A fully connected layer. values: how many it reads of an image; None where each plane is down to one."""
+    module = InnerProduct(values or x.channels, channels, bias)
+    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    if bias:
+        nn.init.zeros_(module.bias)
+    return module, Blob(channels, NO_PIXELS)
+
+
+# -------------------------------------------------------------------------------------------------------------- pooling
+
+
+class Pooling(nn.Module):
+    """Caffe's pooling: see `pooling`."""
+
+    def __init__(self, kernel, stride, pad, method: str, mask: bool, ceil: bool):
+        super().__init__()
+        self.kernel, self.stride, self.pad, self.method, self.mask, self.ceil = kernel, stride, pad, method, mask, ceil
+
+    def forward(self, x: Tensor):
+        if not self.kernel and not self.mask:  # in a form that torch.export takes with any height and width
+            return x.mean((2, 3), keepdim=True) if self.method == "ave" else x.amax((2, 3), keepdim=True)
+        kernel = self.kernel or tuple(x.shape[2:])
+        stride, pad = (self.stride, self.pad) if self.kernel else (1, 0)
+        if self.method == "ave":
+            return F.avg_pool2d(x, kernel, stride, pad, self.ceil, count_include_pad=True)
+        return F.max_pool2d(x, kernel, stride, pad, 1, self.ceil, return_indices=self.mask)
+
+
+@layer
+def pooling(x: Blob, kernel=None, stride=1, pad=0, method: str = "max", mask=False, ceil=True):
+    """Pooling by "max" or "ave" with Caffe's sizes: rounded up, but the last window begins inside image and padding.
+
+    kernel: None for the whole image. mask: also write NAME_mask, the positions of the maxima. "ave" divides by the window's
+    size, padding included, less what lies beyond the padding. ceil: False rounds down (round_mode: FLOOR).
+    """
+    if method not in ("max", "ave"):
+        raise UserError(f"it pools by '{method}': 'max' and 'ave' are what there is")
+    if mask and method != "max":
+        raise UserError("only a pooling by 'max' has a mask")
+    size, stride, pad = pair(kernel or 1), pair(stride), pair(pad)
+    if kernel and any(2 * p > k for p, k in zip(pad, size, strict=True)):
+        raise UserError(f"its padding {pad} is more than half of its window {size}: PyTorch cannot do that")
+    blob = replace(x, stride=x.stride * stride[0] if kernel else NO_PIXELS)
+    module = Pooling(size if kernel else None, stride, pad, method, mask, ceil)
+    return module, {"": blob, "_mask": blob} if mask else blob
+
+
+class Upsample(nn.Module):
+    """Unpooling to a size that is given, or some times as large: see `upsample`."""
+
+    def __init__(self, scale: tuple[int, int], size: tuple[int, int] | None, pad_out: tuple[bool, bool]):
+        super().__init__()
+        self.scale, self.size, self.pad_out = scale, size, pad_out
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        height, width = self.size or [n * s - p for n, s, p in zip(x.shape[2:], self.scale, self.pad_out, strict=True)]
+        if mask.device.type == "cpu" and not torch.compiler.is_compiling() and mask.max() >= height * width:
+            raise UserError(
+                f"a mask names positions outside of {height}x{width} pixels: the unpooling must undo the pooling that wrote"
+                " the mask; give images whose height and width are multiples of the net's stride, or set upsample_h and _w."
+            )
+        return scatter(x, mask, height, width)
+
+
+@layer
+def upsample(x: Blob, mask: Blob, scale=2, size=None, pad_out=False):
+    """Caffe's Upsample: zeros, and each value of x at the flat index that the mask names.
+
+    size: height and width that it writes; without it, `scale` times x, less one row or column where `pad_out` is true.
+    """
+    if x.channels != mask.channels:
+        raise UserError(f"it unpools {x.channels} planes by a mask of {mask.channels}: they must be as many")
+    scale, pad_out = pair(scale), pair(pad_out)
+    module = Upsample(scale, tuple(size) if size else None, pad_out)
+    return module, Blob(x.channels, x.stride / scale[0])
+
+
+# --------------------------------------------------------------------------------------------- joining, cutting, resizing
+
+
+def _check_sizes(blobs: Iterable[Tensor]) -> None:
+    """Raise UserError unless the blobs are of one height and width (a compiled net finds out by itself)."""
+    if not torch.compiler.is_compiling() and len({b.shape[2:] for b in blobs}) > 1:
+        sizes = " and ".join("x".join(map(str, b.shape[2:])) for b in blobs)
+        raise UserError(f"blobs of {sizes} pixels cannot be joined: give images of a rounder size.")
+
+
+class Eltwise(nn.Module):
+    """Blobs joined value by value: see `eltwise`."""
+
+    def __init__(self, operation: str, coeff: tuple[float, ...] | None):
+        super().__init__()
+        self.operation, self.coeff = operation, coeff
+
+    def forward(self, *blobs: Tensor) -> Tensor:
+        _check_sizes(blobs)
+        if self.coeff:
+            blobs = [b if k == 1 else b * k for b, k in zip(blobs, self.coeff, strict=True)]
+        joined = blobs[0]
+        for blob in blobs[1:]:
+            joined = _OPERATIONS[self.operation](joined, blob)
+        return joined
+
+
+_OPERATIONS = {"sum": torch.add, "prod": torch.mul, "max": torch.maximum}
+
+
+@layer
+def eltwise(*x: Blob, operation: str = "sum", coeff=None):
+    """Blobs of one shape joined value by value: "sum" (each times its `coeff`), "prod" or "max"."""
+    if operation not in _OPERATIONS:
+        raise UserError(f"it joins by '{operation}': 'sum', 'prod' and 'max' are what there is")
+    if coeff and (operation != "sum" or len(coeff) != len(x)):
+        raise UserError(
+            f"it has {len(coeff)} coefficients for a '{operation}' of {len(x)} blobs: only a sum has them, one each"
+        )
+    if len({b.channels for b in x}) > 1:
+        raise UserError(f"it joins blobs of {', '.join(str(b.channels) for b in x)} planes: they must be as many")
+    return Eltwise(operation, tuple(coeff) if coeff else None), x[0]
+
+
+def mean(name: str, *x: str) -> Row:
+    """The mean of blobs of one shape, value by value."""
+    return eltwise(name, *x, coeff=(1 / len(x),) * len(x))
+
+
+class Slice(nn.Module):
+    """A blob cut into several: see `slice_blob`."""
+
+    def __init__(self, cuts: int | tuple[int, ...], axis: int):
+        super().__init__()
+        self.cuts, self.axis = cuts, axis
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.cuts, int) and x.shape[self.axis] % self.cuts:
+            raise UserError(f"{x.shape[self.axis]} cannot be cut into {self.cuts} equal parts: give images of another size.")
+        return torch.tensor_split(x, self.cuts, self.axis)
+
+
+@layer
+def slice_blob(x: Blob, cuts, axis: int = 1):
+    """A blob cut into NAME_0, NAME_1 ... along an axis (1: channels). cuts: how many equal parts, or where they begin."""
+    points = cuts if isinstance(cuts, int) else tuple(cuts)
+    parts = points if isinstance(points, int) else len(points) + 1
+    if axis != 1:
+        return Slice(points, axis), {f"_{i}": x for i in range(parts)}
+    if isinstance(points, int) and x.channels % points:
+        raise UserError(f"it cuts {x.channels} planes into {points} equal parts, which does not come out even")
+    edges = [x.channels * i // parts for i in range(parts + 1)] if isinstance(points, int) else [0, *points, x.channels]
+    planes = [b - a for a, b in itertools.pairwise(edges)]
+    if min(planes) < 1:
+        raise UserError(f"it cuts {x.channels} planes at {', '.join(map(str, points))}: the cuts must rise and lie inside")
+    return Slice(points, axis), {f"_{i}": replace(x, channels=n) for i, n in enumerate(planes)}
+
+
+class Crop(nn.Module):
+    """A blob cut to the size of another: see `crop`."""
+
+    def __init__(self, axis: int, offset: tuple[int, ...]):
+        super().__init__()
+        self.axis, self.offset = axis, offset
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        for axis, offset in enumerate(self.offset, self.axis):
+            if not torch.compiler.is_compiling() and offset + like.shape[axis] > x.shape[axis]:
+                raise UserError(
+                    f"it cannot cut {like.shape[axis]} rows, columns or planes from {offset} on out of {x.shape[axis]}: give"
+                    " images of another size."
+                )
+            x = x.narrow(axis, offset, like.shape[axis])
+        return x
+
+
+@layer
+def crop(x: Blob, like: Blob, axis: int = 2, offset=0):
+    """x cut to the size of `like` along `axis` (2: height) and all axes after it, from `offset` (one, or one per axis) on."""
+    axes = 4 - axis
+    offset = (offset,) * axes if isinstance(offset, int) else tuple(offset)
+    if not 0 <= axis < 4 or len(offset) != axes:
+        raise UserError(f"it crops from axis {axis} on with {len(offset)} offsets: there must be one, or one for each axis")
+    return Crop(axis, offset), Blob(like.channels if axis < 2 else x.channels, like.stride)
+
+
+class Interp(nn.Module):
+    """Bilinear resizing whose corners stay corners: see `interp`."""
+
+    def __init__(self, size, zoom: int, shrink: int, margins: tuple[int, int]):
+        super().__init__()
+        self.size, self.zoom, self.shrink, self.margins = size, zoom, shrink, margins
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = self.margins
+        x = x[:, :, first : x.shape[2] - last, first : x.shape[3] - last]
+        return F.interpolate(x, self.size or [self._length(n) for n in x.shape[2:]], mode="bilinear", align_corners=True)
+
+    def _length(self, n: int) -> int:
+        n = (n - 1) // self.shrink + 1
+        return n + (n - 1) * (self.zoom - 1)
+
+
+@layer
+def interp(x: Blob, size=None, zoom: int = 1, shrink: int = 1, margins=(0, 0)):
+    """DeepLab's Interp: bilinear, corners stay corners, to `size`, or (n - 1) / shrink + 1 and then n + (n - 1)(zoom - 1).
+
+    margins: rows and columns that are cut off first, before the beginning and after the end (Caffe's -pad_beg, -pad_end).
+    """
+    module = Interp(tuple(size) if size else None, zoom, shrink, tuple(margins))
+    return module, Blob(x.channels, x.stride * shrink / zoom)
+
+
+@layer
+def concat(*x: Blob, axis: int = 1):
+    """Blobs one after the other along an axis (1: channels)."""
+    return Concat(axis), replace(x[0], channels=sum(b.channels for b in x) if axis == 1 else x[0].channels)
+
+
+class Concat(nn.Module):
+    """Blobs one after the other."""
+
+    def __init__(self, axis: int):
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, *blobs: Tensor) -> Tensor:
+        if self.axis == 1:
+            _check_sizes(blobs)
+        return torch.cat(blobs, self.axis)
+
+
+# ------------------------------------------------------------------------------------------------------- value by value
+
+
+@layer
+def relu(x: Blob, negative_slope: float = 0.0):
+    """max(x, 0) + negative_slope min(x, 0)."""
+    return nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU(), x
+
+
+@layer
+def dropout(x: Blob, ratio: float = 0.5):
+    """In training, values are zeroed with this probability and the others grow accordingly."""
+    return nn.Dropout(ratio), x
+
+
+@layer
+def softmax(x: Blob):
+    """Probabilities over the planes."""
+    return nn.Softmax(1), x
+
+
+@layer
+def flatten(x: Blob, values: int | None = None):
+    """N x values, plane after plane. values: how many; None where each plane is down to one."""
+    return nn.Flatten(), Blob(values or x.channels, NO_PIXELS)
+
+
+class Power(nn.Module):
+    """(shift + scale x) ** power."""
+
+    def __init__(self, power: float, scale: float, shift: float):
+        super().__init__()
+        self.power, self.scale, self.shift = power, scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.scale == 1 else x * self.scale
+        x = x if self.shift == 0 else x + self.shift
+        return x if self.power == 1 else x**self.power
+
+
+@layer
+def power(x: Blob, power: float = 1.0, scale: float = 1.0, shift: float = 0.0):
+    """(shift + scale x) ** power."""
+    return Power(power, scale, shift), x
+
+
+ANY_SIZE |= {"deconv", "pooling", "upsample", "crop", "interp", "flatten", "inner_product"}

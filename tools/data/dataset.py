@@ -1,0 +1,213 @@
+"""The layout of a dataset on disk: which file is which modality of which tile, and whether all are there and fit."""
+
+import glob
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from string import Formatter
+
+from tqdm import tqdm
+
+from tools.base.errors import UserError, listing
+from tools.geo import raster
+from tools.labels.palette import Palette
+
+TileId = int | str | tuple
+VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson")  # of labels that are polygons
+
+
+def tile_name(tile: TileId) -> str:
+    """The id as it stands on a command line and in file names: 7 -> '7', (2, 10) -> '2_10'."""
+    return "_".join(map(str, tile)) if isinstance(tile, tuple) else str(tile)
+
+
+def tile_id(word: str, known: Iterable[TileId]) -> TileId:
+    """The id that a word on the command line means: a known one of that name, else numbers where it looks like numbers."""
+    for tile in known:
+        if tile_name(tile) == word:
+            return tile
+    numbers = tuple(map(int, word.split("_"))) if re.fullmatch(r"\d+(_\d+)*", word) else ()
+    return (numbers if len(numbers) > 1 else numbers[0]) if numbers else word
+
+
+def find_ids(root: str | Path, pattern: str) -> list[TileId]:
+    """The ids of the tiles whose files are there: those that a pattern of `folders` stands for below `root`, in their order.
+
+    "images/{}.tif" gives names, or numbers where they are written as {} would; "{0}/images/{0}_{1}.tif" gives pairs. Raises
+    UserError where there is no such file.
+    """
+    found = matching_ids(root, pattern)
+    if not found:
+        raise UserError(f"no file is called {Path(root) / pattern}: put the tiles there, or correct the pattern.")
+    return found
+
+
+def matching_ids(root: str | Path, pattern: str) -> list[TileId]:
+    """The same, which may be none."""
+    words, found = _regular(pattern), []
+    for file in Path(root).glob("*".join(glob.escape(text) for text in re.split(r"\{[^{}]*\}", pattern))):
+        if match := words.fullmatch(file.relative_to(root).as_posix()):
+            found.append(_id_of(match, pattern))
+    return sorted((tile for tile in found if tile is not None), key=_order)
+
+
+def list_ids(path: str | Path, pattern: str) -> list[TileId]:
+    """The ids of the tiles that a text file names, one on a line, each as in the pattern ("{}_{}.tif").
+
+    Raises UserError for a line that the pattern does not fit.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except OSError:
+        raise UserError(f"{path} does not exist: it should list the tiles, one on a line.") from None
+    words, found = _regular(pattern), []
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if line:
+            match = words.fullmatch(line)
+            tile = match and _id_of(match, pattern)
+            if tile is None:
+                raise UserError(f"{path}, line {number}: '{line}' is not of the form {pattern}.")
+            found.append(tile)
+    return found
+
+
+def _regular(pattern: str) -> re.Pattern:
+    """What the names of a pattern's files are like: a group for each field, which is the same where {0} stands twice."""
+    words, names = "", []
+    for text, field, _, _ in Formatter().parse(pattern):
+        words += re.escape(text)
+        if field is not None:
+            name = field if field in names else field or str(len(names))
+            words += f"(?P=_{name})" if name in names else f"(?P<_{name}>[^/]+)"
+            names.append(name)
+    return re.compile(words)
+
+
+def _id_of(match: re.Match, pattern: str) -> TileId | None:
+    """The id of a name that a pattern matches; None where the pattern would not write it so (7 for {:02d}), or has no {}."""
+    kinds = {name or str(i): kind for i, (_, name, kind, _) in enumerate(Formatter().parse(pattern)) if name is not None}
+    parts = [_id_part(word, kinds[name[1:]]) for name, word in sorted(match.groupdict().items())]
+    if not parts or None in parts:
+        return None
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _id_part(word: str, kind: str) -> int | str | None:
+    """What a field of this format wrote as this word: 07 is '07' for {}, and 7 for {:02d}, which never writes a name."""
+    if word.isdigit() and format(int(word), kind) == word:
+        return int(word)
+    return None if kind else word
+
+
+def _order(tile: TileId) -> list[tuple]:
+    """Sorts numbers by size and before names."""
+    return [(isinstance(part, str), part) for part in (tile if isinstance(tile, tuple) else (tile,))]
+
+
+class Dataset:
+    """Where the files of the tiles are.
+
+    root: the folder of the dataset. patterns: {modality: file below root}, with one {} per part of a tile's id, or
+    {modality: {tile: file below root}}. Labels may be polygons (one vector file for all tiles, or one for each): the label
+    arrays that convert_gt.py makes of them are then `labels_numpy/TILE.tif`.
+    """
+
+    def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]]):
+        self.root, self.patterns = Path(root), patterns
+
+    def path(self, modality: str, tile: TileId) -> Path:
+        """The raster of one modality of one tile."""
+        if self.is_vector(modality):
+            return self.root / f"{modality}_numpy" / f"{tile_name(tile)}.tif"
+        return self.given(modality, tile)
+
+    def is_vector(self, modality: str) -> bool:
+        """Whether a modality is given as polygons."""
+        pattern = self.patterns[modality]
+        return modality.startswith("labels") and isinstance(pattern, str) and pattern.lower().endswith(VECTOR_SUFFIXES)
+
+    def given(self, modality: str, tile: TileId) -> Path:
+        """The file that `patterns` names for one modality of one tile."""
+        parts, pattern = tile if isinstance(tile, tuple) else (tile,), self.patterns[modality]
+        if isinstance(pattern, Mapping):
+            if tile not in pattern:
+                raise UserError(f"folders['{modality}'] has no file for the tile {tile_name(tile)}.")
+            return self.root / pattern[tile]
+        if self.is_vector(modality) and "{" not in pattern:
+            return self.root / pattern
+        try:
+            fields = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
+            if (fields.count("") or len(set(fields))) == len(parts):  # {0} may stand twice
+                return self.root / pattern.format(*parts)
+        except (IndexError, ValueError, KeyError):
+            pass
+        raise UserError(
+            f"folders['{modality}'] = '{pattern}' does not fit the tile id {tile!r}: it needs a {{}} for each part of the id."
+        )
+
+    def has(self, modality: str, tile: TileId) -> bool:
+        """Whether the dataset has this modality, and this tile in it."""
+        return modality in self.patterns and self.path(modality, tile).exists()
+
+    def check(self, modalities: list[str], tiles: list[TileId], palette: Palette | None = None) -> dict[TileId, raster.Raster]:
+        """Make sure that every tile is there in every modality, is readable to its last pixel, and has one size throughout.
+
+        palette: labels must have its numbers. Returns what the file of the first modality says of each tile. Raises
+        UserError that names all that is wrong.
+        """
+        for modality in modalities:
+            if tiles and not any(self.path(modality, t).exists() for t in tiles):
+                raise UserError(
+                    f"folders['{modality}'] matches no file: {self.path(modality, tiles[0])} and its like do not exist"
+                    f"{self._advice(modality, tiles[0])}."
+                )
+        files = [(m, t) for t in tiles for m in modalities]
+        with ThreadPoolExecutor() as pool:  # GDAL decodes without the interpreter's lock
+            found = pool.map(partial(self._problem, palette), files)
+            problems = [p for p in tqdm(found, "checking tiles", len(files), leave=False) if p]
+        faults = problems or self._mismatches(modalities, tiles)
+        if faults:
+            raise UserError(" ".join(faults[:20]) + (f" (+{len(faults) - 20} more)" if len(faults) > 20 else ""))
+        return {tile: raster.inspect(self.path(modalities[0], tile)) for tile in tiles}
+
+    def _advice(self, modality: str, tile: TileId) -> str:
+        path = self.path(modality, tile)
+        if alike := sorted(file.name for file in path.parent.glob(glob.escape(path.stem) + ".*")):
+            return f"; {listing(alike, 3)} is there: correct the suffix in folders['{modality}']"
+        if not modality.startswith("labels"):
+            return ""
+        if self.is_vector(modality):
+            return f"; labels are made from {self.patterns[modality]} by convert_gt.py --from-vector"
+        return "; labels are made from colour ground truth by convert_gt.py"
+
+    def _problem(self, palette: Palette | None, file: tuple[str, TileId]) -> str | None:
+        modality, tile = file
+        path = self.path(modality, tile)
+        if not path.exists():
+            return f"tile {tile_name(tile)} has no {modality}: {path} does not exist."
+        if not modality.startswith("labels"):
+            return raster.read_fault(path)
+        return raster.label_fault(path) or raster.read_fault(path, palette.check_labels if palette else None)
+
+    def _mismatches(self, modalities: list[str], tiles: list[TileId]) -> list[str]:
+        faults = []
+        bands: dict[str, tuple] = {}
+        for tile in tiles:
+            about = {m: raster.inspect(self.path(m, tile)) for m in modalities}
+            sizes = {m: f"{r.height}x{r.width}" for m, r in about.items()}
+            if len(set(sizes.values())) > 1:
+                faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}).")
+            for m, r in about.items():
+                first = bands.setdefault(m, (r.bands, r.dtype, tile))
+                if first[:2] != (r.bands, r.dtype):
+                    faults.append(
+                        f"tile {tile_name(tile)}: {m} has {r.bands} band(s) of {r.dtype}, tile {tile_name(first[2])} has"
+                        f" {first[0]} of {first[1]}."
+                    )
+        return faults
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    return listing([f"{name} {value}" for name, value in values.items()])

@@ -1,0 +1,118 @@
+"""Patches: cutting them out of tiles, turning and mirroring them, and their files."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tools.base.errors import UserError
+from tools.geo import raster
+from tools.geo.windows import Window, positions, sliding
+
+_NAME = re.compile(r"(.+)_(?:\d{5,}_\d{5,}|cell\d{6,})(?:_r\d+)?(?:_f)?")  # tile, row and column or a grid's cell, turn
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How a tile is cut: size and step in pixels (height, width), and the turns (degrees) and mirrorings of each patch."""
+
+    size: tuple[int, int]
+    step: tuple[int, int]
+    rotations: tuple[int, ...] = (0,)
+    flips: tuple[bool, ...] = (False,)
+
+    def __post_init__(self):
+        if self.size[0] != self.size[1] and set(self.rotations) & {90, 270}:
+            raise UserError(f"patches of {self.size[0]}x{self.size[1]} cannot be turned by 90 degrees: make them square.")
+
+    def windows(self, height: int, width: int) -> Iterator[Window]:
+        """The windows of a tile."""
+        return sliding(height, width, self.size, self.step)
+
+    def count(self, height: int, width: int) -> int:
+        """How many patches a tile gives."""
+        rows, cols = positions(height, self.size[0], self.step[0]), positions(width, self.size[1], self.step[1])
+        return len(rows) * len(cols) * len(self.turns)
+
+    def strips(self, height: int, width: int, most: int) -> list[Window]:
+        """A tile as strips of whole rows of windows, none of more than `most` pixels unless one row of windows has more.
+
+        Cut strip by strip, a tile gives the same patches as cut whole.
+        """
+        rows = positions(height, self.size[0], self.step[0])
+        strips, first = [], 0
+        for i, row in enumerate(rows):
+            below = rows[i + 1] if i + 1 < len(rows) else None
+            if below is None or (below + self.size[0] - rows[first]) * width > most:
+                strips.append(Window(rows[first], 0, min(row + self.size[0], height) - rows[first], width))
+                first = i + 1
+        return strips
+
+    def patches(self, tile: np.ndarray, top: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, patch) for each patch of a tile (bands x height x width); the name says where and how it was cut.
+
+        top: the row of the tile at which this strip of it begins. A tile smaller than a patch is continued by its mirror
+        image.
+        """
+        tile = reflect(tile, self.size)
+        for window in self.windows(*tile.shape[1:]):
+            rows, cols = window.slices
+            for rotation, flip in self.turns:
+                name = f"{top + window.row:05d}_{window.col:05d}{turn_name(rotation, flip)}"
+                yield name, turn(tile[:, rows, cols], rotation, flip)
+
+    @property
+    def turns(self) -> list[tuple[int, bool]]:
+        """How each patch is turned and mirrored: (degrees, mirrored)."""
+        return [(rotation, flip) for rotation in self.rotations for flip in self.flips]
+
+
+def turn_name(rotation: int, flip: bool) -> str:
+    """What a patch's name says of its turn: "_r90_f", or nothing for a straight one."""
+    return (f"_r{rotation}" if rotation else "") + "_f" * flip
+
+
+def tile_of(name: str) -> str:
+    """The name of the tile that a patch was cut from, by the patch's own name."""
+    return _NAME.fullmatch(name)[1]
+
+
+def turn(patch: np.ndarray, rotation: int, flip: bool) -> np.ndarray:
+    """A patch (bands x h x w) turned counter-clockwise by a multiple of 90 degrees, then mirrored left to right."""
+    patch = np.rot90(patch, rotation // 90, axes=(1, 2))
+    return patch[:, :, ::-1] if flip else patch
+
+
+def reflect(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image (bands x h x w) continued by its mirror image, downwards and to the right, until it has this size."""
+    down, right = (max(want - have, 0) for want, have in zip(size, image.shape[1:], strict=True))
+    return np.pad(image, ((0, 0), (0, down), (0, right)), mode="reflect") if down or right else image
+
+
+def patch_suffix(bands: int, dtype: str) -> str:
+    """Pictures that every viewer shows are PNG; other band counts and pixel types are GeoTIFF."""
+    return ".png" if dtype == "uint8" and bands in (1, 3) else ".tif"
+
+
+def write_patch(path: Path, patch: np.ndarray) -> None:
+    """Write one patch, bands x h x w. The lightest compression: packing reads each file once and it is deleted soon."""
+    if path.suffix == ".png":
+        pixels = patch[0] if len(patch) == 1 else patch.transpose(1, 2, 0)
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path, compress_level=1)
+    else:
+        raster.write(path, patch)
+
+
+def read_patch(path: Path) -> np.ndarray:
+    """One patch, bands x h x w, in its own pixel type. Raises UserError where the file is damaged."""
+    if path.suffix != ".png":
+        return raster.read(path)
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): extract the patches again.") from None
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,0 +1,160 @@
+"""Writes a trained net for other programs: as ONNX (onnxruntime, the QGIS plugin Deepness) or as PyTorch's exported program.
+
+    python -m tools.export data/demo_snapshots_segnet_slim/net_iter_1500.safetensors --onnx net.onnx
+    python -m tools.export net_iter_1500.safetensors --onnx net.onnx --size 512 --resolution 9     # for Deepness
+    python -m tools.export net_iter_1500.safetensors --onnx net.onnx --int8                        # faster on processors
+    python -m tools.export net_iter_1500.safetensors --torch net.pt2                               # for torch.export.load
+
+What is written takes pixels as the rasters hold them (float32, N x bands x height x width, the bands in the files' order) and
+gives the classes' probabilities (N x classes x height x width): the order of the bands that the net was trained on, its
+normalisation and the softmax are inside. Batch, height and width stay open, within the multiple that the net needs; --size
+fixes height and width, as Deepness wants them. --int8 is calibrated on patches of the config's training database. Before a file
+gets its name it is loaded and run against the net.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tools.base import commands
+from tools.base.errors import UserError, run
+from tools.base.folders import whole_file
+from tools.export import int8, onnx_file
+from tools.export.end_to_end import Program, quiet, trace
+from tools.export.onnx_engine import OnnxNet
+from tools.settings import read_settings
+from tools.weights import snapshots
+
+AGREEMENT = 0.99  # of the pixels of noise must get the net's labels; trained nets reach 1, those with random weights less
+
+
+def main():
+    args = arguments()
+    check_arguments(args)
+    net, about = snapshots.load_net(args.weights)
+    program = trace(net, about, args.size)
+    if args.onnx:
+        write_onnx(args, program, about)
+    if args.torch:
+        write_torch(args.torch, program, about)
+
+
+def arguments():
+    parser = commands.parser(__doc__)
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a snapshot, net_iter_N.safetensors")
+    parser.add_argument("--onnx", type=Path, metavar="FILE", help="write ONNX, FILE.onnx")
+    parser.add_argument("--torch", type=Path, metavar="FILE", help="write a program for torch.export.load, FILE.pt2")
+    parser.add_argument("--size", type=commands.whole_number(1), metavar="PIXELS", help="fixed height and width")
+    parser.add_argument("--int8", action="store_true", help="convolve in whole numbers of 8 bits (ONNX)")
+    parser.add_argument("--resolution", type=commands.number(0), metavar="CM",
+                        help="pixel size in centimetres, which Deepness scales to (ONNX; default: the snapshot's)")  # fmt: skip
+    commands.add_overwrite(parser)
+    commands.add_config(parser)
+    return parser.parse_args()
+
+
+def check_arguments(args) -> None:
+    """Raise UserError where there is nothing to write, options do not go together, or files are there already."""
+    if not (args.onnx or args.torch):
+        raise UserError("nothing to write: name a file with --onnx or --torch.")
+    if not args.onnx and (args.int8 or args.resolution):
+        raise UserError(f"{'--int8' if args.int8 else '--resolution'} is for ONNX alone: add --onnx FILE.onnx.")
+    for option, path, suffix in (("--onnx", args.onnx, ".onnx"), ("--torch", args.torch, ".pt2")):
+        if path and path.suffix != suffix:
+            raise UserError(f"{option} {path}: give it a name that ends in {suffix}.")
+        if path and path.exists() and not args.overwrite:
+            raise UserError(f"{path} exists already: choose another name, or add --overwrite.")
+        if path and not can_be_written_to(path.parent):
+            raise UserError(f"{option} {path}: {path.parent} is no folder that can be made or written to; write elsewhere.")
+
+
+def can_be_written_to(folder: Path) -> bool:
+    """Whether files can be put into a folder, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def write_onnx(args, program: Program, about: dict) -> None:
+    """Write the ONNX file, once onnxruntime gives what the net gives."""
+    examples = int8.Examples(read_settings(args.config).folder("lmdb"), program) if args.int8 else None
+    model = onnx_file.convert(program)
+    if examples:
+        model = int8.quantise(model, examples)
+    onnx_file.describe(model, program, about, args.resolution)
+    with whole_file(args.onnx) as temporary:
+        onnx_file.save(model, temporary)
+        engine = OnnxNet(temporary)
+        likeness = Likeness.of(program, engine.probabilities, examples.unseen if examples else noise(program))
+        if not examples:
+            likeness.check(args.onnx)
+        megabytes = temporary.stat().st_size / 1e6
+    kind = f"ONNX, opset {onnx_file.OPSET}, {'int8' if examples else 'fp32'}"
+    print(f"{args.onnx}: {kind}, {megabytes:.1f} MB, {program}\n{likeness} {'unseen patches' if examples else 'noise'}")
+    if not args.size and len(program.inputs) == 1:
+        print("note: the QGIS plugin Deepness wants one size: add --size 512, or another, for it.")
+
+
+def write_torch(path: Path, program: Program, about: dict) -> None:
+    """Write the exported program, once it gives what the net gives."""
+    with whole_file(path) as temporary, quiet():
+        torch.export.save(program.traced, temporary, extra_files={onnx_file.KEY: json.dumps(onnx_file.own(program, about))})
+        likeness = Likeness.of(program, torch.export.load(temporary).module(), noise(program))
+        likeness.check(path)
+        megabytes = temporary.stat().st_size / 1e6
+    least = (
+        "" if program.size else f", {2 * program.multiple} at least"
+    )  # PyTorch assumes that no blob is one pixel high or wide
+    print(f"{path}: program of PyTorch {torch.__version__}, {megabytes:.1f} MB, {program}{least}\n{likeness} noise")
+
+
+def noise(program: Program) -> list[tuple[Tensor, ...]]:
+    """Batches of several numbers and sizes."""
+    return [program.noise(shape) for shape in program.shapes()]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How near an exported net comes to the net: images, pixels, largest difference of a probability, share of equal labels."""
+
+    shapes: list[str]
+    difference: float
+    agreement: float
+
+    @classmethod
+    def of(cls, program: Program, exported: Callable[..., Tensor], batches: list[tuple[Tensor, ...]]) -> "Likeness":
+        """exported: from raw pixels per input to probabilities, as the net itself."""
+        difference, same, pixels = 0.0, 0, 0
+        with torch.inference_mode():
+            for images in batches:
+                wanted, found = program.net(*images), exported(*images)
+                difference = max(difference, float((wanted - found).abs().max()))
+                same += int((wanted.argmax(1) == found.argmax(1)).sum())
+                pixels += wanted[:, 0].numel()
+        shapes = dict.fromkeys(" x ".join(map(str, (len(i[0]), *i[0].shape[2:]))) for i in batches)
+        return cls(list(shapes), difference, same / pixels)
+
+    def check(self, path: Path) -> None:
+        """Raise UserError where the labels are not those of the net."""
+        if not self.agreement >= AGREEMENT:
+            raise UserError(
+                f"{path} is not written: it would label {100 * self.agreement:.2f} % of the pixels as the net does, not"
+                f" {100 * AGREEMENT:g} % or more; try one size (--size), or choose another net."
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"against the net: largest difference of a probability {self.difference:.1e}, the same label on"
+            f" {100 * self.agreement:.3f} % of the pixels; tried on {', '.join(self.shapes)} pixels of"
+        )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,127 @@
+"""Nets that onnxruntime computes, on the processor, standing in for PyTorch's where tiles are labelled."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from tools.base.errors import UserError
+from tools.compute.device import Device
+
+_KEY = "orthonets"  # of the metadata that says what our files are for
+
+
+class OnnxNet(nn.Module):
+    """A net from end to end in an ONNX file: called as our nets are, with raw pixels, it returns log probabilities.
+
+    about: what its snapshot said, with inputs that are left as they are (`Input.raw`). inputs, classes, multiple: as nets have
+    them. size: the only height and width, or None. Raises UserError where the file is none that tools.export wrote.
+    """
+
+    def __init__(self, path: str | Path):
+        super().__init__()
+        self.path = Path(path)
+        self.session = _session(self.path)
+        self.about, self.multiple, self.size = _read_metadata(self.session, self.path)
+        self.inputs = {value.name: value.shape[1] for value in self.session.get_inputs()}
+        self.classes = len(self.about["classes"])
+
+    def forward(self, *images: Tensor) -> Tensor:
+        """N x classes x H x W; its softmax gives the file's probabilities back."""
+        return self.probabilities(*images).clamp_min(torch.finfo(torch.float32).tiny).log()
+
+    def probabilities(self, *images: Tensor) -> Tensor:
+        """What the file gives for raw pixels (N x channels x H x W per input): N x classes x H x W.
+
+        Raises UserError where onnxruntime cannot compute images of their size.
+        """
+        pixels = {name: image.cpu().contiguous().numpy() for name, image in zip(self.inputs, images, strict=True)}
+        try:
+            found = self.session.run(None, pixels)[0]
+        except Exception as error:  # onnxruntime's own, without a common kind
+            size = "x".join(map(str, images[0].shape[2:]))
+            reason = (str(error).splitlines() or [""])[0][:300].rstrip(".")
+            raise UserError(
+                f"onnxruntime cannot compute {self.about['name']} on images of {size} pixels ({reason}): export the net with"
+                " --size, for the one size that you need, or use another engine."
+            ) from None
+        return torch.from_numpy(found).to(images[0].device)
+
+    def fuse(self) -> "OnnxNet":
+        """As it is: batch norm was folded when it was exported."""
+        return self
+
+    def check_window(self, size: tuple[int, int]) -> None:
+        """Raise UserError where the file takes no images of a height and width (pixels)."""
+        if self.size and tuple(size) != (self.size, self.size):
+            raise UserError(
+                f"{self.path} was exported with --size {self.size}: it takes no windows of {size[0]}x{size[1]} pixels; export"
+                f" it without --size, or set the window to ({self.size}, {self.size})."
+            )
+
+
+def check_windows(net: nn.Module, size: tuple[int, int]) -> None:
+    """Raise UserError where some part of a net that onnxruntime computes takes no windows of this size (pixels)."""
+    for part in net.modules():
+        if isinstance(part, OnnxNet):
+            part.check_window(size)
+
+
+def refuse_window(net: nn.Module) -> None:
+    """Raise UserError where onnxruntime computes some part of a net for which --window is given."""
+    if any(isinstance(part, OnnxNet) for part in net.modules()):
+        raise UserError("--window measures by gradients how far a net looks, which onnxruntime has not: set test_patch_size.")
+
+
+class Processor(Device):
+    """The processor, where onnxruntime computes."""
+
+    def __str__(self) -> str:
+        return f"the processor, by onnxruntime {onnxruntime.__version__}"
+
+
+def processor(name: str | None = None) -> Processor:
+    """The processor, for `--device` None or "cpu". Raises UserError for another name."""
+    if name not in (None, "cpu"):
+        raise UserError(f"--device {name}: onnxruntime computes on the processor here; leave it out, or take --engine torch.")
+    return Processor(torch.device("cpu"), bf16=False)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors alone
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own, without a common kind
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise UserError(f"{path} is no whole ONNX file that onnxruntime can read ({reason}).") from None
+
+
+def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> tuple[dict, int, int | None]:
+    """(about, multiple, size) of a file of ours."""
+    try:
+        own = json.loads(session.get_modelmeta().custom_metadata_map[_KEY])
+        return own["about"], own["multiple"], own["size"]
+    except (KeyError, ValueError, TypeError):
+        raise UserError(
+            f"{path} does not say what it is for (metadata '{_KEY}'): export the net's snapshot with python -m tools.export."
+        ) from None
+
+
+def hosted(net: nn.Module, about: dict) -> OnnxNet:
+    """A snapshot's net for onnxruntime, by way of a temporary file. Raises UserError where it cannot be exported."""
+    from tools.export import onnx_file  # seconds to import, and needed for this alone
+    from tools.export.end_to_end import trace
+
+    program = trace(net, about)
+    model = onnx_file.convert(program)
+    onnx_file.describe(model, program, about)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_file.save(model, Path(folder) / "net.onnx")
+        return OnnxNet(Path(folder) / "net.onnx")

@@ -1,0 +1,106 @@
+"""The one reader of vector files: polygons with their attributes, from shapefiles, GeoPackages and GeoJSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyogrio
+import shapely
+from rasterio import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_geom
+
+from tools.base.errors import UserError, listing, nearest
+
+_POLYGONS = ("Polygon", "Collection", "Unknown")  # parts of a layer's type; "Unknown": mixed types
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A polygon (or several that are one thing): its GeoJSON geometry, its attributes, and its number in the file."""
+
+    geometry: dict[str, Any]
+    properties: dict[str, Any]
+    number: int
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """left, bottom, right, top."""
+        return shapely.geometry.shape(self.geometry).bounds
+
+
+def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
+    """The polygons of a vector file in its order, and its CRS (None where it names none).
+
+    Empty geometries are left out. Raises UserError where the file is missing, no vector file, has several layers of polygons
+    or none, or holds points or lines.
+    """
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist.")
+    try:
+        meta, numbers, shapes, columns = pyogrio.raw.read(path, layer=_layer(path), return_fids=True)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.GeometryError) as error:
+        raise UserError(f"{path} cannot be read as a vector file ({_reason(error)}).") from None
+    found = []
+    for i, shape in enumerate(shapely.from_wkb(shapes, on_invalid="fix")):
+        if shape is None or shape.is_empty:
+            continue
+        if shape.geom_type not in ("Polygon", "MultiPolygon"):
+            raise UserError(f"{path} holds a {shape.geom_type} (feature {numbers[i]}), but polygons are needed.")
+        properties = {name: _plain(values[i]) for name, values in zip(meta["fields"], columns, strict=True)}
+        found.append(Feature(shapely.geometry.mapping(shapely.force_2d(shape)), properties, int(numbers[i])))
+    if not found:
+        raise UserError(f"{path} holds no polygons.")
+    return found, _crs(path, meta["crs"])
+
+
+def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Feature]:
+    """The features in another CRS. Raises UserError where one cannot be brought there."""
+    try:
+        shapes = transform_geom(source, target, [f.geometry for f in features])
+    except (RasterioError, ValueError) as error:
+        raise UserError(f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}).") from None
+    return [Feature(shape, f.properties, f.number) for shape, f in zip(shapes, features, strict=True)]
+
+
+def attribute(features: Sequence[Feature], wanted: str, path: str | Path) -> list[Any]:
+    """What an attribute says of each feature. Raises UserError, with those that there are, where `path` has no such one."""
+    known = list(features[0].properties)
+    if wanted not in known:
+        raise UserError(
+            f"{path} has no attribute '{wanted}'.{nearest(wanted, known)} It has {listing(known) or 'none at all'}."
+        )
+    return [f.properties[wanted] for f in features]
+
+
+def name(crs: CRS) -> str:
+    """A CRS in a word: EPSG:25832 where it has a number, else its name."""
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else crs.to_wkt().split('"')[1]
+
+
+def _layer(path: str | Path) -> str:
+    """The only layer with polygons."""
+    layers = pyogrio.list_layers(path).tolist()
+    polygons = [layer for layer, kind in layers if kind and any(word in kind for word in _POLYGONS)]
+    if len(polygons) > 1:
+        raise UserError(f"{path} has several layers of polygons ({listing(polygons)}): save the one that you mean as a file.")
+    if not polygons:
+        raise UserError(f"{path} holds no polygons ({listing(f'{layer}: {kind}' for layer, kind in layers)}).")
+    return polygons[0]
+
+
+def _crs(path: str | Path, words: str | None) -> CRS | None:
+    try:
+        return CRS.from_user_input(words) if words else None
+    except RasterioError as error:
+        raise UserError(f"{path} has a CRS that is not understood ({_reason(error)}).") from None
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().rstrip(".").splitlines()[0]

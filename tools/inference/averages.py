@@ -1,0 +1,96 @@
+"""Test-time augmentation: a net looks at each window several times, turned or resized, and its probabilities are averaged."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tools.base.errors import UserError
+
+SCALES = (0.75, 1.0, 1.25)
+
+Change = Callable[[Tensor], Tensor]  # of N x channels x h x w
+Look = tuple[Change, Change]  # what is done to images, and undone to probabilities
+
+
+class Augmented(nn.Module):
+    """A net that looks several times: called as the net itself is, it gives the logarithm of the mean probabilities.
+
+    kind: "flips" (as it is, mirrored left to right, upside down, and both: 4 passes), "d4" (these, and all turned by 90
+    degrees: 8 passes) or "scales" (SCALES, the sizes rounded to what the net can take: 3 passes). Flips and turns move pixels
+    and are undone exactly; other sizes are interpolated bilinearly, there and back.
+    """
+
+    def __init__(self, net: nn.Module, kind: str):
+        super().__init__()
+        self.net, self.kind = net, kind
+        self.classes, self.multiple = net.classes, net.multiple
+
+    def forward(self, *images: Tensor) -> Tensor:
+        looks = LOOKS[self.kind](tuple(images[0].shape[2:]), self.multiple)
+        total = 0
+        for do, undo in looks:
+            total = total + undo(self.net(*map(do, images)).float().softmax(1))
+        return (total / len(looks)).log()
+
+
+def check(kind: str, size: tuple[int, int], multiple: int) -> None:
+    """Raise UserError where a net that takes multiples of `multiple` cannot look so at windows of this size."""
+    if kind == "scales" and len(_sizes(size, multiple)) < len(SCALES):
+        raise UserError(
+            f"--tta scales makes windows of {size[0]}x{size[1]} pixels a quarter larger and smaller, but the net takes only"
+            f" multiples of {multiple}: use windows of {4 * multiple}x{4 * multiple} or more."
+        )
+
+
+def _sizes(size: tuple[int, int], multiple: int) -> list[tuple[int, int]]:
+    """The sizes in which windows are looked at, each once."""
+    scaled = (tuple(max(multiple, round(n * scale / multiple) * multiple) for n in size) for scale in SCALES)
+    return list(dict.fromkeys(scaled))
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _flip(axes: tuple[int, ...], x: Tensor) -> Tensor:
+    return x.flip(axes)
+
+
+_FLIPS: list[Change] = [_same, partial(_flip, (3,)), partial(_flip, (2,)), partial(_flip, (2, 3))]
+
+
+def _flips(*_) -> list[Look]:
+    return [(flip, flip) for flip in _FLIPS]
+
+
+def _d4(*_) -> list[Look]:
+    return [*_flips(), *((partial(_transpose, flip), partial(_transpose_back, flip)) for flip in _FLIPS)]
+
+
+def _transpose(flip: Change, x: Tensor) -> Tensor:
+    turned = flip(x.mT)
+    # Transposing leaves memory in an order that is neither of those in which convolutions are fast.
+    return turned.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else turned.contiguous()
+
+
+def _transpose_back(flip: Change, x: Tensor) -> Tensor:
+    return flip(x).mT
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _scales(size: tuple[int, int], multiple: int) -> list[Look]:
+    return [(partial(_resize, scaled), partial(_resize, size)) for scaled in _sizes(size, multiple)]
+
+
+def _resize(size: tuple[int, int], x: Tensor) -> Tensor:
+    same = tuple(x.shape[2:]) == size
+    return x if same else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+LOOKS: dict[str, Callable[[tuple[int, int], int], list[Look]]] = {"flips": _flips, "d4": _d4, "scales": _scales}

@@ -1,0 +1,198 @@
+"""Whole tiles: reading their windows as a net wants them, labelling them, scoring them."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from tools.base.errors import UserError
+from tools.base.pipeline import Ahead
+from tools.compute.device import Device
+from tools.data.inputs import Input
+from tools.geo import raster
+from tools.geo.windows import Window
+from tools.inference.blending import Batch, Part, Plan, Share, Sliding, alone, batches, predict, sums
+from tools.inference.forward import Forward
+from tools.inference.ranks import Crew, Job
+from tools.labels.scores import confusion
+
+NO_DATA = 255  # the label of a pixel of which a modality has no data
+
+
+class TileReader:
+    """The modalities of one tile, open for reading; use it in a `with`. Several threads may read.
+
+    inputs: of the net. paths: the file of each modality. shape: height and width in pixels.
+    """
+
+    def __init__(self, inputs: list[Input], paths: Mapping[str, str | Path]):
+        self.inputs, self.paths = inputs, paths
+        self._files = {}
+        self._stack = contextlib.ExitStack()
+        self._one_at_a_time = threading.Lock()  # GDAL's datasets are for one thread each
+
+    def __enter__(self) -> "TileReader":
+        with self._stack:
+            for modality, path in self.paths.items():  # closed, not left: rasterio would want that in the same thread
+                self._files[modality] = self._stack.enter_context(contextlib.closing(raster.open_raster(path)))
+            sizes = {m: f.shape for m, f in self._files.items()}
+            if len(set(sizes.values())) > 1:
+                raise UserError(f"{self.paths}: the modalities of one tile differ in size ({sizes}).")
+            self.shape = next(iter(sizes.values()))
+            self._check_kinds()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stack.close()
+
+    def _check_kinds(self) -> None:
+        for spec in self.inputs:
+            for modality, bands in zip(spec.modalities, spec.file_bands or spec.bands, strict=True):
+                if self._files[modality].count != bands:
+                    raise UserError(
+                        f"{self.paths[modality]} has {self._files[modality].count} band(s), but the net was trained on {bands}"
+                        f" of {modality}."
+                    )
+                if fault := spec.type_fault(modality, self._files[modality].dtypes[0]):
+                    raise UserError(f"{self.paths[modality]} {fault}")
+
+    def valid(self, window: Window) -> np.ndarray | None:
+        """Where all modalities have data in a window (h x w, bool), or None where none of them can lack any."""
+        with self._one_at_a_time:
+            masks = [raster.read_valid(file, window) for file in self._files.values() if raster.may_lack_data(file)]
+        return np.logical_and.reduce(masks) if masks else None
+
+    def read(self, window: Window) -> list[np.ndarray]:
+        """The pixels of a window, channels x h x w for each input; neutral ones where a modality has no data."""
+        with self._one_at_a_time:
+            found = {m: raster.read_with_gaps(file, window) for m, file in self._files.items()}
+        images, gaps = ({m: pair[i] for m, pair in found.items()} for i in (0, 1))
+        return [spec.stack(images, gaps) for spec in self.inputs]
+
+
+@dataclass(frozen=True)
+class Band:
+    """A finished part of a labelled tile.
+
+    row, col: where its upper left corner lies in the tile. labels: rows x columns, uint8. probabilities: classes x rows x
+    columns, float32. Bands do not overlap and cover the tile. They are as wide as the tile and come from top to bottom;
+    but where that would take too much memory, they come column strip by column strip, each from top to bottom.
+    """
+
+    row: int
+    labels: np.ndarray
+    probabilities: np.ndarray
+    col: int = 0
+
+    @property
+    def window(self) -> Window:
+        """The part of the tile that it is."""
+        return Window(self.row, self.col, *self.labels.shape)
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """A net with all that labelling a tile takes: what it reads, the window (size and step in pixels), windows per batch.
+
+    batch: None for as many as fit. threshold: of two classes, the probability above which the second is chosen; None: the more
+    probable one. blend: how overlapping windows are averaged, one of TAPERS (tools/geo/windows.py). memory: megabytes for the sums
+    of probabilities; wider tiles are worked on in column strips.
+    """
+
+    net: nn.Module
+    inputs: list[Input]
+    size: tuple[int, int]
+    step: tuple[int, int]
+    batch: int | None
+    device: Device
+    threshold: float | None = None
+    blend: str = "flat"
+    memory: float = 256
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The net's passes, in batches."""
+        return Forward(self.net, self.inputs, self.device, self.batch, self.size)
+
+    def open(self, paths: Mapping[str, str | Path], crew: Crew | None = None, plan: Plan | None = None) -> "Reading":
+        """A tile whose first windows are read from now on, to be closed; paths: the file of each modality.
+
+        crew: the processes that share the tile. plan: the first one's. Raises UserError where it is not what the net reads.
+        """
+        sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
+        tile = TileReader(self.inputs, paths).__enter__()
+        plan = plan or Plan(tile.shape, self.net.classes, sliding)
+        sections = crew.ranks.share(plan.sections) if crew else plan.sections
+        share = partial(crew.share, Job(paths, plan)) if crew else alone
+        return Reading(tile, plan, Ahead(batches(tile.read, plan, sections, self.device)), share)
+
+    def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
+        """The label map of one tile, band by band."""
+        with contextlib.closing(self.open(paths)) as reading:
+            yield from self.bands_of(reading)
+
+    def bands_of(self, reading: "Reading") -> Iterator[Band]:
+        """The same of a tile that is open.
+
+        Pixels are read in one thread, the net runs in another; what is done with a band holds up neither.
+        """
+        self.net.eval()
+        with contextlib.closing(Ahead(self._parts(reading))) as parts:
+            for row, col, labels, probabilities in parts:
+                labels, probabilities = labels(), probabilities()
+                valid = reading.tile.valid(Window(row, col, *labels.shape))
+                if valid is not None:
+                    labels[~valid] = NO_DATA
+                yield Band(row, labels, probabilities, col)
+
+    def _parts(self, reading: "Reading") -> Iterator[tuple]:
+        """(row, column, labels, probabilities) of finished parts, the arrays on their way here."""
+        with contextlib.closing(predict(self.forward, reading.plan, reading.batches, self.device, reading.share)) as parts:
+            for part in parts:
+                labels = self.device.fetch(self.choose(part.probabilities))
+                yield part.row, part.col, labels, self.device.fetch(part.probabilities)
+
+    def work(self, crew: Crew, job: Job) -> Iterator[Part]:
+        """What a process that is not the first one does for a tile: the sums of its share of the sections."""
+        self.net.eval()
+        with contextlib.closing(self.open(job.paths, crew, job.plan)) as reading:
+            yield from sums(self.forward, job.plan, reading.batches, self.device)
+
+    def choose(self, probabilities: Tensor) -> Tensor:
+        """The labels (rows x width, uint8) of class probabilities (classes x rows x width)."""
+        if self.threshold is None:
+            return probabilities.max(0).indices.byte()
+        return (probabilities[1] > self.threshold).byte()
+
+    def labels(self, paths: Mapping[str, str | Path]) -> np.ndarray:
+        """The label map of one tile: h x w, uint8, NO_DATA where a modality has no data."""
+        with contextlib.closing(self.open(paths)) as reading:
+            labels = np.empty(reading.tile.shape, np.uint8)
+            for band in self.bands_of(reading):
+                labels[band.window.slices] = band.labels
+        return labels
+
+    def confusion(self, paths: Mapping[str, str | Path], truth: np.ndarray) -> np.ndarray:
+        """The confusion matrix of one tile against its labels (h x w)."""
+        return confusion(truth, self.labels(paths), self.net.classes)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A tile that is being labelled: its pixels, how it is worked on, batches of its windows, made ahead, and by whom."""
+
+    tile: TileReader
+    plan: Plan
+    batches: Ahead[Batch]
+    share: Share
+
+    def close(self) -> None:
+        """Read no more."""
+        self.batches.close()
+        self.tile.__exit__()

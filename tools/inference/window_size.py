@@ -1,0 +1,50 @@
+"""How far a net looks, and what that means for windows: how much they should overlap."""
+
+import torch
+from torch import nn
+
+from tools.compute.device import Device
+
+SHARE = 0.9  # of what a pixel's scores depend on, measured by squared gradients
+_LOOKS = 4  # images and directions of the scores that are tried
+_WINDOW = 256  # pixels, at least, of the window in which that is measured
+_CONTRAST = 50.0  # of the noise that is looked at: about that of bytes less their mean
+
+
+def effective_radius(net: nn.Module, channels: list[int], device: Device, share: float = SHARE) -> int:
+    """Pixels: within a square that reaches so far from a pixel to all sides lies `share` of what its scores depend on.
+
+    Measured by gradients (Luo et al., arXiv 1701.04128), since the field that follows from kernels and strides says only where
+    there is any influence at all: SegNet's reaches almost 200 pixels to each side, and uses little of that.
+
+    net: on the device, in evaluation mode. channels: of each of its inputs.
+    """
+    generator, size = torch.Generator().manual_seed(1), -(-_WINDOW // net.multiple) * net.multiple
+    influence = torch.zeros(size, size)
+    for _ in range(_LOOKS):
+        noise = [_CONTRAST * torch.randn(1, count, size, size, generator=generator) for count in channels]
+        images = [x.to(device.device).requires_grad_() for x in noise]
+        scores = net(*images)[0, :, size // 2, size // 2]
+        direction = torch.randn(scores.shape, generator=generator).to(scores.device)
+        for gradient in torch.autograd.grad((scores * direction).sum(), images):
+            influence += gradient[0].square().sum(0).cpu()
+    return _radius(influence, share)
+
+
+def _radius(influence: torch.Tensor, share: float) -> int:
+    """The half side of the smallest square around the middle that holds this share of the sum."""
+    size = influence.shape[0]
+    away = (torch.arange(size) - size // 2).abs()
+    rings = torch.zeros(size // 2 + 1, dtype=torch.float64)
+    rings.index_add_(0, torch.maximum(away[:, None], away).flatten(), influence.double().flatten())
+    within = rings.cumsum(0) / rings.sum()
+    return int((within < share).sum())
+
+
+def step_for(size: int, radius: int, multiple: int) -> int:
+    """The largest step, in pixels, at which every pixel is `radius` or more away from the border of some window of this size.
+
+    It is a multiple of `multiple`, so that poolings fall on the same pixels in all windows; a quarter of the window at least.
+    """
+    wished = max(size - 2 * radius, size // 4)
+    return max(wished // multiple * multiple, min(multiple, size))

@@ -1,0 +1,126 @@
+"""Ground truth as polygons with a class each, rasterised on the grid of an image."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from rasterio import CRS
+from rasterio.features import rasterize
+
+from tools.base.errors import UserError, listing, nearest
+from tools.geo import raster, vectors
+from tools.geo.vectors import Feature
+from tools.labels.class_mapping import Legend, label_of
+from tools.labels.masks import Tally, strips
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """The polygons of a file with the label of each, in one CRS (None where the file names none)."""
+
+    path: Path
+    features: list[Feature]
+    labels: list[int]
+    crs: CRS | None
+
+    def on(self, image: raster.Raster) -> "Polygons":
+        """The same in the CRS of an image. Raises UserError where one of the two has no CRS, or the image no place."""
+        if image.transform is None:
+            raise UserError(f"{image.path} has no place on Earth: polygons can be drawn on a georeferenced image only.")
+        if (self.crs is None) != (image.crs is None):
+            bare, placed = (self.path, image.path) if self.crs is None else (image.path, self.path)
+            crs = vectors.name(self.crs or image.crs)
+            raise UserError(f"{bare} has no CRS, {placed} has {crs}: assign the CRS that it is in.")
+        if self.crs == image.crs:
+            return self
+        return replace(self, features=vectors.reproject(self.features, self.crs, image.crs), crs=image.crs)
+
+    def reaching(self, image: raster.Raster) -> "Polygons":
+        """Those (in the image's CRS) that reach into the image's pixels, judged by their bounding boxes."""
+        near = [i for i, f in enumerate(self.features) if _reaches(f.bounds, image)]
+        return replace(self, features=[self.features[i] for i in near], labels=[self.labels[i] for i in near])
+
+
+def _reaches(bounds: tuple, image: raster.Raster) -> bool:
+    left, bottom, right, top = bounds
+    corners = [~image.transform * corner for corner in [(left, bottom), (left, top), (right, bottom), (right, top)]]
+    cols, rows = zip(*corners, strict=True)
+    return max(cols) > 0 and min(cols) < image.width and max(rows) > 0 and min(rows) < image.height
+
+
+def read(path: Path, legend: Legend, attribute: str | None, name: str | None, unknown: str = "error") -> Polygons:
+    """The polygons of a vector file, with our labels.
+
+    attribute: the one that names each polygon's class, as the legend's name or number; name: the class of all of them, where
+    there is no such attribute. unknown: whether a class that the legend does not have is an "error" (UserError) or to
+    "ignore": such polygons are not scored.
+    """
+    features, crs = vectors.read_polygons(path)
+    if name is not None:
+        return Polygons(Path(path), features, [label_of(name, legend)] * len(features), crs)
+    if attribute is None:
+        known = listing(features[0].properties)
+        raise UserError(
+            f"{path}: which attribute names the class? Give --attribute (it has {known or 'none'}), or --class where all"
+            " polygons are of one."
+        )
+    values = vectors.attribute(features, attribute, path)
+    labels = [_label(value, legend) for value in values]
+    strange = Counter(str(value) for value, label in zip(values, labels, strict=True) if label is None)
+    if strange and unknown == "error":
+        raise UserError(_unknown_classes(path, attribute, strange, legend))
+    return Polygons(Path(path), features, [legend.palette.no_label if n is None else n for n in labels], crs)
+
+
+def _label(value: Any, legend: Legend) -> int | None:
+    if isinstance(value, str):
+        return legend.names.get(value)
+    return legend.numbers.get(value)  # 3.0 finds 3; None (an empty attribute) and NaN find nothing
+
+
+def _unknown_classes(path: Path, attribute: str, strange: Counter, legend: Legend) -> str:
+    most = ", ".join(f"'{value}' ({count} polygons)" for value, count in strange.most_common(6))
+    more = f" and {len(strange) - 6} more" if len(strange) > 6 else ""
+    first = strange.most_common(1)[0][0]
+    return (
+        f"{path}: the attribute '{attribute}' says {most}{more}, which is no class.{nearest(first, legend.names)} The classes"
+        f" are {listing(legend.names, 20)}: correct it, map it in CLASS_MAPPING, or use --unknown ignore."
+    )
+
+
+def placed(polygons: Polygons, images: Iterable[Path]) -> dict[Path, Polygons]:
+    """The polygons that reach into each image, in its CRS. Raises UserError where none reaches into any of the images."""
+    found, by_crs = {}, {}
+    for path in images:
+        image = raster.inspect(path)
+        key = image.crs and image.crs.to_wkt()
+        if key not in by_crs or image.transform is None:
+            by_crs[key] = polygons.on(image)
+        found[path] = by_crs[key].reaching(image)
+    if not any(one.features for one in found.values()):
+        where = vectors.name(polygons.crs) if polygons.crs else "no CRS"
+        raise UserError(
+            f"no polygon of {polygons.path} ({where}) lies on {listing(found, 2)}: check the places and the CRS of both."
+        )
+    return found
+
+
+def draw(polygons: Polygons, image_path: Path, target: Path, uncovered: int, colours: dict) -> Tally:
+    """Write the labels of an image's pixels: that of the polygon that holds the pixel's centre, else `uncovered`.
+
+    polygons: in the image's CRS; where some overlap, the later one in the file counts. colours: of the written file.
+    """
+    image, by_label = raster.inspect(image_path), np.zeros(256, np.int64)
+    shapes = [(f.geometry, label) for f, label in zip(polygons.features, polygons.labels, strict=True)]
+    with raster.create(target, (1, image.height, image.width), np.uint8, **image.place, colours=colours) as out:
+        for strip in strips(image.height, image.width):
+            labels = np.full((strip.height, strip.width), uncovered, np.uint8)
+            if shapes:
+                rasterize(shapes, out=labels, transform=image.transform * Affine.translation(0, strip.row))
+            by_label += np.bincount(labels.ravel(), minlength=256)
+            raster.write_rows(out, strip.row, labels[None])
+    return Tally(image.height * image.width, by_label, Counter())

@@ -1,0 +1,194 @@
+"""The output folder of inference: each tile's files whole or absent, a record of each finished tile, and what they add up to.
+
+tiles/NAME.json appears last of a tile's files, so that a run which was killed can go on with the others. details.json says
+from the first moment what the maps are made with, and at the end what came of it.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.base.errors import UserError
+from tools.base.folders import DETAILS, plain, read_details, refuse_existing, replace_folder, write_details, write_json
+from tools.geo import raster
+from tools.geo.file_list import File
+from tools.inference.tile_list import Tile
+from tools.labels import scores
+from tools.labels.palette import Palette
+from tools.maps import class_statistics
+
+KINDS = ("labels", "labels_eroded")  # of ground truth
+_MADE_BY = {"made by": "inference.py"}
+
+
+class Results:
+    """An output folder.
+
+    final: where it is to be. settings: all that its maps depend on, as JSON values. overwrite: replace what is there, once all
+    that is new is whole; until then it is in FINAL.partial. resume: keep the finished tiles. Raises UserError where `final`
+    holds something and neither is set, or where what is to be resumed was made with other settings.
+    """
+
+    def __init__(self, final: Path, settings: Mapping[str, Any], overwrite: bool, resume: bool):
+        self.final, self.settings, self.resume = final.resolve(), plain(settings), resume
+        if overwrite or not resume:
+            refuse_existing(final, overwrite)
+        elif final.exists() and not final.is_dir():
+            raise UserError(f"{final} is a file, not a folder to resume: choose another --dir.")
+        self.folder = _working_folder(self.final, overwrite)
+        if resume and self._begun():
+            self._check_settings()
+
+    def _begun(self) -> bool:
+        """Whether there is something to resume. Raises UserError where the folder holds something else."""
+        files = [] if not self.folder.exists() else [f for f in self.folder.iterdir() if not f.name.startswith(".")]
+        if files and not (self.folder / DETAILS).is_file():
+            raise UserError(f"{self.folder} is no output of ours (it has no {DETAILS}): choose another --dir.")
+        return bool(files)
+
+    def _check_settings(self) -> None:
+        details = read_details(self.folder)
+        same_weights = "weights_sha256" in details and details["weights_sha256"] == self.settings.get("weights_sha256")
+        for name, value in self.settings.items():
+            if details.get(name) != value and not (name == "weights" and same_weights):  # wherever they lie
+                raise UserError(
+                    f"{self.folder} was begun with {name} = {details.get(name)}, now it is {value}: resume it with the same"
+                    " settings, choose another --dir, or start anew with --overwrite."
+                )
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Path]:
+        """The folder to write into, made; it is removed again where the block fails before any tile is finished."""
+        if not self.resume and self.folder != self.final:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        there = self.folder.exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_details(self.folder, **_MADE_BY, **self.settings, complete=False)
+            yield self.folder
+        finally:
+            self._tidy(keep=there)
+
+    def _tidy(self, keep: bool) -> None:
+        """Remove what is not whole; where only the details are left, these too, and the folder unless it is to be kept."""
+        for rest in self.folder.glob(".*.partial*"):
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+        if [file.name for file in self.folder.iterdir()] == [DETAILS]:
+            (self.folder / DETAILS).unlink()
+            if not keep:
+                self.folder.rmdir()
+
+    def done(self, tile: Tile) -> bool:
+        """Whether a tile was finished before, from files that are still the same."""
+        try:
+            record = json.loads(_record(self.folder, tile.name).read_text(encoding="utf-8"))
+        except OSError:
+            return False
+        same = record["stamps"] == _stamps(tile) and record["paths"] == plain(tile.paths)
+        return same and all((self.folder / file).exists() for file in record["files"])
+
+    def records(self, first: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """The records of all finished tiles by name, some names first."""
+        names = sorted(file.stem for file in (self.folder / "tiles").glob("[!.]*.json"))
+        names = [n for n in first if n in names] + [n for n in names if n not in first]
+        return {n: json.loads(_record(self.folder, n).read_text(encoding="utf-8")) for n in names}
+
+    def complete(
+        self, tiles: Sequence[Tile], failed: Mapping[str, str], palette: Palette, ignored: list[int], device: str
+    ) -> tuple[dict, dict]:
+        """Write statistics.json, scores.json (where there is ground truth) and details.json; statistics and scores come back.
+
+        failed: what is wrong with the tiles that could not be labelled. Where the folder is to replace another, it does so
+        now, unless there are such tiles. Raises UserError where no tile is finished.
+        """
+        records = self.records([tile.name for tile in tiles])
+        if not records:
+            raise UserError(f"nothing could be labelled: {' '.join(list(failed.values())[:20])}")
+        statistics = {name: record["statistics"] for name, record in records.items()}
+        found = {"tiles": statistics, "all": {"classes": class_statistics.together(s["classes"] for s in statistics.values())}}
+        write_json(self.folder / "statistics.json", found)
+        result = score(records, palette, ignored)
+        if result:
+            write_json(self.folder / "scores.json", result)
+        more = {"device": device, "complete": not failed, "failed": failed}
+        write_details(self.folder, **_MADE_BY, **self.settings, **more, **_summary(records))
+        if self.folder != self.final and not failed:
+            replace_folder(self.folder, self.final)
+            self.folder = self.final
+        return found, result
+
+
+def _working_folder(final: Path, overwrite: bool) -> Path:
+    taken = final.is_dir() and any(final.iterdir())
+    return final.with_name(final.name + ".partial") if overwrite and taken else final
+
+
+def windows_before(final: Path, overwrite: bool, most: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Size and step of the windows in a folder that is resumed, if they were chosen for --window `most` as well."""
+    try:
+        details = read_details(_working_folder(final.resolve(), overwrite))
+    except UserError:
+        return None  # nothing to go on with, or nothing of ours, which is said in its turn
+    same = details.get("windows_up_to") == most
+    return (tuple(details["window"]), tuple(details["step"])) if same else None
+
+
+def record(folder: Path, tile: Tile, made: Mapping[str, Any]) -> None:
+    """Take note, in the folder of the results, that all files of a tile are there, and of what was found out about it."""
+    about = {"paths": tile.paths, "truths": tile.truths, "stamps": _stamps(tile), **made}
+    write_json(_record(folder, tile.name), about)
+
+
+def _record(folder: Path, name: str) -> Path:
+    return folder / "tiles" / f"{name}.json"
+
+
+def _summary(records: Mapping[str, Mapping]) -> dict[str, Any]:
+    seconds = sum(record["seconds"] for record in records.values())
+    pixels = sum(record["statistics"]["height"] * record["statistics"]["width"] for record in records.values())
+    parts = {part: {name: record[part] for name, record in records.items()} for part in ("paths", "truths", "files")}
+    return {
+        "seconds": round(seconds, 1),
+        "megapixels_per_second": round(pixels / 1e6 / seconds, 3) if seconds else None,
+        "tiles": parts["paths"],
+        "truths": {name: truths for name, truths in parts["truths"].items() if truths},
+        "files": parts["files"],
+    }
+
+
+def score(records: Mapping[str, Mapping], palette: Palette, ignored: list[int]) -> dict[str, Any]:
+    """Scores by kind of ground truth: of all tiles together, and of each."""
+    result = {}
+    for kind in KINDS:
+        found = {name: np.array(r["confusion"][kind]) for name, r in records.items() if kind in r["confusion"]}
+        if found:
+            reports = {name: scores.report(m, palette.names, ignored) for name, m in found.items()}
+            result[kind] = {"all": scores.report(sum(found.values()), palette.names, ignored), "tiles": reports}
+    return result
+
+
+def _stamps(tile: Tile) -> dict[str, list[int] | None]:
+    """Size and time of change of a tile's files, to see whether they are what they were; None for remote ones."""
+    return {str(path): _stamp(path) for path in [*tile.paths.values(), *tile.truths.values()]}
+
+
+def _stamp(path: File) -> list[int] | None:
+    if raster.is_remote(path) or not Path(path).exists():
+        return None
+    about = Path(path).stat()
+    return [about.st_size, about.st_mtime_ns]
+
+
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of a file: whether weights are the same, wherever they lie."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,95 @@
+"""What a run leaves beside its snapshots: a log, metrics.json, TensorBoard's events, a plot; a full disk does not stop it."""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.base.errors import UserError
+from tools.labels import pictures
+from tools.record import tensorboard
+from tools.record.history import METRICS, Interval, Records, read_history
+from tools.record.log import Log
+from tools.training.selection import Selection
+from tools.training.validation import Validation
+
+LOG, EVENTS, PLOT, GRAPH = "training.log", "tensorboard", "loss.png", "net.png"  # beside the snapshots
+
+
+class Recorder:
+    """Writes down how a run goes.
+
+    folder: of the snapshots. plot: the picture's file. log: that of the run. about: what metrics.json says first. title: of the
+    plot. iteration: that training begins at. before: the folder of the snapshot that the run goes on from. writes: False for a
+    process that keeps the history and leaves it to another one to write it down.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plot: Path,
+        log: Log,
+        about: Mapping[str, Any],
+        title: str,
+        iteration: int,
+        before: Path | None = None,
+        writes: bool = True,
+    ):
+        self.folder, self.plot, self.log, self.title = folder, plot, log, title
+        self.records = Records(folder / METRICS, about)
+        self.records.begin(iteration, self._history(before / METRICS) if before else None)
+        self._curves = tensorboard.Curves(folder / EVENTS, iteration) if writes else None
+
+    def _history(self, path: Path) -> dict[str, list]:
+        """That of the run that is gone on with; none where it cannot be read, which is said."""
+        try:
+            return read_history(path)
+        except UserError as error:
+            kept = ""
+            if self.log.path and path.exists() and path.resolve() == self.records.path.resolve():
+                kept = f"; what was there is now {set_aside(path).name}"
+            self.log.warn(f"{error}, so the history begins anew{kept}.")
+            return {}
+
+    def add(self, interval: Interval) -> None:
+        """Write down how some iterations went."""
+        self.log.note(f"iteration {interval.iteration}: {interval}")
+        self.records.add(interval)
+        if self._curves is None:
+            return
+        with self.log.training_goes_on("a point of TensorBoard's curves"):
+            self._curves.add(interval)
+
+    def add_validation(self, iteration: int, found: Validation, better: list[str]) -> None:
+        """Write down and say what a validation found, and by which criteria it is the best so far."""
+        shown = {"accuracy": found.scores["overall_accuracy"], "mean IoU": found.iou}
+        scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in shown.items() if value is not None)
+        loss = "nothing is scored" if found.loss is None else f"loss {found.loss:.4f}, {scores}"
+        self.log.say(f"iteration {iteration}: validation {loss}" + (f"; best {', '.join(better)} so far" if better else ""))
+        self.records.add_validation(iteration, found.scores)
+        if self._curves is None:
+            return
+        with self.log.training_goes_on("a validation of TensorBoard's"):
+            self._curves.add_validation(iteration, found)
+
+    def write(self, losses: list[float], selection: Selection) -> None:
+        """Bring metrics.json and the plot up to date; losses: of all iterations."""
+        if self._curves is None:
+            return
+        with self.log.training_goes_on(self.records.path.name):
+            self.records.write(selection.best, selection.exhausted)
+        with self.log.training_goes_on(self.plot.name):
+            pictures.loss_plot(self.plot, losses, self.records.training, self.records.validation, self.title)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file, before another takes its name, the first free one of NAME.broken, NAME.broken2 ..."""
+    names = (path.with_name(f"{path.name}.broken{n if n > 1 else ''}") for n in itertools.count(1))
+    return path.rename(next(name for name in names if not name.exists()))
+
+
+def remove(folder: Path) -> None:
+    """Remove what an earlier run wrote down in a folder; nothing else."""
+    for path in [*(folder / name for name in (LOG, METRICS, PLOT, GRAPH)), *folder.glob(f"{METRICS}.broken*")]:
+        path.unlink(missing_ok=True)
+    tensorboard.remove(folder / EVENTS)

@@ -1,0 +1,79 @@
+"""Where a run begins: anew, in a folder that is cleared, or at a snapshot that it goes on from."""
+
+from pathlib import Path
+
+from torch import nn
+
+import nets
+from tools.base.errors import UserError, listing
+from tools.caffe import refuse_solverstate
+from tools.data.inputs import Input
+from tools.record import history, recorder
+from tools.record.log import Log
+from tools.settings import Settings
+from tools.weights import snapshots
+from tools.weights.snapshots import Snapshot
+
+NEWEST = Path("the newest snapshot")  # --restore without a name
+
+
+def to_restore(restore: Path | None, init: str | None, folder: Path, overwrite: bool, log: Log) -> Snapshot | None:
+    """The snapshot that a run is to go on from, if it is; folder: where its own go.
+
+    restore, init, overwrite: what the command line says. Raises UserError where they contradict each other or what is there.
+    """
+    if not restore:
+        refuse_held(folder, overwrite)
+        return None
+    if init:
+        raise UserError("--init and --restore do not go together: a restored run has its weights already.")
+    path = folder if restore == NEWEST else restore
+    elsewhere = not same_folder(path if path.is_dir() else path.parent, folder)
+    if elsewhere and (snapshots.found(folder) or snapshots.bests(folder)) and not overwrite:
+        raise UserError(f"{folder} holds another run than {path} is of: choose another --snapshot, or add --overwrite.")
+    if path == folder or path.is_dir():
+        return snapshots.load_newest(path, log.warn)
+    refuse_solverstate(path)
+    return snapshots.load(path)
+
+
+def refuse_held(folder: Path, overwrite: bool) -> None:
+    """Raise UserError where a folder holds a run that may not be replaced."""
+    if (snapshots.found(folder) or snapshots.bests(folder)) and not overwrite:
+        held = "snapshots: go on with --restore" if snapshots.found(folder) else "best weights (net_best_*): move them"
+        raise UserError(f"{folder} holds {held}, choose another --snapshot, or add --overwrite.")
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder."""
+    return one.resolve() == other.resolve()
+
+
+def check_same(before: Snapshot, net: nn.Module, inputs: list[Input], name: str) -> None:
+    """Raise UserError where a snapshot is not of the net, called `name`, and the inputs that the config asks for."""
+    if nets.describe(before.net) != nets.describe(net) or [Input.from_dict(i) for i in before.about["inputs"]] != inputs:
+        raise UserError(
+            f"{before.path} is of the net {before.about['name']} with the inputs"
+            f" {', '.join(i['name'] for i in before.about['inputs'])}, which is not what the config builds ({name}):"
+            " restore with the config that it was trained with."
+        )
+
+
+def go_on(settings: Settings, folder: Path, before: Snapshot, log: Log) -> None:
+    """Say what a restored run should know, and see to its folder."""
+    iteration = before.state["iteration"]
+    log.say(f"restored from {before.path}, iteration {iteration}")
+    if odd := history.changed(before.state.get("made_with", {}), history.made_with(settings)):
+        log.warn(f"the snapshot was made with other settings, so that this will be another run: {'; '.join(odd)}.")
+    clear(folder, overwrite=not same_folder(before.path.parent, folder))
+    snapshots.adopt_bests(before.path.parent, folder)
+    if later := snapshots.later(folder, iteration):
+        log.warn(f"{folder} holds later weights, which stay until this run replaces them: {listing(later)}.")
+
+
+def clear(folder: Path, overwrite: bool) -> None:
+    """Remove what an earlier run left; called when nothing else in the config can be wrong."""
+    if overwrite:
+        snapshots.remove(folder)
+        recorder.remove(folder)
+    snapshots.remove_halves(folder)
