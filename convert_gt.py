@@ -24,7 +24,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
-from tools.data.dataset import Dataset
+from tools.data.dataset import SPLITS, Dataset
 from tools.data.splits import listed_masks
 from tools.geo import raster, vectors
 from tools.geo.file_list import find_local
@@ -32,7 +32,7 @@ from tools.labels import masks, vector_labels
 from tools.labels.class_mapping import Legend, label_of
 from tools.labels.masks import Colours, NoClassError, Numbers, Tally, file_name
 from tools.labels.palette import Palette, colour_of
-from tools.settings import SPLITS, Settings, read_settings
+from tools.settings import Settings, read_settings
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import read_details, refuse_existing, require, whole_folder, write_details
 from tools.data.database import Database, name_tag, pack, pair, shuffled
-from tools.data.dataset import tile_name
+from tools.data.dataset import SPLITS, tile_name
 from tools.data.patches import read_patch
-from tools.settings import SPLITS, Settings, read_settings
+from tools.settings import Settings, read_settings
 
 
 def main():

@@ -26,12 +26,12 @@ from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
 from tools.data import grid
-from tools.data.dataset import Dataset, tile_name
+from tools.data.dataset import SPLITS, Dataset, tile_name
 from tools.data.patches import Cutting, patch_suffix, write_patch
 from tools.data.statistics import Moments, by_modality, measure
 from tools.geo import pixel_size, raster
 from tools.geo.windows import Window
-from tools.settings import SPLITS, Settings, read_settings
+from tools.settings import Settings, read_settings
 
 
 def main():

@@ -26,11 +26,11 @@ from tools.compute.distributed import Ranks
 from tools.data.inputs import Input
 from tools.export import onnx_engine
 from tools.inference import averages
-from tools.inference.labeller import Labeller
-from tools.inference.labellers import Windows, large_windows, make_labeller, prepared, shapes_of, windows_of
+from tools.inference.labeller import Labeller, make_labeller, prepared
 from tools.inference.load import OF_CONFIG, check_resampling, load_all
 from tools.inference.ranks import PATIENCE, Crew
 from tools.inference.tile_list import Tile, dataset_tiles, given_tiles
+from tools.inference.window_size import Windows, large_windows, shapes_of, windows_of
 from tools.labels import scores
 from tools.labels.palette import Palette
 from tools.maps import class_statistics

@@ -17,39 +17,40 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-from torch import nn
-
-import nets
-from nets.net import check_size
 from tools.base import commands
-from tools.base.errors import UserError, listing, run
+from tools.base.errors import UserError, run
 from tools.compute import compilation, device, distributed
 from tools.compute.distributed import Ranks
 from tools.compute.signals import Signals
-from tools.compute.sync_batch_norm import synchronise
 from tools.data.dataset import tile_name
-from tools.data.inputs import Input
 from tools.data.loader import Patches, batches, workers_for
-from tools.inference.labellers import make_labeller, prepared
+from tools.inference.labeller import make_labeller, prepared
 from tools.inference.tile_list import tiles_of
-from tools.labels import pictures
-from tools.record import history
+from tools.record import plots, provenance
 from tools.record.history import Records
 from tools.record.log import Log
-from tools.record.recorder import GRAPH, LOG, PLOT, Recorder
+from tools.record.recorder import GRAPH, LOG, Recorder
 from tools.settings import Settings, read_settings
 from tools.training import folds, validation
-from tools.training.losses import Loss
-from tools.training.pretrained import initialise
 from tools.training.progress import Progress
-from tools.training.resume import NEWEST, check_same, clear, go_on, refuse_held, to_restore
-from tools.training.run_setup import about_net, check_batch, check_database, drawn_how, make_loss, told_which_patches
+from tools.training.resume import NEWEST, clear, go_on, refuse_held, to_restore
+from tools.training.run_setup import (
+    about_net,
+    check_batch,
+    check_compilable,
+    check_database,
+    check_iterations,
+    drawn_how,
+    fresh,
+    make_loss,
+    make_recorder,
+    make_selection,
+    restored,
+    told_which_patches,
+)
 from tools.training.selection import Selection
-from tools.training.solver import Solver
 from tools.training.trainer import Trainer
 from tools.weights import snapshots
-from tools.weights.snapshots import Snapshot
 
 
 def main():
@@ -67,17 +68,6 @@ def main():
             cross_validate(settings, args, where, ranks)
         else:
             train(settings, args, where, ranks)
-
-
-def check_compilable(settings: Settings, ranks: Ranks) -> None:
-    """Raise UserError where batch norm does what compiled code cannot."""
-    if settings.SOLVER["name"] == "caffe":
-        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
-    if settings.SYNC_BATCH_NORM and ranks.count > 1:
-        raise UserError(
-            "--compile and SYNC_BATCH_NORM do not go together, as compiled code would stop at each batch norm for the other"
-            " processes: leave one of them out."
-        )
 
 
 def cross_validate(settings: Settings, args: argparse.Namespace, where: device.Device, ranks: Ranks) -> None:
@@ -132,7 +122,7 @@ def train(
     check_iterations(args.niter, trainer)
     if ranks.writer:
         go_on(settings, folder, before, log) if before else make_room(folder, args.overwrite)
-        pictures.net_graph(args.graph or folder / GRAPH, trainer.net, settings.NET)
+        plots.net_graph(args.graph or folder / GRAPH, trainer.net, settings.NET)
     selection = make_selection(settings, before, log)
     recorder = make_recorder(settings, folder, args, log, trainer, before)
     log.say(f"{settings.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
@@ -153,7 +143,7 @@ def train(
                 if snapshot_is_due(settings, trainer, args.niter, signals):
                     snapshot(settings, trainer, selection, recorder)
                 elif validated:
-                    recorder.write(trainer.losses, selection)
+                    recorder.write(trainer.losses, selection.best, selection.exhausted)
             if signals.stop:
                 break
     if ranks.writer:
@@ -186,84 +176,6 @@ def arguments():
     commands.add_overwrite(parser)
     commands.add_config(parser)
     return parser.parse_args()
-
-
-def fresh(
-    settings: Settings, inputs: list[Input], where: device.Device, loss: Loss, init: str | None, ranks: Ranks, compiled: bool
-) -> Trainer:
-    """A net at iteration 0, perhaps with weights from elsewhere."""
-    torch.manual_seed(settings.SEED)
-    net = build(settings, inputs)
-    source = init or settings.INIT_MODEL
-    report = initialise(net, source, inputs) if source else None
-    print(report or "all layers begin with random weights")
-    ranks.own_random_numbers(settings.SEED)
-    return make_trainer(settings, net, inputs, where, loss, report.loaded if report else [], ranks, compiled)
-
-
-def restored(
-    settings: Settings, inputs: list[Input], where: device.Device, loss: Loss, before: Snapshot, ranks: Ranks, compiled: bool
-) -> Trainer:
-    """The run as it stood at a snapshot."""
-    check_same(before, build(settings, inputs), inputs, settings.NET)
-    ranks.own_random_numbers(settings.SEED)  # for processes that there were not before
-    trainer = make_trainer(settings, before.net, inputs, where, loss, before.state["pretrained"], ranks, compiled)
-    trainer.restore(before.state)
-    return trainer
-
-
-def check_iterations(niter: int, trainer: Trainer) -> None:
-    """Raise UserError where there is nothing left to do, or where the learning rate would end before."""
-    if niter <= trainer.iteration:
-        raise UserError(f"--niter {niter}: {trainer.iteration} iterations are done already; give a larger number.")
-    trainer.solver.schedule.check(niter)
-
-
-def build(settings: Settings, inputs: list[Input]) -> nn.Module:
-    """The config's net, for these inputs and its classes."""
-    return nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values), **settings.NET_OPTIONS)
-
-
-def make_trainer(
-    settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, loss: Loss, pretrained: list[str],
-    ranks: Ranks, compiled: bool,
-) -> Trainer:  # fmt: skip
-    """The net on its device, with the config's solver."""
-    check_size(*settings.sample_size, net.multiple)
-    net = where.place(net)
-    if settings.SYNC_BATCH_NORM and ranks.count > 1:
-        synchronise(net)
-    solver = Solver(
-        net, settings.BASE_LR, settings.LR_POLICY, settings.SOLVER, pretrained, settings.MULTIPLIERS,
-        settings.GRADIENT_CLIP, settings.FREEZE_ITERATIONS,
-    )  # fmt: skip
-    if solver.schedule.waits_for_scores and not settings.val_ids:
-        raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
-    forward = ranks.parallel(net, compilation.compiled(net, where.device) if compiled else net, where.device)
-    return Trainer(net, solver, inputs, settings.ignored, where, loss, settings.ITER_SIZE, settings.EMA_DECAY, ranks, forward)
-
-
-def make_selection(settings: Settings, before: Snapshot | None, log: Log) -> Selection:
-    """The best validations so far, of those whose weights are still there."""
-    selection = Selection(len(settings.label_values), settings.PATIENCE)
-    if before and "selection" in before.state:
-        selection.load_state_dict(before.state["selection"])
-        gone = [name for name in selection.best if not snapshots.best_of(before.path.parent, name).exists()]
-        if gone:
-            log.warn(f"no net_best_* lies beside the snapshot for {listing(gone)}: the best so far by that is forgotten.")
-        selection.forget(gone)
-    return selection
-
-
-def make_recorder(
-    settings: Settings, folder: Path, args: argparse.Namespace, log: Log, trainer: Trainer, before: Snapshot | None
-) -> Recorder:
-    """Where the run is written down, with what it is made of."""
-    about = history.about(settings, trainer.net, trainer.device, args.niter)
-    title = f"{settings.NET} on {settings.DATASET}"
-    came_from = before and before.path.parent
-    plot = args.plot or folder / PLOT
-    return Recorder(folder, plot, log, about, title, trainer.iteration, came_from, trainer.ranks.writer)
 
 
 def validation_is_due(settings: Settings, trainer: Trainer, niter: int) -> bool:
@@ -313,11 +225,13 @@ def snapshot_is_due(settings: Settings, trainer: Trainer, niter: int, signals: S
 
 def snapshot(settings: Settings, trainer: Trainer, selection: Selection, recorder: Recorder) -> None:
     """Bring the records up to date, write the snapshot, remove the oldest if KEEP_SNAPSHOTS says so."""
-    made_with = history.made_with(settings)
+    made_with = provenance.made_with(settings)
     state = trainer.state() | {"selection": selection.state_dict(), "made_with": made_with}
     if not trainer.ranks.writer:
         return
-    recorder.write(trainer.losses, selection)  # first: a run that is restored from here finds its history
+    recorder.write(
+        trainer.losses, selection.best, selection.exhausted
+    )  # first: a run that is restored from here finds its history
     with recorder.log.training_goes_on(f"the snapshot of iteration {trainer.iteration}"):
         with trainer.averaged():
             path = snapshots.save(recorder.folder, trainer.iteration, trainer.net, about_net(settings, trainer.inputs), state)

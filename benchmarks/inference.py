@@ -24,7 +24,7 @@ from tools.data.inputs import Input
 from tools.geo import raster
 from tools.geo.windows import sliding
 from tools.inference.labeller import Labeller
-from tools.inference.labellers import large_windows
+from tools.inference.window_size import large_windows
 from tools.labels import scores
 from tools.weights import snapshots
 

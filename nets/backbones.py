@@ -6,8 +6,7 @@ keeps its size, and the convolutions after its first one are dilated instead, so
 The convolutions are torchvision's: tools/training/pretrained.py has the names of both.
 """
 
-from nets.caffe.layers import eltwise, pooling, relu
-from nets.layers import conv, relu6
+from nets.layers import conv, eltwise, pooling, relu, relu6
 
 MOBILENET_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 

@@ -10,8 +10,7 @@ mobilenetv2: 5,812,198 learnable values, 1.64 G multiply-adds
 """
 
 from nets import backbones, show
-from nets.caffe.layers import concat, dropout, pooling
-from nets.layers import conv, data, resize, score
+from nets.layers import concat, conv, data, dropout, pooling, resize, score
 from tools.base.errors import UserError, listing
 
 BACKBONES = {

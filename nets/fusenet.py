@@ -8,8 +8,7 @@ At 3 + 3 channels and 6 classes: 58,964,742 learnable values, 21.25 G multiply-a
 """
 
 from nets import show
-from nets.caffe.layers import concat, eltwise
-from nets.layers import branch, conv, data, pool, score
+from nets.layers import branch, concat, conv, data, eltwise, pool, score
 from nets.segnet import VGG16_PLANES, decoder, vgg16
 
 

@@ -6,8 +6,7 @@ At 3 + 3 channels and 6 classes: 44,169,606 learnable values, 15.06 G multiply-a
 """
 
 from nets import show
-from nets.caffe.layers import eltwise
-from nets.layers import branch, conv, data, pool, score
+from nets.layers import branch, conv, data, eltwise, pool, score
 from nets.segnet import VGG16_PLANES, decoder, vgg16
 
 

@@ -6,8 +6,7 @@ At 3 channels and 6 classes: 29,474,898 learnable values, 10.52 G multiply-adds 
 """
 
 from nets import show
-from nets.caffe.layers import mean
-from nets.layers import data, score
+from nets.layers import data, mean, score
 from nets.segnet import VGG16_PLANES, decoder, vgg16
 
 

@@ -7,8 +7,7 @@ At 3 + 3 channels and 6 classes: 59,007,378 learnable values, 21.97 G multiply-a
 """
 
 from nets import show
-from nets.caffe.layers import concat, eltwise, mean
-from nets.layers import branch, conv, data, score
+from nets.layers import branch, concat, conv, data, eltwise, mean, score
 from nets.segnet import VGG16_PLANES, decoder, vgg16
 
 

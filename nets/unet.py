@@ -5,8 +5,7 @@ At 3 channels and 6 classes: 31,043,846 learnable values, 12.05 G multiply-adds 
 """
 
 from nets import show
-from nets.caffe.layers import concat, deconv, dropout
-from nets.layers import conv, data, pool, score
+from nets.layers import concat, conv, data, deconv, dropout, pool, score
 
 
 def unet(channels, classes, planes=(64, 128, 256, 512, 1024), ratio=0.5):

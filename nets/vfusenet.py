@@ -8,8 +8,7 @@ At 3 + 3 channels and 6 classes: 69,876,486 learnable values, 25.18 G multiply-a
 """
 
 from nets import show
-from nets.caffe.layers import concat, eltwise, mean
-from nets.layers import branch, conv, data, pool, score
+from nets.layers import branch, concat, conv, data, eltwise, mean, pool, score
 from nets.segnet import VGG16_PLANES, decoder, vgg16
 
 

@@ -205,7 +205,7 @@ def without_pictures(monkeypatch):
         path.touch()
 
     for picture in ("net_graph", "loss_plot"):
-        monkeypatch.setattr(f"tools.labels.pictures.{picture}", draw)
+        monkeypatch.setattr(f"tools.record.plots.{picture}", draw)
 
 
 @dataclass

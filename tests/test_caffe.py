@@ -13,8 +13,8 @@ from nets.layers import branch, conv, data, pool, score, unpool
 from nets.net import Net
 from nets.segnet import segnet, vgg16
 from tools.base.errors import UserError
-from tools.caffe import load_caffemodel, read_caffemodel, refuse_solverstate, slots, write_caffemodel
 from tools.weights import caffe_proto
+from tools.weights.caffe import load_caffemodel, read_caffemodel, refuse_solverstate, slots, write_caffemodel
 from tools.weights.snapshots import load_net, save_net
 
 REFERENCE = REPO.parent / "shared/caffe_reference"
@@ -124,7 +124,7 @@ def assert_it_comes_back(net, tmp_path, *images):
 
 def fusenet(planes):
     """Two encoders of two levels, the second added to the first before each pooling, and a decoder."""
-    from nets.caffe.layers import eltwise
+    from nets.layers import eltwise
 
     a, b = planes
     depth = branch("d_", [conv("conv1", "depth", a), pool("pool1", "conv1"), conv("conv2", "pool1", b)])

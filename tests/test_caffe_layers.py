@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import REPO
 
+from nets import layers
 from nets.caffe import layers as caffe
 from nets.caffe.prototxt import read_prototxt
 from nets.layers import Blob, conv, data
@@ -74,10 +75,10 @@ def caffe_pool(x, kernel, stride, pad, method):
 def test_pooling_has_caffes_sizes_values_and_masks(kernel, stride, pad, size):
     x = image(3, *size)
     pooled, mask = caffe_pool(x, kernel, stride, pad, "max")
-    values, indices = run(caffe.pooling, x, kernel=kernel, stride=stride, pad=pad, mask=True)
+    values, indices = run(layers.pooling, x, kernel=kernel, stride=stride, pad=pad, mask=True)
     np.testing.assert_array_equal(values, pooled)
     np.testing.assert_array_equal(indices, mask)
-    average = run(caffe.pooling, x, kernel=kernel, stride=stride, pad=pad, method="ave")
+    average = run(layers.pooling, x, kernel=kernel, stride=stride, pad=pad, method="ave")
     np.testing.assert_allclose(average, caffe_pool(x, kernel, stride, pad, "ave")[0], atol=1e-6)
 
 
@@ -85,12 +86,12 @@ def test_an_average_by_hand():
     """3x3 windows every 2 on 4x4 with padding 1: the first window has 4 of its 9 pixels, the last is cut at image + padding."""
     x = np.ones((1, 1, 4, 4), np.float32)
     row = [4 / 9, 6 / 9, 2 / 6]
-    np.testing.assert_allclose(run(caffe.pooling, x, kernel=3, stride=2, pad=1, method="ave")[0, 0, 0], row, rtol=1e-6)
+    np.testing.assert_allclose(run(layers.pooling, x, kernel=3, stride=2, pad=1, method="ave")[0, 0, 0], row, rtol=1e-6)
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_the_first_of_equal_values_wins(memory):
-    module = caffe.pooling("p", "x", 2, 2, mask=True).build([Blob(8)])[0]
+    module = layers.pooling("p", "x", 2, 2, mask=True).build([Blob(8)])[0]
     _, mask = module(torch.zeros(1, 8, 4, 4).contiguous(memory_format=memory))
     assert mask[0, 5].tolist() == [[0, 2], [8, 10]]
 
@@ -109,7 +110,7 @@ def test_global_pooling_takes_the_whole_image(tmp_path, method, function):
 )
 def test_odd_sizes_are_pooled_and_unpooled_as_caffe_does(name, args):
     reference = np.load(ODD)
-    values, mask = run(caffe.pooling, reference["data"], kernel=2, stride=2, mask=True)
+    values, mask = run(layers.pooling, reference["data"], kernel=2, stride=2, mask=True)
     np.testing.assert_array_equal(values, reference["pool"])
     np.testing.assert_array_equal(mask, reference["mask"])
     np.testing.assert_array_equal(run(caffe.upsample, values, mask, **args), reference[name])
@@ -239,7 +240,7 @@ def test_layers_of_one_blob(tmp_path, text, function):
 
 
 def test_dropout_drops_while_training_and_keeps_the_mean():
-    layer = caffe.dropout("d", "x", 0.25).build([Blob(1)])[0].train()
+    layer = layers.dropout("d", "x", 0.25).build([Blob(1)])[0].train()
     x = layer(torch.ones(1, 1, 200, 200))
     assert set(np.unique(x.numpy()).tolist()) == {0.0, np.float32(1 / 0.75).item()}
     assert x.mean().item() == pytest.approx(1, abs=0.03)
@@ -321,8 +322,13 @@ def test_interp_has_caffes_sizes_and_keeps_corners(tmp_path, param, size, cut):
 
 @pytest.mark.slow
 def test_caffes_kinds_compile_and_export_with_any_size():
-    rows = [data("x", 3), conv("a", "x", 4), caffe.pooling("p", "a", 2, 2, mask=True), conv("b", "p", 4)]
-    rows += [caffe.upsample("u", "b", "p_mask"), caffe.crop("c", "u", "x"), caffe.eltwise("e", "c", "a"), caffe.relu("r", "e")]
+    rows = [data("x", 3), conv("a", "x", 4), layers.pooling("p", "a", 2, 2, mask=True), conv("b", "p", 4)]
+    rows += [
+        caffe.upsample("u", "b", "p_mask"),
+        caffe.crop("c", "u", "x"),
+        layers.eltwise("e", "c", "a"),
+        layers.relu("r", "e"),
+    ]
     net = Net(rows).eval()
     x = torch.rand(2, 3, 16, 16)
     size = {0: torch.export.Dim("n"), 2: 2 * torch.export.Dim("h", min=2), 3: 2 * torch.export.Dim("w", min=2)}

@@ -13,8 +13,9 @@ from test_inference_averages import made_weights
 from test_stitching import CPU, GREY, Opinionated, cut
 
 from tools.base.pipeline import Ahead
-from tools.inference.blending import Plan, Sliding, batches, predict, sums
+from tools.inference.blending import predict, sums
 from tools.inference.forward import Forward
+from tools.inference.sliding import Plan, Sliding, batches
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from conftest import COLOURS, REPO, call, pixels, refused, write_config, write_r
 from PIL import Image
 
 from tools.base.errors import UserError
-from tools.data.dataset import Dataset
-from tools.settings import SPLITS, read_settings
+from tools.data.dataset import SPLITS, Dataset
+from tools.settings import read_settings
 
 HEIGHT, WIDTH = 32, 40  # of a tile: two patches of 32 x 32
 EDITS = {"patch_size = (128, 128)": "patch_size = (32, 32)", "step_size = (64, 64)": "step_size = (32, 32)",

@@ -12,9 +12,9 @@ from conftest import NAMES, REPO, call, pixels, refused
 from torch import nn
 
 import nets
-from nets.caffe.layers import concat, pooling, upsample
+from nets.caffe.layers import upsample
 from nets.caffe.prototxt_write import write_prototxt
-from nets.layers import conv, data, pool, score, unpool
+from nets.layers import concat, conv, data, pool, pooling, score, unpool
 from nets.net import Net
 from tools.base.errors import UserError
 from tools.data.inputs import Input

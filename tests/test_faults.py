@@ -21,7 +21,8 @@ from conftest import NAMES, REPO, TEST, TRAIN, VAL, call, names, pixels, refused
 
 import nets
 from tools.base.errors import UserError
-from tools.inference.blending import Cover, Plan, Sliding
+from tools.inference.blending import Cover
+from tools.inference.sliding import Plan, Sliding
 from tools.labels import scores
 from tools.weights import snapshots
 

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import nets
-from nets.caffe.layers import batch_norm, concat, dropout, eltwise, mean, relu
-from nets.layers import KINDS, branch, conv, data, pool, resize, score, unpool
+from nets.caffe.layers import batch_norm
+from nets.layers import KINDS, branch, concat, conv, data, dropout, eltwise, mean, pool, relu, resize, score, unpool
 from nets.net import Net, count_parameters
 from tools.base.errors import UserError
 

@@ -9,6 +9,7 @@ import nets
 from tools.base.errors import DiskFullError
 from tools.labels import pictures
 from tools.labels.palette import Palette
+from tools.record import plots
 
 ISPRS = Palette(NAMES, COLOURS)
 TRUTH = np.array([[0, 1, 2], [3, 6, 5]], np.uint8)
@@ -68,8 +69,8 @@ def test_an_image_without_any_number_is_shown_too():
 
 
 def test_a_running_mean_by_hand():
-    np.testing.assert_allclose(pictures.running_mean([1, 2, 3, 4], 2), [1, 1.5, 2.5, 3.5])
-    np.testing.assert_allclose(pictures.running_mean([5], 3), [5])
+    np.testing.assert_allclose(plots.running_mean([1, 2, 3, 4], 2), [1, 1.5, 2.5, 3.5])
+    np.testing.assert_allclose(plots.running_mean([5], 3), [5])
 
 
 @pytest.mark.parametrize("losses", [[1.5], [0.0, 0.0], list(np.linspace(2, 0.1, 300))])
@@ -78,7 +79,7 @@ def test_the_loss_plot_is_drawn_from_the_first_iteration_on(tmp_path, losses, sc
     validation = [{"iteration": 1, "loss": loss, "mean_iou_without_ignored": iou} for loss, iou in scores]
     orange = []
     for points in (validation, []):
-        pictures.loss_plot(tmp_path / "loss.png", losses, [], points, "a net on a town")
+        plots.loss_plot(tmp_path / "loss.png", losses, [], points, "a net on a town")
         assert png(tmp_path / "loss.png").std() > 1
         orange.append((png(tmp_path / "loss.png") == (0xD9, 0x48, 0x01)).all(-1).sum())
     assert (orange[0] > orange[1] + 50) == any(iou for _, iou in scores)  # points beside those in the legends
@@ -91,13 +92,13 @@ def test_a_plot_that_finds_no_room_leaves_no_figure_in_memory(tmp_path, monkeypa
     monkeypatch.setattr(pictures.plt.Figure, "savefig", full)
     open_before = pictures.plt.get_fignums()
     with pytest.raises(DiskFullError):
-        pictures.loss_plot(tmp_path / "loss.png", [1.0, 0.5], [], [], "a run")
+        plots.loss_plot(tmp_path / "loss.png", [1.0, 0.5], [], [], "a run")
     assert pictures.plt.get_fignums() == open_before
 
 
 def test_the_loss_plot_shows_scores_and_rate_where_they_are(tmp_path):
     training = [{"iteration": i, "rate": 0.1 if i < 50 else 0.01, "mean_iou": 0.9} for i in range(1, 101)]
-    pictures.loss_plot(tmp_path / "loss.png", [1.0] * 100, training, [], "a net on a town")
+    plots.loss_plot(tmp_path / "loss.png", [1.0] * 100, training, [], "a net on a town")
     blue = (png(tmp_path / "loss.png") == (0x08, 0x51, 0x9C)).all(-1)
     height, width = blue.shape
     scores, rate = blue[height * 3 // 8 : height * 6 // 8], blue[height * 6 // 8 :]
@@ -108,7 +109,7 @@ def test_the_loss_plot_shows_scores_and_rate_where_they_are(tmp_path):
 
 def test_the_graph_shows_a_box_for_every_layer(tmp_path):
     net = nets.build("segnet_slim", {"irrg": 3}, 6)
-    pictures.net_graph(tmp_path / "net.png", net, "segnet_slim")
+    plots.net_graph(tmp_path / "net.png", net, "segnet_slim")
     shown = png(tmp_path / "net.png")
     blue = (shown == (0x9E, 0xCA, 0xE1)).all(-1).sum(1) > 50  # rows of the picture that pass through a convolution
     assert np.count_nonzero(np.diff(blue.astype(int)) == 1) == sum(row.kind == "conv" for row in net.rows)

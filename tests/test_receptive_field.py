@@ -10,8 +10,7 @@ import nets
 from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.geo.windows import positions
-from tools.inference.labellers import large_windows
-from tools.inference.window_size import effective_radius, step_for
+from tools.inference.window_size import effective_radius, large_windows, step_for
 
 CPU = Device(torch.device("cpu"), bf16=False)
 GREY = [Input("grey", ("grey",), (1,), False, (0.0,))]

@@ -15,15 +15,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tools.compute.distributed import ALONE
 from tools.labels.scores import confusion
-from tools.record import history
-from tools.record.history import Interval, changed, made_with
+from tools.record import provenance
+from tools.record.history import Interval, Validation
 from tools.record.log import Log
+from tools.record.provenance import changed, made_with
 from tools.record.tensorboard import Curves
 from tools.settings import read_settings
 from tools.training.batch_scores import EVERY, RunningScores
 from tools.training.losses import NO_LOSS
 from tools.training.progress import Progress
-from tools.training.validation import Validation
 
 QUICK = {"VAL_EVERY": 2, "SNAPSHOT_EVERY": 2}
 
@@ -146,21 +146,21 @@ def test_git_state_is_commit_and_whether_files_were_changed(tmp_path):
         who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
         return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout.strip()
 
-    assert history.git_state(tmp_path) is None
+    assert provenance.git_state(tmp_path) is None
     git("init", "--quiet")
-    assert history.git_state(tmp_path) is None  # there is no commit yet
+    assert provenance.git_state(tmp_path) is None  # there is no commit yet
     (tmp_path / "a").write_text("1")
     git("add", "a")
     git("commit", "--quiet", "-m", "one")
     (tmp_path / "notes").write_text("which git does not know")
-    assert history.git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    assert provenance.git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "a").write_text("2")
-    assert history.git_state(tmp_path)["dirty"]
+    assert provenance.git_state(tmp_path)["dirty"]
 
 
 def test_without_git_there_is_no_state(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert history.git_state() is None
+    assert provenance.git_state() is None
 
 
 # ----------------------------------------------------------------------------------------------------------- fingerprint

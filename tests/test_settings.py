@@ -8,7 +8,8 @@ import pytest
 from conftest import COLOURS, FOLDERS, NAMES, REPO, call, refused, write_config
 
 from tools.base.errors import UserError
-from tools.settings import RULES, SPLITS, Settings, read_settings
+from tools.data.dataset import SPLITS
+from tools.settings import RULES, Settings, read_settings
 
 POTSDAM_TEST = [(2, 11), (7, 12), (3, 11), (5, 12), (7, 10)]
 POTSDAM_TRAIN = [

@@ -11,9 +11,9 @@ from conftest import done, names, read_json, refused, train
 from safetensors.torch import load_file
 
 from tools.base.errors import UserError
+from tools.record.history import Validation
 from tools.training import validation
 from tools.training.trainer import Trainer
-from tools.training.validation import Validation
 from tools.weights import snapshots
 
 BESTS = [f"net_best_{criterion}.safetensors" for criterion in ("combined", "iou", "loss")]
@@ -338,7 +338,7 @@ def test_a_snapshot_of_before_that_cannot_be_replaced_stays(own, monkeypatch, wh
 def test_records_and_best_weights_that_find_no_room_are_warned_of(own, monkeypatch):
     monkeypatch.setattr("tools.record.history.write_json", full)
     monkeypatch.setattr("tools.record.tensorboard._append", full)
-    monkeypatch.setattr("tools.labels.pictures.loss_plot", full)
+    monkeypatch.setattr("tools.record.plots.loss_plot", full)
     monkeypatch.setattr(snapshots, "save_best", full)
     ran = done(train(own, 1, val_ids=[15]))
     for name in ("metrics.json", "TensorBoard", "loss.png", "net_best_iou.safetensors"):

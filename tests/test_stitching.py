@@ -12,9 +12,10 @@ from torch import nn
 from tools.base.pipeline import Ahead
 from tools.compute.device import Device
 from tools.data.inputs import Input
-from tools.geo.windows import Window
-from tools.inference.blending import STRIP, TAPERS, Canvas, Plan, Sliding, batches, predict
+from tools.geo.windows import TAPERS, Window
+from tools.inference.blending import Canvas, predict
 from tools.inference.forward import Forward
+from tools.inference.sliding import STRIP, Plan, Sliding, batches
 
 CPU = Device(torch.device("cpu"), bf16=False)
 GREY = Input("grey", ("grey",), (1,), False, (0.0,))

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import nets
-from tools.caffe import write_caffemodel
 from tools.data.inputs import Input
+from tools.weights.caffe import write_caffemodel
 
 
 def infer(town, *words, **changes):

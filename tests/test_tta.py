@@ -10,8 +10,7 @@ import nets
 from tools.base.errors import UserError
 from tools.data.inputs import Input
 from tools.inference import averages
-from tools.inference.averages import Augmented
-from tools.inference.ensemble import Ensemble
+from tools.inference.averages import Augmented, Ensemble
 from tools.inference.forward import Forward
 
 

@@ -11,14 +11,12 @@ from typing import Any
 
 from tools.base.errors import UserError, listing, nearest
 from tools.data.augmentation import read_recipe, sample_size
-from tools.data.dataset import Dataset, tile_name
+from tools.data.dataset import SPLITS, Dataset, tile_name
 from tools.data.inputs import NORMALISATIONS, Part, find_parts
 from tools.geo.windows import step_in_pixels
 from tools.labels.class_mapping import Legend, label_of
 from tools.labels.class_weights import CLASS_WEIGHTS
 from tools.labels.palette import Palette
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

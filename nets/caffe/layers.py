@@ -4,43 +4,14 @@ Sizes are numbers or pairs of height and width. Caffe's source (include/caffe/la
 """
 
 import itertools
-from collections.abc import Iterable
 from dataclasses import replace
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.layers import ANY_SIZE, Blob, Row, layer, pair, scatter
+from nets.layers import ANY_SIZE, NO_PIXELS, Blob, layer, pair, scatter
 from tools.base.errors import UserError
-
-NO_PIXELS = Fraction(2**20)  # the stride of a blob that has one value per plane, whatever the image
-
-
-# ---------------------------------------------------------------------------------------------- layers that have weights
-
-
-@layer
-def deconv(x: Blob, channels: int, kernel, stride=1, pad=0, dilation=1, groups: int = 1, bias=True, bilinear=False):
-    """Transposed convolution. bilinear: begin with the weights that interpolate, plane by plane (Caffe's filler)."""
-    kernel, stride, pad, dilation = pair(kernel), pair(stride), pair(pad), pair(dilation)
-    module = nn.ConvTranspose2d(x.channels, channels, kernel, stride, pad, 0, groups, bias, dilation)
-    if bilinear:
-        with torch.no_grad():
-            module.weight.copy_(_tent(kernel[0])[:, None] * _tent(kernel[1]))
-    else:
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    if bias:
-        nn.init.zeros_(module.bias)
-    return module, Blob(channels, x.stride / stride[0])
-
-
-def _tent(size: int) -> Tensor:
-    """The weights of linear interpolation by half of `size`, as Caffe's BilinearFiller has them."""
-    half = (size + 1) // 2
-    centre = (size - 1) / (2 * half)
-    return 1 - (torch.arange(size) / half - centre).abs()
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -108,45 +79,6 @@ def inner_product(x: Blob, channels: int, values: int | None = None, bias=True):
     return module, Blob(channels, NO_PIXELS)
 
 
-# -------------------------------------------------------------------------------------------------------------- pooling
-
-
-class Pooling(nn.Module):
-    """Caffe's pooling: see `pooling`."""
-
-    def __init__(self, kernel, stride, pad, method: str, mask: bool, ceil: bool):
-        super().__init__()
-        self.kernel, self.stride, self.pad, self.method, self.mask, self.ceil = kernel, stride, pad, method, mask, ceil
-
-    def forward(self, x: Tensor):
-        if not self.kernel and not self.mask:  # in a form that torch.export takes with any height and width
-            return x.mean((2, 3), keepdim=True) if self.method == "ave" else x.amax((2, 3), keepdim=True)
-        kernel = self.kernel or tuple(x.shape[2:])
-        stride, pad = (self.stride, self.pad) if self.kernel else (1, 0)
-        if self.method == "ave":
-            return F.avg_pool2d(x, kernel, stride, pad, self.ceil, count_include_pad=True)
-        return F.max_pool2d(x, kernel, stride, pad, 1, self.ceil, return_indices=self.mask)
-
-
-@layer
-def pooling(x: Blob, kernel=None, stride=1, pad=0, method: str = "max", mask=False, ceil=True):
-    """Pooling by "max" or "ave" with Caffe's sizes: rounded up, but the last window begins inside image and padding.
-
-    kernel: None for the whole image. mask: also write NAME_mask, the positions of the maxima. "ave" divides by the window's
-    size, padding included, less what lies beyond the padding. ceil: False rounds down (round_mode: FLOOR).
-    """
-    if method not in ("max", "ave"):
-        raise UserError(f"it pools by '{method}': 'max' and 'ave' are what there is")
-    if mask and method != "max":
-        raise UserError("only a pooling by 'max' has a mask")
-    size, stride, pad = pair(kernel or 1), pair(stride), pair(pad)
-    if kernel and any(2 * p > k for p, k in zip(pad, size, strict=True)):
-        raise UserError(f"its padding {pad} is more than half of its window {size}: PyTorch cannot do that")
-    blob = replace(x, stride=x.stride * stride[0] if kernel else NO_PIXELS)
-    module = Pooling(size if kernel else None, stride, pad, method, mask, ceil)
-    return module, {"": blob, "_mask": blob} if mask else blob
-
-
 class Upsample(nn.Module):
     """Unpooling to a size that is given, or some times as large: see `upsample`."""
 
@@ -175,55 +107,6 @@ def upsample(x: Blob, mask: Blob, scale=2, size=None, pad_out=False):
     scale, pad_out = pair(scale), pair(pad_out)
     module = Upsample(scale, tuple(size) if size else None, pad_out)
     return module, Blob(x.channels, x.stride / scale[0])
-
-
-# --------------------------------------------------------------------------------------------- joining, cutting, resizing
-
-
-def _check_sizes(blobs: Iterable[Tensor]) -> None:
-    """Raise UserError unless the blobs are of one height and width (a compiled net finds out by itself)."""
-    if not torch.compiler.is_compiling() and len({b.shape[2:] for b in blobs}) > 1:
-        sizes = " and ".join("x".join(map(str, b.shape[2:])) for b in blobs)
-        raise UserError(f"blobs of {sizes} pixels cannot be joined: give images of a rounder size.")
-
-
-class Eltwise(nn.Module):
-    """Blobs joined value by value: see `eltwise`."""
-
-    def __init__(self, operation: str, coeff: tuple[float, ...] | None):
-        super().__init__()
-        self.operation, self.coeff = operation, coeff
-
-    def forward(self, *blobs: Tensor) -> Tensor:
-        _check_sizes(blobs)
-        if self.coeff:
-            blobs = [b if k == 1 else b * k for b, k in zip(blobs, self.coeff, strict=True)]
-        joined = blobs[0]
-        for blob in blobs[1:]:
-            joined = _OPERATIONS[self.operation](joined, blob)
-        return joined
-
-
-_OPERATIONS = {"sum": torch.add, "prod": torch.mul, "max": torch.maximum}
-
-
-@layer
-def eltwise(*x: Blob, operation: str = "sum", coeff=None):
-    """Blobs of one shape joined value by value: "sum" (each times its `coeff`), "prod" or "max"."""
-    if operation not in _OPERATIONS:
-        raise UserError(f"it joins by '{operation}': 'sum', 'prod' and 'max' are what there is")
-    if coeff and (operation != "sum" or len(coeff) != len(x)):
-        raise UserError(
-            f"it has {len(coeff)} coefficients for a '{operation}' of {len(x)} blobs: only a sum has them, one each"
-        )
-    if len({b.channels for b in x}) > 1:
-        raise UserError(f"it joins blobs of {', '.join(str(b.channels) for b in x)} planes: they must be as many")
-    return Eltwise(operation, tuple(coeff) if coeff else None), x[0]
-
-
-def mean(name: str, *x: str) -> Row:
-    """The mean of blobs of one shape, value by value."""
-    return eltwise(name, *x, coeff=(1 / len(x),) * len(x))
 
 
 class Slice(nn.Module):
@@ -308,40 +191,6 @@ def interp(x: Blob, size=None, zoom: int = 1, shrink: int = 1, margins=(0, 0)):
     """
     module = Interp(tuple(size) if size else None, zoom, shrink, tuple(margins))
     return module, Blob(x.channels, x.stride * shrink / zoom)
-
-
-@layer
-def concat(*x: Blob, axis: int = 1):
-    """Blobs one after the other along an axis (1: channels)."""
-    return Concat(axis), replace(x[0], channels=sum(b.channels for b in x) if axis == 1 else x[0].channels)
-
-
-class Concat(nn.Module):
-    """Blobs one after the other."""
-
-    def __init__(self, axis: int):
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, *blobs: Tensor) -> Tensor:
-        if self.axis == 1:
-            _check_sizes(blobs)
-        return torch.cat(blobs, self.axis)
-
-
-# ------------------------------------------------------------------------------------------------------- value by value
-
-
-@layer
-def relu(x: Blob, negative_slope: float = 0.0):
-    """max(x, 0) + negative_slope min(x, 0)."""
-    return nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU(), x
-
-
-@layer
-def dropout(x: Blob, ratio: float = 0.5):
-    """In training, values are zeroed with this probability and the others grow accordingly."""
-    return nn.Dropout(ratio), x
 
 
 @layer

@@ -191,7 +191,7 @@ def _convolution(layer: Layer, reads: list[str], name: str, deconv: bool = False
     if deconv:
         given["bilinear"] = p.message.last("weight_filler", Message()).last("type") == "bilinear"
         args = _said(given, {"stride": 1, "dilation": 1, "groups": 1, "bias": True, "pad": 0, "bilinear": False})
-        return caffe.deconv(name, *reads, channels, **args, lr_mult=lr, decay_mult=decay)
+        return layers.deconv(name, *reads, channels, **args, lr_mult=lr, decay_mult=decay)
     kernel, dilation = layers.pair(given["kernel"]), layers.pair(given["dilation"])
     if layers.pair(given["pad"]) == layers.same_pad(kernel, dilation):
         given["pad"] = None
@@ -219,7 +219,7 @@ def _scale(layer: Layer, reads: list[str], name: str) -> Row:
 
 def _relu(layer: Layer, reads: list[str], name: str) -> Row:
     slope = float(layer.param("relu_param").one("negative_slope", 0))
-    return caffe.relu(name, *reads, **({"negative_slope": slope} if slope else {}))
+    return layers.relu(name, *reads, **({"negative_slope": slope} if slope else {}))
 
 
 def _pooling(layer: Layer, reads: list[str], name: str) -> Row:
@@ -241,7 +241,7 @@ def _pooling(layer: Layer, reads: list[str], name: str) -> Row:
         "ceil": p.word("round_mode", ("CEIL", "FLOOR"), "CEIL") == "CEIL",
     }
     usual = {"kernel": None, "stride": 1, "pad": 0, "method": "max", "mask": False, "ceil": True}
-    return caffe.pooling(name, *reads, **_said(given, usual))
+    return layers.pooling(name, *reads, **_said(given, usual))
 
 
 def _upsample(layer: Layer, reads: list[str], name: str) -> Row:
@@ -264,7 +264,7 @@ def _eltwise(layer: Layer, reads: list[str], name: str) -> Row:
     operation = p.word("operation", ("PROD", "SUM", "MAX"), "SUM")
     coeff = tuple(float(k) for k in p.all("coeff"))
     given = {"operation": operation.lower(), "coeff": coeff}
-    return caffe.eltwise(name, *reads, **_said(given, {"operation": "sum", "coeff": ()}))
+    return layers.eltwise(name, *reads, **_said(given, {"operation": "sum", "coeff": ()}))
 
 
 def _axis(p: Param, old_name: str) -> int:
@@ -277,7 +277,7 @@ def _axis(p: Param, old_name: str) -> int:
 
 def _concat(layer: Layer, reads: list[str], name: str) -> Row:
     axis = _axis(layer.param("concat_param"), "concat_dim")
-    return caffe.concat(name, *reads, **({} if axis == 1 else {"axis": axis}))
+    return layers.concat(name, *reads, **({} if axis == 1 else {"axis": axis}))
 
 
 def _slice(layer: Layer, reads: list[str], name: str) -> Row:
@@ -318,7 +318,7 @@ def _dropout(layer: Layer, reads: list[str], name: str) -> Row:
     ratio = float(p.one("dropout_ratio", 0.5))
     if not p.flag("scale_train", True):
         layer.refuse("scale_train: false is not supported")
-    return caffe.dropout(name, *reads, **({} if ratio == 0.5 else {"ratio": ratio}))
+    return layers.dropout(name, *reads, **({} if ratio == 0.5 else {"ratio": ratio}))
 
 
 def _softmax(layer: Layer, reads: list[str], name: str) -> Row:

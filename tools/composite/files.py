@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 from tools.base.errors import UserError, listing, nearest
-from tools.data.dataset import Dataset, TileId, matching_ids, tile_id, tile_name
+from tools.data.dataset import SPLITS, Dataset, TileId, matching_ids, tile_id, tile_name
 from tools.geo import raster
-from tools.settings import SPLITS, Settings
+from tools.settings import Settings
 
 COLOURS = {"ir": "ir", "nir": "ir", "infrared": "ir", "red": "red", "r": "red", "green": "green", "blue": "blue"}
 ORDERS = {  # bands of an image whose modality has this name

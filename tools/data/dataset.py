@@ -211,3 +211,6 @@ class Dataset:
 
 def _pairs(values: Mapping[str, str]) -> str:
     return listing([f"{name} {value}" for name, value in values.items()])
+
+
+SPLITS = ("train", "val", "test")

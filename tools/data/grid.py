@@ -21,7 +21,7 @@ from affine import Affine
 
 from tools.base.errors import UserError, listing
 from tools.base.folders import write_json
-from tools.data.dataset import Dataset, TileId, tile_name
+from tools.data.dataset import SPLITS, Dataset, TileId, tile_name
 from tools.data.patches import Cutting, patch_suffix, turn, turn_name, write_patch
 from tools.data.resampling import nearest, resample
 from tools.data.splits import check_shares, split_by_share
@@ -29,7 +29,6 @@ from tools.data.statistics import Moments
 from tools.geo import raster, vectors
 from tools.geo.vectors import Feature
 from tools.geo.windows import Window
-from tools.settings import SPLITS
 
 _OVERLAP = 0.01  # of the smaller cell: what drawing and rounding may do
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.base.errors import UserError, listing, nearest
-from tools.data.dataset import TileId, tile_name
+from tools.data.dataset import SPLITS, TileId, tile_name
 from tools.labels.masks import file_name
-from tools.settings import SPLITS
 
 
 def split_by_share(

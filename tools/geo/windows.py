@@ -1,7 +1,9 @@
 """The one sliding window: where extraction cuts its patches and where inference looks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Window(NamedTuple):
@@ -38,3 +40,21 @@ def step_in_pixels(step: float | Sequence[int], size: Sequence[int]) -> tuple[in
     if isinstance(step, float):
         return max(1, round(step * size[0])), max(1, round(step * size[1]))
     return tuple(step)
+
+
+def _distance(size: int) -> np.ndarray:
+    """From nearly 0 at both ends of a window to nearly 1 in its middle, at the centres of its pixels."""
+    return 1 - np.abs(2 * (np.arange(size) + 0.5) / size - 1)
+
+
+def _tapered(shape: Callable[[np.ndarray], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """A taper, float32 and 1 pixel per value, that stays above 0.01 at the ends, where no other window may reach."""
+    return lambda size: (0.01 + 0.99 * shape(_distance(size))).astype(np.float32)
+
+
+TAPERS: dict[str, Callable[[int], np.ndarray]] = {  # how much the pixels along a window's side count
+    "flat": lambda size: np.ones(size, np.float32),
+    "linear": _tapered(lambda d: d),
+    "cosine": _tapered(lambda d: np.sin(np.pi / 2 * d) ** 2),
+    "gaussian": _tapered(lambda d: np.exp(-0.5 * ((1 - d) / 0.5) ** 2)),  # deviation: a quarter of the window
+}

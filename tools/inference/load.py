@@ -6,14 +6,14 @@ from torch import nn
 
 import nets
 from tools.base.errors import UserError, listing
-from tools.caffe import is_caffemodel, load_caffemodel
 from tools.data.inputs import Input, make_inputs, modalities_of
 from tools.export import onnx_engine
 from tools.geo import raster
-from tools.inference.ensemble import Ensemble
+from tools.inference.averages import Ensemble
 from tools.inference.tile_list import Tile
 from tools.settings import Settings
 from tools.weights import snapshots
+from tools.weights.caffe import is_caffemodel, load_caffemodel
 
 OF_CONFIG = ("MEAN_PIXEL", "BGR")  # what weights of Caffe's do not know of their normalisation
 

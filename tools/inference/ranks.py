@@ -4,8 +4,8 @@
 
 Sections (rows of windows, see tools/inference/sliding.py) go round; each process adds up the windows of its own, and the
 first one puts the sums together in their order and writes the maps. No window of a column strip is computed twice, and the
-sums are those of a single process, so the maps are the same bit for bit, as long as a batch gives the same numbers everywhere: on
-devices of one kind, with as many threads each.
+sums are those of a single process, so the maps are the same bit for bit, as long as a batch gives the same numbers
+everywhere: on devices of one kind, with as many threads each.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ import torch.distributed as dist
 from tools.base.errors import UserError
 from tools.base.pipeline import Ahead
 from tools.compute.distributed import Ranks
-from tools.inference.blending import PART, Part, Plan, Take
+from tools.inference.blending import PART, Part, Take
+from tools.inference.sliding import Plan
 
 PATIENCE = datetime.timedelta(days=30)  # that a process waits for another one's tiles
 _CPU = torch.device("cpu")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tools.base.errors import UserError, listing, nearest
 from tools.data import dataset
+from tools.data.dataset import SPLITS
 from tools.geo import raster
 from tools.geo.file_list import File, find
-from tools.settings import SPLITS, Settings
+from tools.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,20 @@
 """How far a net looks, and what that means for windows: how much they should overlap."""
 
+import contextlib
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import nn
 
+from nets.net import check_size
+from tools.base.errors import UserError
 from tools.compute.device import Device
+from tools.data.inputs import Input
+from tools.geo import raster
+from tools.geo.windows import positions, step_in_pixels
+from tools.inference import resampled
+from tools.inference.tile_list import Tile
+from tools.settings import Settings
 
 SHARE = 0.9  # of what a pixel's scores depend on, measured by squared gradients
 _LOOKS = 4  # images and directions of the scores that are tried
@@ -48,3 +59,50 @@ def step_for(size: int, radius: int, multiple: int) -> int:
     """
     wished = max(size - 2 * radius, size // 4)
     return max(wished // multiple * multiple, min(multiple, size))
+
+
+Windows = tuple[tuple[int, int], tuple[int, int]]  # size and step, in pixels (height, width)
+
+
+def windows_of(settings: Settings) -> Windows:
+    """Size and step of the sliding window, in pixels, as the config says."""
+    size = tuple(settings.test_patch_size)
+    return size, step_in_pixels(settings.test_step_size, size)
+
+
+def large_windows(net: nn.Module, inputs: list[Input], device: Device, most: int, shapes: list[tuple[int, int]]) -> Windows:
+    """Size and step of windows of up to `most` pixels to a side, that overlap by as far as the net looks.
+
+    shapes: height and width of the tiles; the windows are made as much smaller as lets them cover those with the fewest pixels.
+    """
+    check_size(most, most, net.multiple)
+    radius = effective_radius(net, [spec.channels for spec in inputs], device)
+    height, width = (_fitting(lengths, most, radius, net.multiple) for lengths in zip(*shapes, strict=True))
+    step = step_for(height, radius, net.multiple), step_for(width, radius, net.multiple)
+    print(f"windows of {height}x{width} pixels, {step[0]}x{step[1]} apart: the net looks about {radius} pixels far.")
+    return (height, width), step
+
+
+def _fitting(lengths: Sequence[int], most: int, radius: int, multiple: int) -> int:
+    """The side of a window, more than half of `most`, of which the fewest pixels cover axes of these lengths."""
+    most = min(most, -(-max(lengths) // multiple) * multiple)
+
+    def cost(side: int) -> tuple[int, int]:
+        step = step_for(side, radius, multiple)
+        return sum(side * len(positions(length, side, step)) for length in lengths), -side
+
+    return min(range(most, most // 2, -multiple), key=cost)
+
+
+def shapes_of(tiles: Iterable[Tile], pixel_size: float | None = None) -> list[tuple[int, int]]:
+    """Height and width of all tiles that can be read; what is wrong with the others is said where they are checked.
+
+    pixel_size: at which they are to be read (metres), None for their own.
+    """
+    shapes = []
+    for tile in tiles:
+        with contextlib.suppress(UserError):
+            about = raster.inspect(tile.first)
+            other = pixel_size and resampled.differs(tile, pixel_size)
+            shapes.append(resampled.shape_at(about, pixel_size) if other else (about.height, about.width))
+    return shapes

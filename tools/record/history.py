@@ -1,31 +1,18 @@
 """What is known of a run afterwards: settings, versions, git state, data and device, and how it went, in metrics.json."""
 
 import json
-import platform
-import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
 
 from tools.base.errors import UserError, listing
-from tools.base.folders import read_details, write_json
-from tools.compute.device import Device
-from tools.settings import Settings
+from tools.base.folders import write_json
 
 METRICS = "metrics.json"
-_REPOSITORY = Path(__file__).parent.parent.parent
-_LIBRARIES = ("torch", "torchvision", "numpy", "lmdb", "rasterio", "safetensors", "segmentation-models-pytorch", "timm")
-# Settings that a run may change without becoming another run: places, speed, and what is written or kept.
-_WITHOUT_EFFECT = {
-    "BASE_DIR", "DATASET_DIR", "FOLDER_SUFFIX", "folders", "palette", "test_ids", "WORKERS", "TILE_MEMORY_MB",
-    "MEMORY_MB", "SNAPSHOT_EVERY", "KEEP_SNAPSHOTS", "PATIENCE", "TEST_BATCH_SIZE",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,77 +95,22 @@ def read_history(path: Path) -> dict[str, list]:
     return history
 
 
-def about(settings: Settings, net: nn.Module, device: Device, niter: int) -> dict[str, Any]:
-    """What a run is made of, as JSON values: the net, device, database, versions and settings."""
-    return {
-        "net": {"name": settings.NET, "learnable values": sum(p.numel() for p in net.parameters())},
-        "device": str(device),
-        "database": {"folder": str(settings.folder("lmdb")), "fingerprint": fingerprint(settings)},
-        "versions": versions(),
-        "git": git_state(),
-        "iterations": niter,
-        "settings": settings_of(settings),
-    }
+@dataclass(frozen=True)
+class Validation:
+    """What a net is worth: scores by name, `loss` among them, as JSON values; a picture of the first tile (h x w x 3).
 
-
-def fingerprint(settings: Settings) -> str | None:
-    """A number that changes with any pixel and any label of the database; None where an older create_db.py made it."""
-    return read_details(settings.folder("lmdb"))["splits"]["train"].get("fingerprint")
-
-
-def settings_of(settings: Settings) -> dict[str, Any]:
-    """All settings as JSON values."""
-    return as_json({f.name: getattr(settings, f.name) for f in fields(settings)})
-
-
-def as_json(value: Any) -> Any:
-    """A value as it comes back from JSON."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def made_with(settings: Settings) -> dict[str, Any]:
-    """What makes a run the run that it is, as JSON values: settings, and the fingerprint of the data."""
-    whole = settings_of(settings)
-    found = {name: value for name, value in whole.items() if name not in _WITHOUT_EFFECT}
-    if settings.VAL_EVERY is None and settings.LR_POLICY["name"] == "plateau":  # then the rate may fall at each snapshot
-        found["SNAPSHOT_EVERY"] = whole["SNAPSHOT_EVERY"]
-    return found | {"database": fingerprint(settings)}
-
-
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is another in two of `made_with`: "BATCH_SIZE = 4 (it was 8)".
-
-    A setting that one of the two does not know is of another version of this software, and is left out.
+    The picture shows image, ground truth and prediction side by side.
     """
-    names = [name for name in now if name in before and before[name] != now[name]]
-    return [f"{name} = {now[name]} (it was {before[name]})" for name in names]
 
+    scores: dict[str, Any]
+    picture: np.ndarray
 
-def versions() -> dict[str, str | None]:
-    """The versions of this software, Python and the libraries that compute; None for one that is not installed."""
-    found: dict[str, str | None] = {"orthonets": _own_version(), "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
+    @property
+    def loss(self) -> float | None:
+        """The mean cross entropy of the scored pixels, None where there is none, or where it is no number."""
+        return self.scores["loss"]
 
-
-def _own_version() -> str | None:
-    found = re.search(r'^version = "(.+)"', (_REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    return found and found[1]
-
-
-def git_state(folder: Path = _REPOSITORY) -> dict[str, Any] | None:
-    """{"commit", "dirty": whether a file that git knows was changed since}, or None outside of a checkout, or without git."""
-    commit, status = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return None if commit is None or status is None else {"commit": commit.strip(), "dirty": bool(status.strip())}
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    try:
-        ran = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return ran.stdout
+    @property
+    def iou(self) -> float | None:
+        """The mean IoU over the classes that are not ignored."""
+        return self.scores["mean_iou_without_ignored"]

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.base.errors import UserError
-from tools.labels import pictures
-from tools.record import tensorboard
-from tools.record.history import METRICS, Interval, Records, read_history
+from tools.record import plots, tensorboard
+from tools.record.history import METRICS, Interval, Records, Validation, read_history
 from tools.record.log import Log
-from tools.training.selection import Selection
-from tools.training.validation import Validation
 
 LOG, EVENTS, PLOT, GRAPH = "training.log", "tensorboard", "loss.png", "net.png"  # beside the snapshots
 
@@ -72,14 +69,17 @@ class Recorder:
         with self.log.training_goes_on("a validation of TensorBoard's"):
             self._curves.add_validation(iteration, found)
 
-    def write(self, losses: list[float], selection: Selection) -> None:
-        """Bring metrics.json and the plot up to date; losses: of all iterations."""
+    def write(self, losses: list[float], best: Mapping[str, tuple[int, float]], stopped_early: bool) -> None:
+        """Bring metrics.json and the plot up to date.
+
+        losses: of all iterations. best: (iteration, value) by criterion. stopped_early: whether patience is at its end.
+        """
         if self._curves is None:
             return
         with self.log.training_goes_on(self.records.path.name):
-            self.records.write(selection.best, selection.exhausted)
+            self.records.write(best, stopped_early)
         with self.log.training_goes_on(self.plot.name):
-            pictures.loss_plot(self.plot, losses, self.records.training, self.records.validation, self.title)
+            plots.loss_plot(self.plot, losses, self.records.training, self.records.validation, self.title)
 
 
 def set_aside(path: Path) -> Path:

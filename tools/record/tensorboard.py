@@ -10,8 +10,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image, scalar
 
-from tools.record.history import Interval
-from tools.training.validation import Validation
+from tools.record.history import Interval, Validation
 
 
 class Curves:

@@ -23,11 +23,11 @@ from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import require, whole_file
 from tools.data.augmentation import Augmentation, bands_of
-from tools.data.dataset import tile_id
+from tools.data.dataset import SPLITS, tile_id
 from tools.data.inputs import make_inputs
 from tools.labels import pictures
 from tools.labels.palette import Palette
-from tools.settings import SPLITS, read_settings
+from tools.settings import read_settings
 from tools.show.samples import Sample, Source, Tiles, count, open_folder
 
 RARE = 1 / 10_000  # of the labelled pixels

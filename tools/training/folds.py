@@ -13,7 +13,8 @@ from scipy import stats
 from tools.base.errors import UserError, listing
 from tools.base.folders import write_json
 from tools.data.dataset import tile_name
-from tools.record.history import METRICS, changed, made_with, read_history
+from tools.record.history import METRICS, read_history
+from tools.record.provenance import changed, made_with
 from tools.settings import Settings
 from tools.training import resume
 from tools.weights import snapshots

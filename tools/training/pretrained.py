@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from nets.net import Net
 from tools.base.errors import UserError, listing, nearest
-from tools.caffe import is_caffemodel, load_caffemodel
 from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
+from tools.weights.caffe import is_caffemodel, load_caffemodel
 from tools.weights.snapshots import read_weights
 
 # Our layer: the number of its convolution among torchvision's `features`, in vgg16 and in vgg16_bn. In the latter, the batch

@@ -6,12 +6,12 @@ from torch import nn
 
 import nets
 from tools.base.errors import UserError, listing
-from tools.caffe import refuse_solverstate
 from tools.data.inputs import Input
-from tools.record import history, recorder
+from tools.record import provenance, recorder
 from tools.record.log import Log
 from tools.settings import Settings
 from tools.weights import snapshots
+from tools.weights.caffe import refuse_solverstate
 from tools.weights.snapshots import Snapshot
 
 NEWEST = Path("the newest snapshot")  # --restore without a name
@@ -63,7 +63,7 @@ def go_on(settings: Settings, folder: Path, before: Snapshot, log: Log) -> None:
     """Say what a restored run should know, and see to its folder."""
     iteration = before.state["iteration"]
     log.say(f"restored from {before.path}, iteration {iteration}")
-    if odd := history.changed(before.state.get("made_with", {}), history.made_with(settings)):
+    if odd := provenance.changed(before.state.get("made_with", {}), provenance.made_with(settings)):
         log.warn(f"the snapshot was made with other settings, so that this will be another run: {'; '.join(odd)}.")
     clear(folder, overwrite=not same_folder(before.path.parent, folder))
     snapshots.adopt_bests(before.path.parent, folder)

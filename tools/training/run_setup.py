@@ -1,21 +1,39 @@
 """What a run learns from: databases that are what the config asks for; how their patches are drawn, changed and weighed."""
 
+import argparse
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+import torch
+from torch import nn
 from tqdm import tqdm
 
+import nets
+from nets.net import check_size
 from tools.base.errors import UserError, listing
 from tools.base.folders import read_details, require
+from tools.compute import compilation, device
+from tools.compute.distributed import Ranks
+from tools.compute.sync_batch_norm import synchronise
 from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import Dataset, tile_name
 from tools.data.inputs import Input, make_inputs
 from tools.data.loader import BatchOrder, Patches
 from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
+from tools.record import provenance
+from tools.record.log import Log
+from tools.record.recorder import PLOT, Recorder
 from tools.settings import Settings
 from tools.training.losses import Loss
+from tools.training.pretrained import initialise
+from tools.training.resume import check_same
+from tools.training.selection import Selection
+from tools.training.solver import Solver
 from tools.training.trainer import NotFiniteError, Trainer
+from tools.weights import snapshots
+from tools.weights.snapshots import Snapshot
 
 
 def check_database(settings: Settings, held_out: Sequence = ()) -> list[Input]:
@@ -97,3 +115,92 @@ def told_which_patches(patches: Patches, order: BatchOrder) -> Iterator[None]:
     except NotFiniteError as error:
         batch = listing(patches.names[i] for i in order.records(error.iteration - 1))
         raise UserError(f"{error} Its patches: {batch}.") from None
+
+
+def check_compilable(settings: Settings, ranks: Ranks) -> None:
+    """Raise UserError where batch norm does what compiled code cannot."""
+    if settings.SOLVER["name"] == "caffe":
+        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
+    if settings.SYNC_BATCH_NORM and ranks.count > 1:
+        raise UserError(
+            "--compile and SYNC_BATCH_NORM do not go together, as compiled code would stop at each batch norm for the other"
+            " processes: leave one of them out."
+        )
+
+
+def fresh(
+    settings: Settings, inputs: list[Input], where: device.Device, loss: Loss, init: str | None, ranks: Ranks, compiled: bool
+) -> Trainer:
+    """A net at iteration 0, perhaps with weights from elsewhere."""
+    torch.manual_seed(settings.SEED)
+    net = build(settings, inputs)
+    source = init or settings.INIT_MODEL
+    report = initialise(net, source, inputs) if source else None
+    print(report or "all layers begin with random weights")
+    ranks.own_random_numbers(settings.SEED)
+    return make_trainer(settings, net, inputs, where, loss, report.loaded if report else [], ranks, compiled)
+
+
+def restored(
+    settings: Settings, inputs: list[Input], where: device.Device, loss: Loss, before: Snapshot, ranks: Ranks, compiled: bool
+) -> Trainer:
+    """The run as it stood at a snapshot."""
+    check_same(before, build(settings, inputs), inputs, settings.NET)
+    ranks.own_random_numbers(settings.SEED)  # for processes that there were not before
+    trainer = make_trainer(settings, before.net, inputs, where, loss, before.state["pretrained"], ranks, compiled)
+    trainer.restore(before.state)
+    return trainer
+
+
+def check_iterations(niter: int, trainer: Trainer) -> None:
+    """Raise UserError where there is nothing left to do, or where the learning rate would end before."""
+    if niter <= trainer.iteration:
+        raise UserError(f"--niter {niter}: {trainer.iteration} iterations are done already; give a larger number.")
+    trainer.solver.schedule.check(niter)
+
+
+def build(settings: Settings, inputs: list[Input]) -> nn.Module:
+    """The config's net, for these inputs and its classes."""
+    return nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values), **settings.NET_OPTIONS)
+
+
+def make_trainer(
+    settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, loss: Loss, pretrained: list[str],
+    ranks: Ranks, compiled: bool,
+) -> Trainer:  # fmt: skip
+    """The net on its device, with the config's solver."""
+    check_size(*settings.sample_size, net.multiple)
+    net = where.place(net)
+    if settings.SYNC_BATCH_NORM and ranks.count > 1:
+        synchronise(net)
+    solver = Solver(
+        net, settings.BASE_LR, settings.LR_POLICY, settings.SOLVER, pretrained, settings.MULTIPLIERS,
+        settings.GRADIENT_CLIP, settings.FREEZE_ITERATIONS,
+    )  # fmt: skip
+    if solver.schedule.waits_for_scores and not settings.val_ids:
+        raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
+    forward = ranks.parallel(net, compilation.compiled(net, where.device) if compiled else net, where.device)
+    return Trainer(net, solver, inputs, settings.ignored, where, loss, settings.ITER_SIZE, settings.EMA_DECAY, ranks, forward)
+
+
+def make_selection(settings: Settings, before: Snapshot | None, log: Log) -> Selection:
+    """The best validations so far, of those whose weights are still there."""
+    selection = Selection(len(settings.label_values), settings.PATIENCE)
+    if before and "selection" in before.state:
+        selection.load_state_dict(before.state["selection"])
+        gone = [name for name in selection.best if not snapshots.best_of(before.path.parent, name).exists()]
+        if gone:
+            log.warn(f"no net_best_* lies beside the snapshot for {listing(gone)}: the best so far by that is forgotten.")
+        selection.forget(gone)
+    return selection
+
+
+def make_recorder(
+    settings: Settings, folder: Path, args: argparse.Namespace, log: Log, trainer: Trainer, before: Snapshot | None
+) -> Recorder:
+    """Where the run is written down, with what it is made of."""
+    about = provenance.about(settings, trainer.net, trainer.device, args.niter)
+    title = f"{settings.NET} on {settings.DATASET}"
+    came_from = before and before.path.parent
+    plot = args.plot or folder / PLOT
+    return Recorder(folder, plot, log, about, title, trainer.iteration, came_from, trainer.ranks.writer)

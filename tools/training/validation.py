@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,31 +17,11 @@ from tools.inference.tile_list import Tile
 from tools.labels import pictures
 from tools.labels.palette import Palette
 from tools.labels.scores import confusion, report
+from tools.record.history import Validation
 from tools.settings import Settings
 
 PICTURE_SIZE = 384  # pixels, the longer side of the tile in the sample picture
 _LEAST = np.finfo(np.float32).tiny  # probability; a net that is quite sure of a wrong class costs 87, not infinitely much
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What a net is worth: scores by name, `loss` among them, as JSON values; a picture of the first tile (h x w x 3).
-
-    The picture shows image, ground truth and prediction side by side.
-    """
-
-    scores: dict[str, Any]
-    picture: np.ndarray
-
-    @property
-    def loss(self) -> float | None:
-        """The mean cross entropy of the scored pixels, None where there is none, or where it is no number."""
-        return self.scores["loss"]
-
-    @property
-    def iou(self) -> float | None:
-        """The mean IoU over the classes that are not ignored."""
-        return self.scores["mean_iou_without_ignored"]
 
 
 def check(settings: Settings, net: nn.Module) -> None:

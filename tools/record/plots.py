@@ -1,0 +1,107 @@
+"""Pictures of a run: the curves of loss and scores, and the net as a drawing."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from nets.net import Net
+from tools.labels.pictures import _save
+
+_KIND_COLOURS = {"data": "#d9d9d9", "conv": "#9ecae1", "pool": "#fdae6b", "unpool": "#a1d99b"}
+_OTHER_COLOUR = "#dadaeb"
+_BATCHES, _TRAINING, _VALIDATION = "#c6dbef", "#08519c", "#d94801"  # colours of curves
+
+
+def loss_plot(
+    path: Path, losses: Sequence[float], training: Sequence[Mapping], validation: Sequence[Mapping], title: str
+) -> None:
+    """Loss, mean IoU and learning rate over the iterations, one above the other, of training and of validation.
+
+    losses: per iteration, from the first on. training: "iteration", "rate" and "mean_iou" of some of them. validation:
+    "iteration", "loss" and "mean_iou_without_ignored". What is None is left out.
+    """
+    figure, axes = plt.subplots(3, 1, figsize=(8, 8), sharex=True, height_ratios=(3, 3, 1.2))
+    _draw_losses(axes[0], losses, _points(validation, "loss"))
+    _draw_scores(axes[1], _points(training, "mean_iou"), _points(validation, "mean_iou_without_ignored"))
+    axes[2].plot(*_points(training, "rate"), color=_TRAINING, drawstyle="steps-pre")
+    axes[2].set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
+    axes[0].set_title(title)
+    for axis in axes:
+        axis.grid(color="#e5e5e5", linewidth=0.6)
+        axis.set_axisbelow(True)
+    _save(figure, path, bottom=0)
+
+
+def _draw_losses(axis, losses: Sequence[float], validation: tuple[list, list]) -> None:
+    iterations = np.arange(1, len(losses) + 1)
+    axis.plot(iterations, losses, color=_BATCHES, linewidth=0.8, label="training, each batch")
+    axis.plot(iterations, running_mean(losses, max(1, len(losses) // 50)), color=_TRAINING, label="training, running mean")
+    axis.plot(*validation, "o-", color=_VALIDATION, markersize=4, label="validation (cross entropy)")
+    high = float(np.percentile(losses, 99.5)) if len(losses) else 0
+    high = max(high, min(max(validation[1], default=0), 2 * high), 1e-6)  # a net's first validations may be far above
+    axis.set(ylabel="loss", ylim=(0, 1.05 * high))
+    axis.legend(loc="upper right", fontsize=9)
+
+
+def _draw_scores(axis, training: tuple[list, list], validation: tuple[list, list]) -> None:
+    percent = [100 * score for score in training[1]]
+    axis.plot(training[0], percent, color=_BATCHES, linewidth=0.8)
+    axis.plot(training[0], running_mean(percent, max(1, len(percent) // 20)), color=_TRAINING, label="training, running mean")
+    scores = [100 * score for score in validation[1]]
+    axis.plot(validation[0], scores, "o-", color=_VALIDATION, markersize=4, label="validation")
+    if scores:
+        best, place = max(scores), (validation[0][int(np.argmax(scores))], max(scores))
+        axis.plot(*place, "o", mfc="none", color=_VALIDATION, markersize=11)
+        axis.annotate(f"{best:.1f}", place, (0, 9), textcoords="offset points", ha="center")
+    axis.set(ylabel="mean IoU, %", ylim=(0, 100))
+    axis.legend(loc="upper left", fontsize=9)
+
+
+def _points(entries: Sequence[Mapping], name: str) -> tuple[list, list]:
+    """The iterations and values of those entries that have one."""
+    found = [(entry["iteration"], entry[name]) for entry in entries if entry[name] is not None]
+    return [iteration for iteration, _ in found], [value for _, value in found]
+
+
+def running_mean(values: Sequence[float], size: int) -> np.ndarray:
+    """The mean of each value and up to `size` - 1 values before it."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - size, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def net_graph(path: Path, net: Net, title: str) -> None:
+    """The table of a net as a graph: a box per layer from top to bottom, an arc for each blob that skips layers."""
+    rows = net.table()
+    place = {row[0]: -i for i, row in enumerate(rows)}
+    writer = {blob: name for name, blobs in net.writes.items() for blob in blobs}
+    figure, axis = plt.subplots(figsize=(9, 0.32 * len(rows) + 1))
+    for name, kind, _, size, learnable in rows:
+        colour = _KIND_COLOURS.get(kind, _OTHER_COLOUR)
+        axis.add_patch(FancyBboxPatch((-1, place[name] - 0.3), 2, 0.6, boxstyle="round,pad=0.02", fc=colour, ec="#636363"))
+        axis.text(0, place[name], f"{name}  ({kind})", ha="center", va="center", fontsize=8)
+        note = "x".join(map(str, size)) + (f"   {learnable:,} values" if learnable else "")
+        axis.text(1.15, place[name], note, va="center", fontsize=7, color="#525252")
+    for row in net.rows:
+        for blob in row.reads:
+            _arrow(axis, place[writer[blob]], place[row.name])
+    axis.set(xlim=(-4.2, 4.2), ylim=(-len(rows) + 0.3, 0.7), title=title)
+    axis.axis("off")
+    _save(figure, path)
+
+
+def _arrow(axis, start: float, end: float) -> None:
+    if start - end == 1:
+        axis.add_patch(FancyArrowPatch((0, start - 0.3), (0, end + 0.3), arrowstyle="-|>", mutation_scale=7, color="#636363"))
+        return
+    bend = 0.8 / (start - end) ** 0.45  # long arcs would leave the picture at the bend of short ones
+    axis.add_patch(
+        FancyArrowPatch(
+            (-1.02, start), (-1.02, end), arrowstyle="-|>", mutation_scale=7, color="#d94801", linewidth=0.8,
+            connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0,
+        )
+    )  # fmt: skip
