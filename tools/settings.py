@@ -71,6 +71,7 @@ class Settings:
     LABEL_BACKGROUND: str | None = None
     THRESHOLD: float | None = None
     SYNC_BATCH_NORM: bool = False
+    FROZEN_NORM: bool = False
     AUGMENTATION: Mapping[str, Mapping] = field(default_factory=dict)
     MEMORY_MB: int = 256
     VAL_EVERY: int | None = None
@@ -306,6 +307,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
     "PATIENCE": (lambda v: v is None or _whole(1)(v), "a whole number of validations, 1 or more, or None: never stop early"),
     "KEEP_SNAPSHOTS": (lambda v: v is None or _whole(1)(v), "a whole number of snapshots, 1 or more, or None: keep all"),
     "SEED": (_whole(0), "a whole number, 0 or more"),
+    "FROZEN_NORM": (lambda v: isinstance(v, bool), "True or False"),
     "SYNC_BATCH_NORM": (lambda v: isinstance(v, bool), "True or False"),
     "WORKERS": (lambda v: v is None or _whole(0)(v), "a whole number of processes, 0 or more, or None"),
     "test_patch_size": (_size, _SIZE_WISH),

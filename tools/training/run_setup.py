@@ -15,6 +15,7 @@ from tools.base.errors import UserError, listing
 from tools.base.folders import read_details, require
 from tools.compute import compilation, device
 from tools.compute.distributed import Ranks
+from tools.compute.frozen_batch_norm import freeze_norms, frozen_norms, norms_with_statistics
 from tools.compute.sync_batch_norm import synchronise
 from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import Dataset, tile_name
@@ -137,6 +138,9 @@ def fresh(
     source = init or settings.INIT_MODEL
     report = initialise(net, source, inputs) if source else None
     print(report or "all layers begin with random weights")
+    if settings.FROZEN_NORM:
+        freeze_norms(net, norms_with_statistics(net, report.loaded if report else []))
+        print(f"{len(frozen_norms(net))} batch norms keep the statistics that came with their weights")
     ranks.own_random_numbers(settings.SEED)
     return make_trainer(settings, net, inputs, where, loss, report.loaded if report else [], ranks, compiled)
 
@@ -146,6 +150,8 @@ def restored(
 ) -> Trainer:
     """The run as it stood at a snapshot."""
     check_same(before, build(settings, inputs), inputs, settings.NET)
+    if settings.FROZEN_NORM:
+        freeze_norms(before.net, before.state.get("frozen_norms", []))
     ranks.own_random_numbers(settings.SEED)  # for processes that there were not before
     trainer = make_trainer(settings, before.net, inputs, where, loss, before.state["pretrained"], ranks, compiled)
     trainer.restore(before.state)

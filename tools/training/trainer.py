@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tools.base.errors import UserError
 from tools.compute.device import Device, memory_suffices
 from tools.compute.distributed import ALONE, Ranks
+from tools.compute.frozen_batch_norm import frozen_norms
 from tools.data.inputs import Input
 from tools.labels.scores import iou
 from tools.training.batch_scores import RunningScores
@@ -180,6 +181,7 @@ class Trainer:
             **self.solver.state_dict(),
             **self._random_state(),
             "pretrained": list(self.solver.pretrained),
+            "frozen_norms": frozen_norms(self.net),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
         }
         if self.average:
