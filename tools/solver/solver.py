@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from tools.base.choices import REQUIRED, numbers_of, read_choice
 from tools.base.errors import UserError, listing, nearest
-from tools.training.schedules import Schedule
+from tools.solver.schedules import Schedule
 from tools.weights.caffe_batch_norm import use_caffe_average
 
 # Multipliers of (weight, bias, gamma, beta): layers that come with weights learn at half the rate of fresh ones.
-PRETRAINED = (0.5, 1.0, 0.5, 1.0)
+PRETRAINED = (1.0, 2.0, 1.0, 2.0)  # times this:
+PRETRAINED_RATE = 0.5
 FRESH = (1.0, 1.0, 1.0, 2.0)
 NO_PATTERNS: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
@@ -69,7 +70,7 @@ class Solver:
     net: whose parameters learn. base_lr: the rate before policy and multipliers. policy, solver: as in the config.
     pretrained: the layers that were initialised from other weights. patterns: the config's MULTIPLIERS. clip: the norm that all
     gradients together are cut down to, None for any. freeze_iterations: how many of the first iterations leave the pretrained
-    layers as they are. Raises UserError for settings that do not fit.
+    layers as they are. pretrained_rate: of those, as a share of the others'. Raises UserError for settings that do not fit.
 
     A frozen layer keeps its weights, gamma and beta, without decay or momentum; its batch norm goes on in training mode, by
     the batch's statistics. Weights such as VGG-16's come without statistics, so that there are none to keep, and nothing
@@ -86,10 +87,11 @@ class Solver:
         patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
         clip: float | None = None,
         freeze_iterations: int = 0,
+        pretrained_rate: float = PRETRAINED_RATE,
     ):
         self.schedule, self.pretrained, self.name = Schedule(base_lr, policy), pretrained, solver.get("name")
         numbers = read_choice("SOLVER", solver, {n: known | {"weight_decay": REQUIRED} for n, (known, _) in SOLVERS.items()})
-        groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns)
+        groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns, pretrained_rate)
         self.optimizer = SOLVERS[self.name][1](groups, base_lr, **numbers)
         if self.name == "caffe":
             use_caffe_average(net)
@@ -189,11 +191,15 @@ def _laid_out_as(parameter: nn.Parameter, value: Any) -> Any:
 
 
 def parameter_groups(
-    net: nn.Module, pretrained: Collection[str], weight_decay: float, patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS
+    net: nn.Module,
+    pretrained: Collection[str],
+    weight_decay: float,
+    patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
+    pretrained_rate: float = PRETRAINED_RATE,
 ) -> list[dict]:
     """The learnable parameters, grouped by their multipliers (`lr_mult`, and `weight_decay` with its own taken in)."""
     groups: dict[tuple[float, float], list] = {}
-    for parameter, lr, decay in multipliers(net, pretrained, patterns):
+    for parameter, lr, decay in multipliers(net, pretrained, patterns, pretrained_rate):
         groups.setdefault((lr, decay), []).append(parameter)
     return [
         {"params": parameters, "lr_mult": lr, "weight_decay": weight_decay * decay}
@@ -202,7 +208,10 @@ def parameter_groups(
 
 
 def multipliers(
-    net: nn.Module, pretrained: Collection[str], patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS
+    net: nn.Module,
+    pretrained: Collection[str],
+    patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
+    pretrained_rate: float = PRETRAINED_RATE,
 ) -> Iterator[tuple[nn.Parameter, float, float]]:
     """(parameter, learning-rate multiplier, decay multiplier) of each learnable parameter.
 
@@ -216,7 +225,7 @@ def multipliers(
         owner, _, kind = name.rpartition(".")
         role = (kind == "bias") + 2 * isinstance(modules[owner], nn.modules.batchnorm._BatchNorm)
         row = rows.get(name.split(".")[0])
-        rule = PRETRAINED if _came_with_weights(name, pretrained) else FRESH
+        rule = [pretrained_rate * m for m in PRETRAINED] if _came_with_weights(name, pretrained) else FRESH
         lr = row.lr_mult[role] if row and row.lr_mult else rule[role]
         decay = row.decay_mult[role] if row and row.decay_mult else 1.0
         if parameter.requires_grad:
