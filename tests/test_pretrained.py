@@ -18,7 +18,9 @@ from nets.segnet import vgg16
 from tools.base.errors import UserError
 from tools.compute.torchvision_guard import torchvision
 from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
-from tools.training.pretrained import VGG16, initialise, spread
+from tools.training.pretrained import initialise
+from tools.weights.first_layer import spread
+from tools.weights.names import VGG16
 
 MEAN = [255 * m for m in IMAGENET_MEAN]
 OTHER_MEAN = [120.9, 81.9, 81.3]

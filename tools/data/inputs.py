@@ -10,9 +10,7 @@ from torch import Tensor
 
 from tools.base.errors import UserError, listing, nearest
 from tools.geo.raster import fill_gaps
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of R, G, B between 0 and 1
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+from tools.weights.units import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 Part = tuple[str, tuple[int, ...] | None]  # a modality and which of its bands (from 0, in the file's order); None for all
 
