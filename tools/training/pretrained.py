@@ -176,7 +176,9 @@ def _misfits(source: str, wrong: Mapping[str, str], remedy: str, count: int) -> 
     few = list(wrong.items())[:3]
     more = f"; nor do {listing(list(wrong)[3:], 1000)}" if len(wrong) > 3 else ""
     told = "; ".join(why for _, why in few)
-    return f"{source} does not fit: {told}{more}: {remedy}, or set INIT_PARTIAL = True to take the {count - len(wrong)} that fit."
+    return (
+        f"{source} does not fit: {told}{more}: {remedy}, or set INIT_PARTIAL = True to take the {count - len(wrong)} that fit."
+    )
 
 
 def misfit(layer: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], any_bands: bool = False) -> str:

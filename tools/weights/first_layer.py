@@ -65,7 +65,9 @@ def _seen_to_read(net: nn.Module) -> list[FirstLayer]:
     return [FirstLayer(names[c], name, names.get(norms.get(c)), foldable="StdConv" not in type(c).__name__) for c in found]
 
 
-def fold(weight: Tensor, units: Units, mean: Sequence[float], deviation: Sequence[float], order: Sequence[int]) -> tuple[Tensor, Tensor]:
+def fold(
+    weight: Tensor, units: Units, mean: Sequence[float], deviation: Sequence[float], order: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """(weights, constant per plane) of a first layer, made for the bands of an input.
 
     weight: N x bands x k x k, as the source has them, in its units. mean, deviation: per channel that the net reads: it sees
@@ -90,7 +92,9 @@ def spread(weight: Tensor, bands: int) -> Tensor:
     return torch.cat(planes, 1) * 3 / bands
 
 
-def take_constant(layer: FirstLayer, filling: dict[str, dict[str, Tensor]], constant: Tensor, own: Mapping[str, Mapping]) -> None:
+def take_constant(
+    layer: FirstLayer, filling: dict[str, dict[str, Tensor]], constant: Tensor, own: Mapping[str, Mapping]
+) -> None:
     """Put the constant of a folded layer where it has its effect. Raises UserError where there is no such place.
 
     filling: the source's tensors by layer, which are changed. own: the net's.

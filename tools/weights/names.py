@@ -105,7 +105,9 @@ def own_layers(net: nn.Module, weights: Mapping[str, Tensor]) -> Layers:
 def is_segnet_of_the_notebook(tensors: Iterable[str]) -> bool:
     """Whether the names are those of DeepNetsForEO's SegNet for PyTorch, whose batch norms come after the ReLU."""
     names = set(tensors)
-    return any(name.endswith("conv1_1_bn.weight") for name in names) and any(name.endswith("conv1_1_D.weight") for name in names)
+    return any(name.endswith("conv1_1_bn.weight") for name in names) and any(
+        name.endswith("conv1_1_D.weight") for name in names
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- our tables
@@ -211,7 +213,9 @@ def _match_own(net: Net, tensors: Mapping[str, Tensor]) -> Match | None:
     prefixes = [f"{name}_" for name in net.inputs]
     wanted = {layer: [layer, *(layer.removeprefix(p) for p in prefixes if layer.startswith(p))] for layer in own}
     known = {name for names in wanted.values() for name in names}
-    wraps = {".".join(parts[:i]) + "." if i else "" for parts in (n.split(".") for n in tensors) for i in range(min(4, len(parts)))}
+    wraps = {
+        ".".join(parts[:i]) + "." if i else "" for parts in (n.split(".") for n in tensors) for i in range(min(4, len(parts)))
+    }
     wrapping = max(sorted(wraps, key=len), key=lambda w: sum(n.split(".")[0] in known for n in under(tensors, w)))
     given = own_layers(net, under(tensors, wrapping))
     takes = {layer: name for layer, names in wanted.items() if (name := next((n for n in names if n in given), None))}
@@ -368,5 +372,3 @@ def _run(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, st
 def _is_head(rest: Iterable[Tensor]) -> bool:
     """Whether tensors are only what judges whole images, at an encoder's end: no convolution among them looks around itself."""
     return not any(v.dim() == 4 and max(v.shape[2:]) > 1 for v in rest)
-
-
