@@ -41,8 +41,9 @@ from tools.weights import first_layer, sources
 from tools.weights.caffe import is_caffemodel, load_caffemodel
 from tools.weights.first_layer import FirstLayer
 from tools.weights.names import Layers, Match, is_segnet_of_the_notebook, match, own_layers
+from tools.weights.settings import NetSettings
 from tools.weights.sources import Source
-from tools.weights.units import IMAGENET, UNITS, Units
+from tools.weights.units import IMAGENET, UNITS, Units, from_config
 
 
 @dataclass
@@ -108,6 +109,16 @@ def initialise(
     _fit_first_layers(net, given, found, filling, list(inputs), units, report)
     fill(net, filling, report)
     return report
+
+
+def begin_with(net: nn.Module, init: str | None, settings: NetSettings, inputs: list[Input]) -> Report | None:
+    """`initialise` a net as --init or the config says; None if it begins at random."""
+    source = init or settings.INIT_MODEL
+    if not source and settings.NET_OPTIONS.get("encoder_weights"):
+        source = sources.of_encoder(settings.NET, settings.NET_OPTIONS)
+    if not source:
+        return None
+    return initialise(net, source, inputs, settings.INIT_PARTIAL, from_config(settings.INIT_UNITS))
 
 
 # --------------------------------------------------------------------------------------------------------- what does not fit

@@ -144,6 +144,15 @@ def download(name: str) -> dict[str, Tensor]:
         ) from None
 
 
+def of_encoder(net: str, options: Mapping[str, Any]) -> Source:
+    """The weights of an encoder that smp downloads for `encoder_weights`, with the units that it says of them."""
+    from nets.libraries import pretrained_encoder  # takes seconds to import
+
+    weights, settings = pretrained_encoder(net, options["encoder_weights"], options.get("encoder_depth", 5))
+    name = f"{net.partition('/')[2]}'s encoder_weights = {options['encoder_weights']!r}"
+    return Source(name, {f"encoder.{k}": v for k, v in weights.items()}, units=of_timm(settings, "the units that smp tells"))
+
+
 # ---------------------------------------------------------------------------------------------------------------- wrappings
 
 
