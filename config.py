@@ -154,7 +154,9 @@ NET = "segnet_slim"  # a file of nets/, without .py; `python -m nets` lists what
 NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
 INIT_MODEL = None  # weights to begin with: "vgg16", "resnet50" ... (torchvision's), "efficientnet_lite0" (pip's), or a file
 INIT_PARTIAL = False  # True: layers of the net that those weights do not fit begin at random, where they would be an error
-INIT_UNITS = None  # what pixels those weights were trained on, if they are of no source that is known: {"mean": ..., "std": ...}
+INIT_UNITS = (
+    None  # what those weights were trained on, if their source is not known: {"mean": (123.7, ...), "std": (58.4, ...)}
+)
 BATCH_SIZE = 10  # patches in an iteration
 BASE_LR = 0.05 if DATASET == "demo" else 0.01  # learning rate before the policy and the multipliers; the original: 0.01
 _drop = 1200 if DATASET == "demo" else 25000  # iterations; the demo trains for 1500, the original for 40000 and more

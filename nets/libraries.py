@@ -126,11 +126,12 @@ def encoders() -> list[str]:
 
 
 def pretrained_encoder(name: str, weights: str | bool, depth: int = 5) -> tuple[dict[str, Tensor], dict]:
-    """The weights that smp or timm download for the encoder of a net smp:ARCHITECTURE/ENCODER, for R, G and B, and what smp says
-    of their units: mean, std, input_space, input_range. Raises UserError if they cannot be had.
+    """The weights that smp or timm download for the encoder of a net smp:ARCHITECTURE/ENCODER, for R, G and B, and their units.
+
+    The units are smp's: mean, std, input_space, input_range. Raises UserError if the weights cannot be had.
     """
-    library, _, encoder = name.partition(":")[0], *name.partition("/")[1:]
-    if library != "smp" or not encoder:
+    encoder = name.partition("/")[2]
+    if not name.startswith("smp:") or not encoder:
         raise UserError(f"encoder_weights = {weights!r} is for nets of smp with an encoder, not for {name}.")
     try:
         with warnings.catch_warnings():
@@ -140,8 +141,8 @@ def pretrained_encoder(name: str, weights: str | bool, depth: int = 5) -> tuple[
     except Exception as error:  # the libraries raise whatever occurs to them
         reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
         raise UserError(
-            f"encoder_weights = {weights!r} of {encoder} cannot be had ({reason}): fetch its weights elsewhere and name the file in"
-            " INIT_MODEL."
+            f"encoder_weights = {weights!r} of {encoder} cannot be had ({reason}): fetch its weights elsewhere and name the file"
+            " in INIT_MODEL."
         ) from None
 
 

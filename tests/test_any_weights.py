@@ -1,4 +1,4 @@
-"""Proves that any weights begin any net: encoders of torchvision, timm, smp and EfficientNet-PyTorch, in whatever wrapping, give in
+"""Proves that any weights begin any net: encoders of torchvision, timm, smp and EfficientNet-PyTorch, in any wrapping, give in
 tables and in libraries' nets the features that they give at home, from pixels in our own units; what does not fit is said."""
 
 import argparse
@@ -67,7 +67,7 @@ def file_of(path, weights):
 
 
 def renamed_as_efficientnet_pytorch(state):
-    """timm's names of an EfficientNet-Lite under those of EfficientNet-PyTorch: all convolutions and norms, one after the other."""
+    """timm's names of an EfficientNet-Lite under those of EfficientNet-PyTorch, which counts blocks through."""
     stem = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
     places = sorted({tuple(map(int, n.split(".")[1:3])) for n in state if n.startswith("blocks.")})
     first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}

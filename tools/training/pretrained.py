@@ -133,8 +133,8 @@ def _another_architecture(net: nn.Module, given: Source, found: Match) -> str:
     lacks = [f"the net lacks {listing(found.extra, 4)} of it"] if found.extra else []
     lacks += [f"it lacks {listing(found.lacking, 4)} of the net"] if found.lacking else []
     return (
-        f"{given.name} is of another architecture, which fits in part ({'; '.join(lacks)}): give weights of this net's encoder, or"
-        f" set INIT_PARTIAL = True to take the {len(found.layers)} layers that fit.{_advice(net)}"
+        f"{given.name} is of another architecture, which fits in part ({'; '.join(lacks)}): give weights of this net's encoder,"
+        f" or set INIT_PARTIAL = True to take the {len(found.layers)} layers that fit.{_advice(net)}"
     )
 
 
@@ -286,8 +286,8 @@ def _check_bands(source: str, layer: FirstLayer, theirs: int, ours: int, units: 
         raise UserError(f"{what}, but {told}: set INIT_UNITS = {{'mean': ..., 'std': ...}} with {theirs} numbers each.")
     if not layer.foldable:
         raise UserError(
-            f"{source}: the first layer '{layer.name}' standardises its own weights, into which no units can be folded: choose"
-            " another encoder."
+            f"{source}: the first layer '{layer.name}' standardises its own weights, into which no units can be folded:"
+            " choose another encoder."
         )
 
 

@@ -30,9 +30,7 @@ class TrainingSettings(Section):
         mapping(mapping(lambda v: is_number(v) and v >= 0, empty=False)),
         "numbers by layer, such as {'conv1_*': {'lr': 0.1, 'decay': 0}}, or {}", {},
     )  # fmt: skip
-    FREEZE_ITERATIONS: int | None = setting(
-        optional(whole(0)), "a whole number of iterations, 0 or more, or None: for good", 0
-    )
+    FREEZE_ITERATIONS: int | None = setting(optional(whole(0)), "a whole number of iterations, 0 or more, or None: for good", 0)
     GRADIENT_CLIP: float | None = setting(optional(within(0, INFINITY)), "a norm above 0, or None", None)
     ITER_SIZE: int = setting(whole(1), "a whole number of batches, 1 or more", 1)
     EMA_DECAY: float | None = setting(optional(within(0, 1)), "a number between 0 and 1, such as 0.999, or None", None)

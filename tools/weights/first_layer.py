@@ -106,9 +106,10 @@ def take_constant(
     home, key = (tensors, "bn.running_mean") if layer.inside else (filling.get(layer.norm, {}), "running_mean")
     if key in home:
         home[key] = (home[key].double() - constant).float()
-    elif layer.norm is None or (layer.inside and "bn.running_mean" not in own[layer.name]):
-        if constant.abs().max() > 1e-4 * max(1.0, float(tensors["weight"].abs().sum((1, 2, 3)).max())):
-            raise UserError(
-                f"the first layer '{layer.name}' has neither bias nor batch norm that could take up the means of its source: set"
-                " NORMALISATION to 'imagenet', or to what the source wants."
-            )
+        return
+    is_lost = layer.norm is None or (layer.inside and "bn.running_mean" not in own[layer.name])
+    if is_lost and constant.abs().max() > 1e-4 * max(1.0, float(tensors["weight"].abs().sum((1, 2, 3)).max())):
+        raise UserError(
+            f"the first layer '{layer.name}' has neither bias nor batch norm that could take up the means of its source: set"
+            " NORMALISATION to 'imagenet', or to what the source wants."
+        )

@@ -31,7 +31,8 @@ PACKAGES = {
 # What a checkpoint may keep its weights under, the best first: averaged weights, then the net's own.
 NESTED = (
     "state_dict_ema", "model_ema", "ema", "ema_state_dict", "teacher",
-    "state_dict", "model_state_dict", "model", "net", "network", "encoder", "backbone", "student", "module", "params", "weights",
+    "state_dict", "model_state_dict", "model", "net", "network", "encoder", "backbone", "student", "module", "params",
+    "weights",
 )  # fmt: skip
 # Plain values that checkpoints have beside their weights (options, best scores, paths); to make them runs nothing.
 _HARMLESS = [
@@ -192,7 +193,7 @@ def _why_not(path: Path, error: str) -> str:
     if found:
         return (
             f"{path} is more than weights, a pickled model or objects beside it ({found[1]}), which would run code when it is"
-            " opened, so that it is not: have `net.state_dict()` saved in a file, where the model can be trusted, and give that."
+            " opened, so that it is not: have `net.state_dict()` saved in a file, where the model is trusted, and give that."
         )
     reason = "TorchScript" if "TorchScript" in error or "torch.jit" in error else re.split(r"[.:] |\n", error)[0].rstrip(".")
     if "weights_only" in reason or "Weights only" in reason:

@@ -87,8 +87,8 @@ def from_config(given: Mapping[str, Any] | None) -> Units | None:
         raise UserError(f"INIT_UNITS = {dict(given)}: mean and std must be as many numbers, one a band, and std above 0.")
     if "scale" not in given and max(map(abs, mean)) <= 1 and max(deviation) <= 1:
         raise UserError(
-            f"INIT_UNITS = {dict(given)} looks like the units of pixels between 0 and 1: add 'scale': 255 if the net was trained"
-            " on bytes divided by 255, or 'scale': 1 if the files' own values are as small."
+            f"INIT_UNITS = {dict(given)} looks like the units of pixels between 0 and 1: add 'scale': 255 if the net was"
+            " trained on bytes divided by 255, or 'scale': 1 if the files' own values are as small."
         )
     scale = given.get("scale", 1)
     if not _is_number(scale) or not scale > 0:
