@@ -141,8 +141,8 @@ def pretrained_encoder(name: str, weights: str | bool, depth: int = 5) -> tuple[
     except Exception as error:  # the libraries raise whatever occurs to them
         reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
         raise UserError(
-            f"encoder_weights = {weights!r} of {encoder} cannot be had ({reason}): fetch its weights elsewhere and name the file"
-            " in INIT_MODEL."
+            f"encoder_weights = {weights!r} of {encoder} cannot be had ({reason}): fetch its weights elsewhere and name"
+            " the file in INIT_MODEL."
         ) from None
 
 

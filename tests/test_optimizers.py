@@ -61,7 +61,8 @@ def assert_close(a, b, **limits):
 def give_gradients(net, seed, size=1.0):
     rng = np.random.default_rng(seed)
     for parameter in net.parameters():
-        parameter.grad = torch.from_numpy(rng.normal(0, size, tuple(parameter.shape))).float()
+        gradient = torch.from_numpy(rng.normal(0, size, tuple(parameter.shape))).float()
+        parameter.grad = gradient if parameter.requires_grad else None
 
 
 def groups_by_name(net, solver):

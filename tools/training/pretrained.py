@@ -278,8 +278,8 @@ def _check_bands(source: str, layer: FirstLayer, theirs: int, ours: int, units: 
     what = f"{source}: its first layer reads {theirs} band{'s' * (theirs != 1)}"
     if theirs not in (3, ours):
         raise UserError(
-            f"{what}, the net's '{layer.name}' {ours}, and which of them are which is not known: give the net as many by INPUTS,"
-            " or take weights of 3 bands."
+            f"{what}, the net's '{layer.name}' {ours}, and which of them are which is not known: give the net as many by"
+            " INPUTS, or take weights of 3 bands."
         )
     if units is None or len(units.mean) != theirs:
         told = f"INIT_UNITS tells {len(units.mean)}" if units else "no units of them are known"
