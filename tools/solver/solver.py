@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tools.base.choices import REQUIRED, numbers_of, read_choice
 from tools.base.errors import UserError, listing, nearest
+from tools.solver.frozen import Frozen, belongs
 from tools.solver.schedules import Schedule
 from tools.weights.caffe_batch_norm import use_caffe_average
 
@@ -70,11 +71,8 @@ class Solver:
     net: whose parameters learn. base_lr: the rate before policy and multipliers. policy, solver: as in the config.
     pretrained: the layers that were initialised from other weights. patterns: the config's MULTIPLIERS. clip: the norm that all
     gradients together are cut down to, None for any. freeze_iterations: how many of the first iterations leave the pretrained
-    layers as they are. pretrained_rate: of those, as a share of the others'. Raises UserError for settings that do not fit.
-
-    A frozen layer keeps its weights, gamma and beta, without decay or momentum; its batch norm goes on in training mode, by
-    the batch's statistics. Weights such as VGG-16's come without statistics, so that there are none to keep, and nothing
-    jumps when the layer begins to learn.
+    layers as they are, None: all (see frozen.py). pretrained_rate: of those, as a share of the others'. Raises UserError for
+    settings that do not fit.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class Solver:
         pretrained: Collection[str] = (),
         patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
         clip: float | None = None,
-        freeze_iterations: int = 0,
+        freeze_iterations: int | None = 0,
         pretrained_rate: float = PRETRAINED_RATE,
     ):
         self.schedule, self.pretrained, self.name = Schedule(base_lr, policy), pretrained, solver.get("name")
@@ -98,18 +96,8 @@ class Solver:
         self._parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self._momentum = _momentum_of(self.optimizer.param_groups[0])
         self.schedule.momentum(0, self._momentum)  # refuses a cycle that does not fit
-        self._clip, self._freeze_iterations = clip, freeze_iterations
-        self._frozen = self._to_freeze() if freeze_iterations else []
-
-    def _to_freeze(self) -> list[nn.Parameter]:
-        frozen = [p for name, p in self._parameters.items() if _came_with_weights(name, self.pretrained)]
-        if len(frozen) in (0, len(self._parameters)):
-            count = "all layers begin" if frozen else "no layer begins"
-            raise UserError(
-                f"FREEZE_ITERATIONS = {self._freeze_iterations}, but {count} with weights from elsewhere (INIT_MODEL, --init):"
-                " set it to 0."
-            )
-        return frozen
+        self._clip = clip
+        self.frozen = Frozen(net, pretrained, freeze_iterations)
 
     def rate(self, iteration: int) -> float:
         """The learning rate at an iteration (the first is 0), before the multipliers."""
@@ -121,9 +109,6 @@ class Solver:
 
     def step(self, iteration: int) -> Tensor:
         """Update the parameters by their gradients, then forget those; their norm, before it was cut down, comes back."""
-        if iteration < self._freeze_iterations:
-            for parameter in self._frozen:
-                parameter.grad = None
         norm = self._clipped_norm()
         rate, momentum = self.rate(iteration), self.schedule.momentum(iteration, self._momentum)
         for group in self.optimizer.param_groups:
@@ -225,7 +210,7 @@ def multipliers(
         owner, _, kind = name.rpartition(".")
         role = (kind == "bias") + 2 * isinstance(modules[owner], nn.modules.batchnorm._BatchNorm)
         row = rows.get(name.split(".")[0])
-        rule = [pretrained_rate * m for m in PRETRAINED] if _came_with_weights(name, pretrained) else FRESH
+        rule = [pretrained_rate * m for m in PRETRAINED] if belongs(name, pretrained) else FRESH
         lr = row.lr_mult[role] if row and row.lr_mult else rule[role]
         decay = row.decay_mult[role] if row and row.decay_mult else 1.0
         if parameter.requires_grad:
@@ -258,7 +243,3 @@ def _layers(name: str) -> list[str]:
     """The names of the modules that a parameter lies in, the outermost first."""
     parts = name.split(".")[:-1]
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-def _came_with_weights(name: str, pretrained: Collection[str]) -> bool:
-    return any(name.startswith(layer + ".") for layer in pretrained)

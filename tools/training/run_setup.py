@@ -29,7 +29,7 @@ from tools.labels.settings import ClassSettings
 from tools.record.log import Log
 from tools.solver.losses import Loss
 from tools.solver.solver import Solver
-from tools.training.pretrained import initialise
+from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
 from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
@@ -129,8 +129,7 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
     """A net at iteration 0; init: the weights that it begins with, instead of INIT_MODEL."""
     torch.manual_seed(setup.seed)
     net = setup.build()
-    source = init or setup.net.INIT_MODEL
-    report = initialise(net, source, setup.inputs) if source else None
+    report = begin_with(net, init, setup.net, setup.inputs)
     print(report or "all layers begin with random weights")
     if setup.training.FROZEN_NORM:
         freeze_norms(net, norms_with_statistics(net, report.loaded if report else []))

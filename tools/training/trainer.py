@@ -79,6 +79,8 @@ class Trainer:
         batch norm, whose statistics are each part's own; losses of regions (Dice ...) are averages over the parts. The same is
         true of the shares of several processes (of which batch norm may have common statistics: sync_batch_norm.py).
         """
+        if self.solver.frozen.at(self.iteration) and self.ranks.count > 1:  # other gradients are exchanged from now on
+            self._forward = self.ranks.parallel(self.net, self._forward.module, self.device.device)
         with memory_suffices(self._when_memory_does_not(len(labels))):
             self._pending.append(self._learn(images, labels))
         self.iteration += 1
