@@ -26,7 +26,7 @@ class Patches(Dataset):
     """
 
     def __init__(self, folder: Path, split: str, inputs: list[Input], without: Collection[str] = ()):
-        self.inputs = inputs
+        self.folder, self.inputs = folder, inputs
         self.images = {m: Database(folder / f"{m}_{split}") for m in modalities_of(inputs)}
         self.labels = Database(folder / f"labels_{split}")
         for database in self.images.values():
