@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ class Tiles:
     colours: list[tuple[int, int, int]]
     splits: tuple[list, list, list]
     ignored: int | None = None
-    more: dict[str, str] = field(default_factory=dict)
 
 
 DATASETS = {
@@ -57,7 +56,6 @@ DATASETS = {
     "demo": Tiles(
         "top/top_mosaic_09cm_area{}.tif", "gts_for_participants", "top_mosaic_09cm_area{}.tif", "irrg",
         ISPRS["classes"], ISPRS_COLOURS, ([1, 3, 5, 7, 11, 13], [15], [32, 34]), ISPRS["ignored"],
-        {"composite": "composite/composite_{}.tif", "dsm": "dsm/dsm_09cm_matching_area{}.tif"},
     ),
 }  # fmt: skip
 
@@ -128,7 +126,8 @@ def make_labels(dataset: str, source: Path, out: Path) -> None:
     """Label arrays from the coloured ground truth; colours that no class has are not scored."""
     target = out / dataset / "labels"
     if not target.exists():
-        config = write_config(dataset, source, out, {}, DATASETS[dataset].splits[0])
+        config = out / dataset / "config_labels.py"
+        write_config(config, dataset, source, {}, DATASETS[dataset].splits[0], "test")
         masks = sorted(str(path) for path in (source / DATASETS[dataset].truth).iterdir())
         script("convert_gt.py", *masks, "--from-color", "--unknown", "ignore", "--out", target, "--config", config)
 
@@ -136,15 +135,16 @@ def make_labels(dataset: str, source: Path, out: Path) -> None:
 def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, count: int, seed: int) -> Run:
     """Train and score once; a run that is there already is read."""
     iterations = args.niter or ITERATIONS[dataset][recipe]
-    name = f"{recipe.replace('/', '_')}_{count}images_{iterations}"
-    folder = args.out / dataset / f"{name}_seed{seed}_{args.split}"
+    name, base = f"{recipe.replace('/', '_')}_{count}images", args.out / dataset
+    folder = base / f"{name}_{iterations}_seed{seed}_{args.split}"
     done = folder / "run.json"
     if not done.exists():
         train_ids = DATASETS[dataset].splits[0]
         few = train_ids[:: len(train_ids) // count][:count]  # spread over the tiles
-        settings = complete(dataset, RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}"}, iterations)
-        config = write_config(dataset, source, args.out, settings, few, args.split, name)
-        if not (args.out / dataset / f"{dataset}_lmdb_{name}").exists():
+        settings = complete(dataset, RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}_{args.split}"}, iterations)
+        config = base / f"config_{folder.name}.py"
+        write_config(config, dataset, source, settings, few, args.split)
+        if not (base / f"{dataset}_lmdb_{name}_{args.split}").exists():
             script("extract_images.py", "--config", config, "--overwrite")
             script("create_db.py", "--config", config, "--overwrite")
         spent = script("training.py", "--niter", iterations, "--config", config, "--snapshot", folder, "--overwrite")
@@ -165,23 +165,21 @@ def complete(dataset: str, settings: dict[str, Any], iterations: int) -> dict[st
     return {"LR_POLICY": cosine} | settings | {"AUGMENTATION": augmentation} | every
 
 
-def write_config(dataset: str, source: Path, out: Path, settings: dict, train_ids: list, split="test", name="base") -> Path:
-    """A config file of its own for the scripts."""
-    tiles = DATASETS[dataset]
+def write_config(path: Path, dataset: str, source: Path, settings: dict, train_ids: list, split: str) -> None:
+    """A config file of its own for the scripts, in the folder where all that is made of the dataset lies."""
+    tiles, base = DATASETS[dataset], path.parent.resolve()
     _, val_ids, test_ids = tiles.splits
-    own = {
-        "DATASET": dataset, "BASE_DIR": f"{(out / dataset).resolve()}/", "DATASET_DIR": f"{source.resolve()}/",
-        "folders": {tiles.modality: tiles.image, "labels": f"{(out / dataset / 'labels').resolve()}/{tiles.label}"},
-        "INPUTS": {tiles.modality: [tiles.modality]}, "label_values": tiles.classes, "palette": dict(enumerate(tiles.colours)),
-        "IGNORE_LABEL": tiles.ignored, "train_ids": train_ids, "val_ids": val_ids,
-        "test_ids": test_ids, "MEAN_PIXEL": {tiles.modality: None},
-    }  # fmt: skip
     if split == "val":  # what is chosen by validation tiles has not seen the test tiles, not even by chance
-        own |= {"test_ids": val_ids, "val_ids": []}
-    path = out / dataset / f"config_{name}_{split}.py"
+        val_ids, test_ids = [], val_ids
+    own = {
+        "DATASET": dataset, "BASE_DIR": f"{base}/", "DATASET_DIR": f"{source.resolve()}/",
+        "folders": {tiles.modality: tiles.image, "labels": f"{base}/labels/{tiles.label}"},
+        "INPUTS": {tiles.modality: [tiles.modality]}, "label_values": tiles.classes, "palette": dict(enumerate(tiles.colours)),
+        "IGNORE_LABEL": tiles.ignored, "train_ids": train_ids, "val_ids": val_ids, "test_ids": test_ids,
+        "MEAN_PIXEL": {tiles.modality: None},
+    }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{key} = {value!r}\n" for key, value in (own | settings).items()))
-    return path
 
 
 def script(*words) -> tuple[float, float, float]:
