@@ -144,3 +144,8 @@ def memory_suffices(otherwise: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise UserError(otherwise) from None
+
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    """Pixels of any number type as a tensor; uint16, which PyTorch can hardly compute with, as int32."""
+    return torch.from_numpy(pixels.astype(np.int32) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels))

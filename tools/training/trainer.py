@@ -17,7 +17,6 @@ from tools.data.inputs import Input
 from tools.labels.scores import iou
 from tools.solver.ema import Average, copy_of
 from tools.solver.losses import NO_LOSS, Loss
-from tools.solver.losses import masked_cross_entropy as masked_cross_entropy  # the default loss, by its name of old
 from tools.solver.solver import Solver
 from tools.training.batch_scores import RunningScores
 
