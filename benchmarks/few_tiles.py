@@ -61,7 +61,7 @@ DATASETS = {
 
 _LIGHT = {"brightness": {}, "contrast": {"factor": 1.4}, "gamma": {"exponent": 1.3}}  # of all modalities that are images
 _ADAMW = {"SOLVER": {"name": "adamw", "weight_decay": 0.01}, "EMA_DECAY": 0.99}
-_CROPS = {"patch_size": (192, 192), "step_size": (96, 96), "ROTATIONS": [0], "FLIPS": [False]}
+_CROPS = {"patch_size": (256, 256), "step_size": (192, 192), "ROTATIONS": [0], "FLIPS": [False, True]}
 
 
 def _augmented(side: int) -> dict[str, Any]:
@@ -72,12 +72,12 @@ def _augmented(side: int) -> dict[str, Any]:
 RECIPES: dict[str, dict[str, Any]] = {  # settings that are not the default
     "modern": {
         "NET": "unet_light/efficientnet_lite0", "INIT_MODEL": "efficientnet_lite0", "FROZEN_NORM": True, "PRETRAINED_RATE": 0.1,
-        "BASE_LR": 4e-3, "LOSS": "ce + 0.5 dice", "BATCH_SIZE": 8, **_ADAMW, **_CROPS, "AUGMENTATION": _augmented(160),
+        "BASE_LR": 4e-3, "LOSS": "ce + 0.5 dice", "BATCH_SIZE": 8, **_ADAMW, **_CROPS, "AUGMENTATION": _augmented(192),
         "test_patch_size": (512, 512),
     },
     "deeplabv3plus/vgg16": {
         "NET": "deeplabv3plus/vgg16", "INIT_MODEL": "vgg16", "BASE_LR": 5e-4, "BATCH_SIZE": 4, **_ADAMW, **_CROPS,
-        "AUGMENTATION": _augmented(160), "test_patch_size": (256, 256),
+        "AUGMENTATION": _augmented(192), "test_patch_size": (256, 256),
     },
     "segnet": {
         "NET": "segnet", "INIT_MODEL": "vgg16", "BASE_LR": 0.01, "LR_POLICY": {"name": "fixed"}, "BATCH_SIZE": 10,
@@ -85,9 +85,9 @@ RECIPES: dict[str, dict[str, Any]] = {  # settings that are not the default
     "segnet_slim": {"NET": "segnet_slim", "BASE_LR": 0.05, "LR_POLICY": {"name": "fixed"}, "BATCH_SIZE": 10},
 }  # fmt: skip
 ITERATIONS = {  # by dataset and recipe; about as many minutes
-    "dubai": {"modern": 800, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
-    "vaihingen": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
-    "demo": {"modern": 600, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
+    "dubai": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
+    "vaihingen": {"modern": 200, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
+    "demo": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
 }
 
 
