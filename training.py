@@ -80,10 +80,20 @@ def train(
     patches = Patches(data.folder("lmdb"), "train", inputs, set(map(tile_name, held_out)))
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
-        settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
+        settings.net,
+        training,
+        settings.classes,
+        data.SEED,
+        settings.sample_size,
+        inputs,
+        where,
+        ranks,
+        args.compile,
+        args.niter,
     )
     log, before, trainer = begin(settings, args, setup, patches)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
+    log.say(f"settings, and where each came from:\n{settings.as_text()}")
     log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
     selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
     order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)

@@ -155,7 +155,7 @@ class _ShapesAlone(TorchFunctionMode):
     """Leaves out what changes no shape. The meta device would compute nothing either, but import PyTorch's compiler for it."""
 
     _DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "trunc_normal_", "erfinv_"})
-    _KEEPS = frozenset({"batch_norm", "dropout", "hardtanh", "relu6", "elu", "prelu", "sigmoid", "tanh"})
+    _KEEPS = frozenset({"batch_norm", "relu", "dropout", "hardtanh", "relu6", "elu", "prelu", "sigmoid", "tanh"})
     _PAIRS = frozenset({"add", "sub", "mul", "maximum"})
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
