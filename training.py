@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.compute import options
+from tools.compute.waiting import choose_waiting
 from tools.data.dataset import tile_name
 from tools.settings import Settings, read_settings
 
@@ -42,6 +43,7 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 def main():
     args = arguments()
     settings = read_settings(args.config, args.set)
+    choose_waiting()
 
     from tools.compute import compilation, device, distributed
     from tools.training.run_setup import check_compilable
