@@ -1,8 +1,8 @@
 """How PyTorch's threads wait for each other: spinning on a free machine, asleep on a busy one.
 
-GNU's OpenMP, which PyTorch's wheels for Linux bring, spins for milliseconds at the end of each parallel loop. On free cores that
-is quickest; beside other busy programs the one that spins keeps the core from the one that is waited for, and training takes
-ten times as long. How to wait is read once, when the library loads, so it has to be chosen before PyTorch is imported.
+GNU's OpenMP, which PyTorch's wheels for Linux bring, spins for milliseconds at the end of each parallel loop. On free cores
+that is quickest; beside other busy programs the one that spins keeps the core from the one that is waited for, and training
+takes ten times as long. How to wait is read once, when the library loads, so it has to be chosen before PyTorch is imported.
 """
 
 import os
