@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tools.base import commands
 from tools.base.errors import PartlyFailedError, UserError, listing, run
 from tools.compute import options
+from tools.compute.waiting import choose_waiting
 from tools.maps.least_area import LeastArea
 from tools.settings import Settings, read_settings
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
 def main():
     args = arguments()
     settings = read_settings(args.config, args.set + ([f"THRESHOLD={args.threshold}"] if args.threshold is not None else []))
+    choose_waiting()
 
     from tools.compute import device, distributed
     from tools.export import onnx_engine

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.compute import options
+from tools.compute.waiting import choose_waiting
 from tools.data.dataset import tile_name
 from tools.settings import Settings, read_settings
 
@@ -42,6 +43,7 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 def main():
     args = arguments()
     settings = read_settings(args.config, args.set)
+    choose_waiting()
 
     from tools.compute import compilation, device, distributed
     from tools.training.run_setup import check_compilable
@@ -80,10 +82,20 @@ def train(
     patches = Patches(data.folder("lmdb"), "train", inputs, set(map(tile_name, held_out)))
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
-        settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
+        settings.net,
+        training,
+        settings.classes,
+        data.SEED,
+        settings.sample_size,
+        inputs,
+        where,
+        ranks,
+        args.compile,
+        args.niter,
     )
     log, before, trainer = begin(settings, args, setup, patches)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
+    log.say(f"settings, and where each came from:\n{settings.as_text()}")
     log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
     selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
     order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)

@@ -1,7 +1,8 @@
 """The learning rate by iteration: Caffe's policies, today's, a warm-up before each; and one cycle's swing of the momentum.
 
-Every policy but `plateau` depends on the iteration and the config alone, never on --niter: a run that is restored with a
-larger --niter goes on along the same curve. Policies that end say themselves where (`max_iterations`).
+Every policy but `plateau` depends on the iteration and the config alone: a run that is restored with a larger --niter goes
+on along the same curve. Policies that end do so at `max_iterations`; if the config leaves that out, at --niter (`ending`): a
+run that is restored with a larger --niter then goes on along a longer curve.
 """
 
 import bisect
@@ -103,6 +104,13 @@ POLICIES: dict[str, Callable] = {  # name -> function of the iteration and the p
     "fixed": fixed, "step": step, "multistep": multistep, "poly": poly, "cosine": cosine, "one_cycle": one_cycle,
     "plateau": Plateau,
 }  # fmt: skip
+
+
+def ending(policy: Mapping[str, Any], niter: int) -> dict[str, Any]:
+    """The policy with its end: the last iteration, if it is one that ends and the config does not say where."""
+    make = POLICIES.get(policy.get("name"))
+    ends = make is not None and "max_iterations" in numbers_of(make, 0)
+    return {**policy, "max_iterations": niter} if ends and policy.get("max_iterations") is None else dict(policy)
 
 
 class Schedule:

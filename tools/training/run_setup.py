@@ -28,6 +28,7 @@ from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
 from tools.solver.losses import Loss
+from tools.solver.schedules import ending
 from tools.solver.solver import Solver
 from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
@@ -45,7 +46,7 @@ class Setup:
     """What a trainer is made from.
 
     net, training, classes: sections of the config; seed: SEED. sample_size: height and width of what the net learns from.
-    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net.
+    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net. niter: the last iteration.
     """
 
     net: NetSettings
@@ -57,6 +58,7 @@ class Setup:
     device: Device
     ranks: Ranks
     compile: bool
+    niter: int
 
     def build(self) -> nn.Module:
         """The config's net with fresh weights."""
@@ -157,7 +159,7 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)
     solver = Solver(
-        net, training.BASE_LR, training.LR_POLICY, training.SOLVER, pretrained, training.MULTIPLIERS,
+        net, training.BASE_LR, ending(training.LR_POLICY, setup.niter), training.SOLVER, pretrained, training.MULTIPLIERS,
         training.GRADIENT_CLIP, training.FREEZE_ITERATIONS, training.PRETRAINED_RATE,
     )  # fmt: skip
     forward = ranks.parallel(net, compiled(net, device.device) if setup.compile else net, device.device)

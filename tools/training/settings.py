@@ -6,6 +6,7 @@ from typing import Any
 
 from tools.base.sections import Section, is_choice, is_flag, is_number, is_text, mapping, optional, setting, whole, within
 from tools.labels.class_weights import CLASS_WEIGHTS
+from tools.training.recipes import RECIPES
 
 INFINITY = float("inf")
 
@@ -14,6 +15,7 @@ INFINITY = float("inf")
 class TrainingSettings(Section):
     """How a net is trained. config.py says what each setting is for."""
 
+    RECIPE: str = setting(lambda v: is_text(v) and v in RECIPES, f"one of {', '.join(RECIPES)}", "modern", effect=False)
     BATCH_SIZE: int = setting(whole(1), "a whole number of patches, 1 or more", 10)
     BASE_LR: float = setting(within(0, INFINITY), "a number above 0", 0.01)
     LR_POLICY: Mapping[str, Any] = setting(
