@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base import commands
 from tools.base.errors import PartlyFailedError, UserError, listing, run
 from tools.compute import device, distributed
@@ -157,7 +157,7 @@ def choose_windows(
 def ready(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, args, windows: Windows) -> Labeller:
     """The net, ready to label tiles as the config and the command line say."""
     size, _ = windows
-    check_size(*size, net.multiple)
+    check_windows(net, *size)
     onnx_engine.check_windows(net, size)
     if args.tta:
         averages.check(args.tta, size, net.multiple)

@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 import nets
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base.errors import UserError, listing
 from tools.base.folders import read_details, require
 from tools.compute import compilation, device
@@ -169,7 +169,7 @@ def make_trainer(
     ranks: Ranks, compiled: bool,
 ) -> Trainer:  # fmt: skip
     """The net on its device, with the config's solver."""
-    check_size(*settings.sample_size, net.multiple)
+    check_windows(net, *settings.sample_size)
     net = where.place(net)
     if settings.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base.errors import UserError
 from tools.compute.distributed import ALONE, Ranks
 from tools.data.dataset import Dataset
@@ -27,7 +27,7 @@ _LEAST = np.finfo(np.float32).tiny  # probability; a net that is quite sure of a
 def check(settings: Settings, net: nn.Module) -> None:
     """Raise UserError now, and not at the first snapshot, where the validation tiles cannot be labelled."""
     if settings.val_ids:
-        check_size(*settings.test_patch_size, net.multiple)
+        check_windows(net, *settings.test_patch_size)
         dataset = Dataset(settings.DATASET_DIR, settings.folders)
         dataset.check([*settings.modalities, "labels"], settings.val_ids, settings.colours)
     elif settings.PATIENCE:
