@@ -127,7 +127,7 @@ def _scores_of_pixels(net: Net, size: tuple[int, int] | None) -> tuple[list[Row]
     if min(margins) > stride and max(margins) - min(margins) < stride:
         rows = _surrounded(rows, max(margins))
         notes.append(f"its scores leave out the {max(margins)} outermost pixels: the image is mirrored around by as many.")
-    if stride > 1:
+    if stride > 1 and tuple(written) != size:
         corners = bool(size) and all((m - 1) * stride + 1 == n for n, m in zip(size, written, strict=True))
         image = next(row.name for row in rows if row.kind == "data")
         place = next(i for i, row in enumerate(rows) if row.name == net.output) + 1

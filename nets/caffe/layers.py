@@ -197,7 +197,7 @@ class Reshape(nn.Module):
 
 @layer
 def reshape(x: Blob, shape, channels: int, stride=None):
-    """The values of each image in another shape (N first): 0 leaves an axis as long as it is, -1 makes it as long as it must be.
+    """The values of each image in another shape (N first): 0 leaves an axis as it is, -1 makes it as long as it must be.
 
     channels, stride: of what it writes, which the sizes of the images decide; stride None for that of x.
     """

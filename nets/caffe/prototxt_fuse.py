@@ -1,4 +1,4 @@
-"""Caffe's layers that belong together, as the rows that this project has for them: a unit of convolution, batch norm and ReLU."""
+"""Caffe's layers that belong together, as one row: a convolution with its batch norm and ReLU, BatchNorm with its Scale."""
 
 from collections.abc import Callable
 from dataclasses import replace
