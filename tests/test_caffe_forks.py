@@ -15,7 +15,7 @@ from nets.net import Net, check_windows
 from tools.base.errors import UserError
 from tools.compute import device
 from tools.data.inputs import Input
-from tools.training.solver import Solver
+from tools.solver.solver import Solver
 from tools.training.trainer import Trainer
 from tools.weights.caffe import load_caffemodel, write_caffemodel
 from tools.weights.caffe_batch_norm import use_caffe_average
