@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 import nets.caffe.layers
@@ -95,7 +96,8 @@ def _build_prototxt(path: str, inputs: dict[str, int], classes: int, options: di
         if f"${{{name}}}" not in Path(path).read_text(encoding="utf-8", errors="replace"):
             raise UserError(f"{path} has no place ${{{name}}} for NET_OPTIONS['{name}']: leave that out.")
     table = read_prototxt(path, inputs, values={"NUM_LABELS": classes} | options)
-    net = Net(table.rows)
+    with torch.device("meta"):  # weights are drawn once it is known which rows there are
+        net = Net(table.rows)
     if net.classes != classes:
         raise UserError(
             f"{path} writes {net.classes} planes in '{net.output}', but there are {classes} classes: they must be as many."
@@ -121,7 +123,8 @@ def _scores_of_pixels(net: Net, size: tuple[int, int] | None) -> tuple[list[Row]
         return rows, notes  # one answer for the whole image
     if rows[last].kind == "softmax":
         rows = [row for i, row in enumerate(rows) if i != last]
-        net = Net(rows)
+        with torch.device("meta"):
+            net = Net(rows)
     written = trial(net, dict.fromkeys(net.inputs, size)).shape[2:] if size else ()
     margins = [int(n - m * stride) // 2 for n, m in zip(size, written, strict=True)] if size else [0]
     if min(margins) > stride and max(margins) - min(margins) < stride:

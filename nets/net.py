@@ -235,15 +235,23 @@ def check_windows(net: nn.Module, height: int, width: int) -> None:
     For nets with sizes of their own (a fixed unpooling, a crop) that is found by a trial of shapes.
     """
     check_size(height, width, net.multiple)
-    if not isinstance(net, Net) or net.labels_in_full((height, width)):
+    if not isinstance(net, Net) or (good := good_size(net, (height, width))) == (height, width):
         return
-    near = [(height + d, width + d) for d in (*range(1, 33), *range(-1, -33, -1))]
-    near += [(height + 8 * i, width + 8 * j) for i in range(5) for j in range(5)]  # paddings that suit one parity each
-    good = next((size for size in [net.made_for, *_implied_sizes(net), *near] if size and net.labels_in_full(size)), None)
     way = f"take windows of {good[0]}x{good[1]}" if good else "none of about this size pass; take the one that it was made for"
     raise UserError(
         f"this net cannot label windows of {height}x{width} pixels, since its layers have sizes of their own: {way}."
     )
+
+
+def good_size(net: Net, size: tuple[int, int]) -> tuple[int, int] | None:
+    """A size (height, width) of images that the net labels in full: this one if it does, or the one that it was made for, or
+    one near; None where none was found.
+    """
+    height, width = size
+    near = [(height + d, width + d) for d in (*range(1, 33), *range(-1, -33, -1))]
+    near += [(height + 8 * i, width + 8 * j) for i in range(5) for j in range(5)]  # paddings that suit one parity each
+    known = [size, net.made_for, *_implied_sizes(net), *near]
+    return next((one for one in known if one and min(one) > 0 and net.labels_in_full(one)), None)
 
 
 def _implied_sizes(net: Net) -> list[tuple[int, int]]:
