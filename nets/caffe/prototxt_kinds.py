@@ -112,7 +112,7 @@ def _pooling(layer: Layer, reads: list[str], name: str) -> Row:
         "pad": p.pair("pad", 0),
         "method": method.lower(),
         "mask": len(layer.tops) > 1,
-        "ceil": p.word("round_mode", ("CEIL", "FLOOR"), "CEIL") == "CEIL",
+        "ceil": p.word("round_mode", ("CEIL", "FLOOR"), "CEIL") == "CEIL" and p.flag("ceil_mode", True),  # as OpenCV says
     }
     usual = {"kernel": None, "stride": 1, "pad": 0, "method": "max", "mask": False, "ceil": True}
     return layers.pooling(name, *reads, **_said(given, usual))

@@ -27,7 +27,7 @@ from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
 from tools.solver.losses import Loss
-from tools.solver.solver import Solver
+from tools.solver.solver import CAFFES, Solver
 from tools.training.pretrained import initialise
 from tools.training.resume import check_same
 from tools.training.selection import Selection
@@ -115,8 +115,8 @@ def check_batch(training: TrainingSettings, patches: Patches, lmdb: Path) -> Non
 
 def check_compilable(training: TrainingSettings, ranks: Ranks) -> None:
     """Raise UserError if batch norm does what compiled code cannot."""
-    if training.SOLVER["name"] == "caffe":
-        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
+    if (name := training.SOLVER["name"]) in CAFFES:
+        raise UserError(f"--compile and SOLVER '{name}' do not go together, as its batch norm changes each time: take 'sgd'.")
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         raise UserError(
             "--compile and SYNC_BATCH_NORM do not go together, as compiled code would stop at each batch norm for the other"
@@ -131,6 +131,8 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
     source = init or setup.net.INIT_MODEL
     report = initialise(net, source, setup.inputs) if source else None
     print(report or "all layers begin with random weights")
+    for note in getattr(net, "notes", ()):
+        print(f"note: {setup.net.NET}: {note}")
     setup.ranks.own_random_numbers(setup.seed)
     return make_trainer(setup, net, loss, report.loaded if report else [])
 
