@@ -45,15 +45,24 @@ def main():
 
     from tools.compute import device, distributed
     from tools.export import onnx_engine
+    from tools.inference import averages
     from tools.inference.ranks import PATIENCE
     from tools.weights import snapshots
+    from tools.weights.caffe import is_caffemodel
 
+    if args.tta:
+        args.tta, args.samples, more = averages.read_looks(args.tta)
+        args.tiles += more  # ids that stood behind it
     weights = args.weights or [snapshots.newest(settings.snapshots)]
     ranks = distributed.from_environment()
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
     onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
-    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device))
+    if onnx and (args.precision != "auto" or args.samples):
+        raise UserError("--precision and --tta dropout are for PyTorch: leave them out, or give a snapshot and --engine torch.")
+    # Caffe computes in fp32: what its weights were tuned with, labels near ties come out as there.
+    precision = "fp32" if args.precision == "auto" and any(map(is_caffemodel, weights)) else args.precision
+    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device), precision)
     with distributed.joined(ranks, where.device, PATIENCE):
         label_tiles(args, settings, weights, where, ranks)
 
@@ -75,7 +84,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     folder, size = args.dir or data.folder("results"), about.get("pixel_size") if args.resample else None
     labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
+    choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog, bool(args.samples))
     maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
@@ -88,7 +97,9 @@ def ready(
     args: argparse.Namespace, settings: Settings, net: "nn.Module", about: dict, where: "Device", tiles: list["Tile"]
 ) -> "Labeller":
     """The net, ready to label tiles as the config and the command line say; about: what the weights say of themselves."""
-    from nets.net import check_size
+    import torch
+
+    from nets.net import check_windows
     from tools.data.inputs import Input
     from tools.export import onnx_engine
     from tools.inference import averages
@@ -100,9 +111,12 @@ def ready(
     shapes = shapes_of(tiles, pixel_size) if args.window else []
     windows = choose_windows(args, settings, net, inputs, where, shapes)
     size, _ = windows
-    check_size(*size, net.multiple)
+    check_windows(net, *size)
     onnx_engine.check_windows(net, size)
-    if args.tta:
+    if args.samples:
+        torch.manual_seed(settings.data.SEED)  # the same map each time
+        net = averages.Sampled(net, args.samples)
+    elif args.tta:
         averages.check(args.tta, size, net.multiple)
         net = averages.Augmented(net, args.tta)
     return make_labeller(settings.inference, net, inputs, where, windows)
@@ -149,6 +163,8 @@ def lead(
     some_done = len(todo) < len(tiles)
     failed = check_images(todo, inputs, choice.polygons, some_done) if args.images else check_tiles(todo, palette, inputs)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
+    for note in about.get("notes", ()):
+        print(f"note: {about['name']}: {note}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
     with results.open():
         todo = [tile for tile in todo if tile.name not in failed]
@@ -169,6 +185,7 @@ def details(
     return {
         "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
+        "passes": args.samples or None, "precision": None if args.precision == "auto" else args.precision,
         "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
         "threshold": labeller.threshold,
         "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
@@ -205,8 +222,9 @@ def arguments():
     parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
     parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
                         help="a snapshot; several are averaged; without FILE, the newest one of the config's net")  # fmt: skip
-    parser.add_argument("--tta", metavar="LOOKS",
-                        help="average several looks at each window: flips (4), d4 (8, turned too) or scales (3)")  # fmt: skip
+    parser.add_argument("--tta", nargs="+", metavar="LOOKS",
+                        help="average several looks at each window: flips (4), d4 (8, turned too), scales (3), or dropout N:"
+                             " N passes with dropout on, whose variance is written, too")  # fmt: skip
     parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
                         help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
@@ -226,8 +244,10 @@ def arguments():
     parser.add_argument("--engine", choices=["torch", "onnxruntime"],
                         help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
     options.add_device(parser)
+    options.add_precision(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)
+    parser.set_defaults(samples=0)
     return parser.parse_args()
 
 

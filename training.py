@@ -43,6 +43,10 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 def main():
     args = arguments()
     settings = read_settings(args.config, args.set)
+    args.niter = args.niter or settings.training.NITER
+    if not args.niter:
+        raise UserError("say how many iterations to train for: --niter N, or NITER in the config.")
+    print_solver(settings)
     choose_waiting()
 
     from tools.compute import compilation, device, distributed
@@ -60,6 +64,20 @@ def main():
             cross_validate(settings, args, where, ranks)
         else:
             train(settings, args, where, ranks)
+
+
+def print_solver(settings: Settings) -> None:
+    """What a solver.prototxt sets, a line each, and what of it has no part."""
+    path = settings.origins["SOLVER"]
+    if not path.endswith(".prototxt"):
+        return
+    from tools.solver.solver_prototxt import read_solver
+
+    for name, value in settings.values().items():
+        if settings.origins[name] == path:
+            print(f"{path}: {name} = {value!r}")
+    if left_out := read_solver(path).left_out:
+        print(f"{path}: of no part here: {', '.join(left_out)}")
 
 
 def train(
@@ -201,7 +219,7 @@ def train_fold(
 def arguments():
     parser = commands.parser(__doc__)
     count = commands.whole_number
-    parser.add_argument("--niter", type=count(1), required=True, metavar="N", help="iterations in all")
+    parser.add_argument("--niter", type=count(1), metavar="N", help="iterations in all (default: the config's NITER)")
     parser.add_argument("--update", type=count(1), default=10, metavar="K",
                         help="iterations between looks at the loss (default: 10)")  # fmt: skip
     parser.add_argument("--init", metavar="WEIGHTS", help="initial weights, instead of the config's INIT_MODEL")

@@ -84,14 +84,16 @@ class Band:
     """A finished part of a labelled tile.
 
     row, col: where its upper left corner lies in the tile. labels: rows x columns, uint8. probabilities: classes x rows x
-    columns, float32. Bands do not overlap and cover the tile. They are as wide as the tile and come from top to bottom;
-    but where that would take too much memory, they come column strip by column strip, each from top to bottom.
+    columns, float32. variance: how much several passes differ (rows x columns), None if there was one. Bands do not overlap and
+    cover the tile. They are as wide as the tile and come from top to bottom; but where that would take too much memory, they
+    come column strip by column strip, each from top to bottom.
     """
 
     row: int
     labels: np.ndarray
     probabilities: np.ndarray
     col: int = 0
+    variance: np.ndarray | None = None
 
     @property
     def window(self) -> Window:
@@ -130,7 +132,7 @@ class Labeller:
         """
         sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
         tile = TileReader(self.inputs, paths).__enter__()
-        plan = plan or Plan(tile.shape, self.net.classes, sliding)
+        plan = plan or Plan(tile.shape, getattr(self.net, "planes", self.net.classes), sliding)
         sections = crew.ranks.share(plan.sections) if crew else plan.sections
         share = partial(crew.share, Job(paths, plan)) if crew else alone
         return Reading(tile, plan, Ahead(batches(tile.read, plan, sections, self.device)), share)
@@ -152,7 +154,9 @@ class Labeller:
                 valid = reading.tile.valid(Window(row, col, *labels.shape))
                 if valid is not None:
                     labels[~valid] = NO_DATA
-                yield Band(row, labels, probabilities, col)
+                classes = self.net.classes
+                variance = probabilities[classes] if len(probabilities) > classes else None
+                yield Band(row, labels, probabilities[:classes], col, variance)
 
     def _parts(self, reading: "Reading") -> Iterator[tuple]:
         """(row, column, labels, probabilities) of finished parts, the arrays on their way here."""
@@ -168,9 +172,9 @@ class Labeller:
             yield from sums(self.forward, job.plan, reading.batches, self.device)
 
     def choose(self, probabilities: Tensor) -> Tensor:
-        """The labels (rows x width, uint8) of class probabilities (classes x rows x width)."""
+        """The labels (rows x width, uint8) of class probabilities (classes x rows x width; further planes have no part)."""
         if self.threshold is None:
-            return probabilities.max(0).indices.byte()
+            return probabilities[: self.net.classes].max(0).indices.byte()
         return (probabilities[1] > self.threshold).byte()
 
     def labels(self, paths: Mapping[str, str | Path]) -> np.ndarray:

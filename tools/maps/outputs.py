@@ -32,13 +32,14 @@ class Choice:
 
     confidence: the probability of each pixel's label, as "uint8" (per cent) or "float32"; None: no such file. probabilities:
     the same of all classes. polygons: the area below which there are none; None: no such file. cog: whether GeoTIFFs are cloud
-    optimised.
+    optimised. variance: whether there is a file of how much several passes differ (`averages.Sampled`).
     """
 
     confidence: str | None = None
     probabilities: str | None = None
     polygons: LeastArea | None = None
     cog: bool = False
+    variance: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,15 @@ class Layer:
 @dataclass(frozen=True)
 class Piece:
     """A band of the map with what follows from it: labels as they are written (h x w), where there are any, the probability
-    of each label, that of all classes, and which labels are wrong (1) or cannot be judged (2), where there is ground truth."""
+    of each label, that of all classes, which labels are wrong (1) or cannot be judged (2), where there is ground truth, and the
+    variance of several passes, if there were several."""
 
     labels: np.ndarray
     labelled: np.ndarray
     confidence: np.ndarray
     probabilities: np.ndarray
     errors: np.ndarray | None
+    variance: np.ndarray | None = None
 
 
 class TileOutputs:
@@ -96,6 +99,8 @@ class TileOutputs:
             layers["confidence"] = _share_layer(1, sure, lambda p: p.confidence[None])
         if choice.probabilities:
             layers["probabilities"] = _share_layer(palette.classes, choice.probabilities, lambda p: p.probabilities)
+        if choice.variance:
+            layers["variance"] = Layer(1, "float32", np.nan, lambda p: p.variance[None])
         if self.truths:
             layers["errors"] = Layer(1, "uint8", pictures.ERRORS.no_label, lambda p: p.errors[None], pictures.ERRORS.colours)
         return layers
@@ -153,7 +158,8 @@ class TileOutputs:
         chosen = np.where(labelled, band.labels, 0)[None].astype(np.intp)
         confidence = np.take_along_axis(probabilities, chosen, 0)[0]
         errors = None if truth is None else pictures.errors(truth, band.labels, self.palette.classes)
-        return Piece(labels, labelled, confidence, probabilities, errors)
+        variance = None if band.variance is None else np.where(labelled, band.variance, np.nan).astype(np.float32)
+        return Piece(labels, labelled, confidence, probabilities, errors, variance)
 
     def finish(self) -> dict[str, Any]:
         """Complete all files and give them their names; what is to be recorded of the tile comes back, as JSON values."""

@@ -30,6 +30,22 @@ def multistep(iteration: int, at_iterations: list[int], gamma: float) -> float:
     return gamma ** bisect.bisect_right(at_iterations, iteration)
 
 
+def exp(iteration: int, gamma: float) -> float:
+    """The rate is multiplied by gamma in every iteration: Caffe's exp."""
+    return gamma**iteration
+
+
+def inv(iteration: int, gamma: float, power: float) -> float:
+    """(1 + gamma x iteration)^-power: Caffe's inv."""
+    return (1 + gamma * iteration) ** -power
+
+
+def sigmoid(iteration: int, step_iterations: int, slope: float) -> float:
+    """1 / (1 + exp(-slope (iteration - step_iterations))): Caffe's sigmoid, whose gamma is the slope; it falls below 0."""
+    away = slope * (iteration - step_iterations)
+    return 1 / (1 + math.exp(-away)) if away > -700 else 0.0
+
+
 def poly(iteration: int, max_iterations: int, power: float) -> float:
     """Falls to 0 at max_iterations, as (1 - iteration / max_iterations)^power; DeepLab's power is 0.9."""
     return max(0.0, 1 - iteration / max_iterations) ** power
@@ -101,8 +117,8 @@ class Plateau:
 
 
 POLICIES: dict[str, Callable] = {  # name -> function of the iteration and the policy's numbers, or what holds the numbers
-    "fixed": fixed, "step": step, "multistep": multistep, "poly": poly, "cosine": cosine, "one_cycle": one_cycle,
-    "plateau": Plateau,
+    "fixed": fixed, "step": step, "multistep": multistep, "exp": exp, "inv": inv, "sigmoid": sigmoid, "poly": poly,
+    "cosine": cosine, "one_cycle": one_cycle, "plateau": Plateau,
 }  # fmt: skip
 
 
