@@ -33,9 +33,8 @@ from tools.inference.tile_list import Tile, dataset_tiles, given_tiles
 from tools.inference.window_size import Windows, large_windows, shapes_of, windows_of
 from tools.labels import scores
 from tools.labels.palette import Palette
-from tools.maps import class_statistics
-from tools.maps.outputs import Choice
-from tools.maps.polygons import LeastArea
+from tools.maps import class_statistics, options
+from tools.maps.options import Choice
 from tools.maps.results import Results, fingerprint, windows_before
 from tools.maps.tile_checks import check_images, check_tiles, print_notes
 from tools.maps.writer import Mapmaker
@@ -68,7 +67,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     windows = choose_windows(settings, args, net, inputs, where, shapes_of(tiles, size) if args.window else [], folder)
     labeller = ready(settings, net, inputs, where, args, windows)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
+    choice = options.choice_of(args)
     maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
@@ -84,7 +83,11 @@ def lead(args, weights: list[Path], tiles: list[Tile], about: dict, maps: Mapmak
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)
-    failed = check_images(todo, inputs, choice.polygons, some_done) if args.images else check_tiles(todo, palette, inputs)
+    failed = (
+        check_images(todo, inputs, choice.measures, some_done)
+        if args.images
+        else check_tiles(todo, palette, inputs, choice.measures)
+    )
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
     with results.open():
@@ -109,12 +112,7 @@ def arguments():
     parser.add_argument("--images", nargs="+", metavar="FILE",
                         help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
                              " where the net reads several modalities: irrg=top/ dsm=heights/")  # fmt: skip
-    for option, what in (("--confidence", "the probability of each label"), ("--probabilities", "those of all classes")):
-        parser.add_argument(option, nargs="?", const="uint8", choices=["uint8", "float32"],
-                            help=f"also write {what}: in per cent (uint8, the default) or as float32")  # fmt: skip
-    parser.add_argument("--polygons", nargs="?", const="0", type=LeastArea.of, metavar="LEAST",
-                        help="also write a GeoPackage of polygons, without those below so many m2 (or 50px)")  # fmt: skip
-    parser.add_argument("--cog", action="store_true", help="write cloud optimised GeoTIFFs, with overviews")
+    options.add(parser)
     parser.add_argument("--threshold", type=float, metavar="P", help="of two classes, instead of the config's THRESHOLD")
     parser.add_argument("--resample", action="store_true",
                         help="read tiles at the pixel size that the net was trained on; so are their maps")  # fmt: skip
@@ -172,8 +170,7 @@ def details(weights: list[Path], about: dict, labeller: Labeller, choice: Choice
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
         "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
         "threshold": labeller.threshold,
-        "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
-        "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
+        "resampled_to": about.get("pixel_size") if args.resample else None, **choice.to_dict(),
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Proves that small patches join the neighbour with the longest common border, in bands as at once, and nothing else changes."""
+"""Proves that small patches join the neighbour with the longest common border, in bands as at once, and nothing else."""
 
 import numpy as np
 import pytest

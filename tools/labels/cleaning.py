@@ -18,7 +18,7 @@ from skimage.measure import label as connected
 
 
 class _Held(NamedTuple):
-    """The rows that wait for what comes below: their labels, which pixels are final, how many rows are given already (0 or 1)."""
+    """The rows that wait for what is below: their labels, which pixels are final, how many rows are given already (0 or 1)."""
 
     labels: np.ndarray
     final: np.ndarray
@@ -42,30 +42,31 @@ def clean(bands: Iterable[np.ndarray], least: float, classes: int) -> Iterator[n
     least: pixels; smaller patches go. classes: labels from this number on are no classes. Rows wait only until the small
     patches that touch each other there are complete.
     """
-    held = None
-    for rows, last in _growing(bands, lambda: 0 if held is None else len(held.labels)):
+    held, gathered = None, []
+    for rows, last in _with_last(bands):
         held = held or _Held(rows[:0], np.zeros(rows[:0].shape, bool))
-        labels = np.concatenate([held.labels, rows])
-        final = np.concatenate([held.final, np.zeros(rows.shape, bool)])
+        gathered.append(rows)
+        if not last and sum(map(len, gathered)) < len(held.labels):
+            continue  # at least as many as wait, so that none is looked at over and over
+        labels = np.concatenate([held.labels, *gathered])
+        final = np.zeros(labels.shape, bool)
+        final[: len(held.final)] = held.final
         labels, waiting = _settle(labels, final, least, classes, last)
         done = int(waiting.any(1).argmax()) if waiting.any() else len(labels)
         if done > held.given:
             yield labels[held.given : done]
-        keep = max(done - 1, 0)
+        keep, gathered = max(done - 1, 0), []
         held = _Held(labels[keep:], ~waiting[keep:], min(done, 1))
 
 
-def _growing(bands: Iterable[np.ndarray], waiting) -> Iterator[tuple[np.ndarray, bool]]:
-    """(rows, whether they are the last): at least as many as are waiting, so that none is looked at over and over."""
-    gathered, before = [], None
+def _with_last(bands: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
+    """(band, whether it is the last)."""
+    before = None
     for band in bands:
         if before is not None:
-            gathered.append(before)
-            if sum(map(len, gathered)) >= waiting():
-                yield np.concatenate(gathered), False
-                gathered = []
+            yield before, False
         before = band
-    yield np.concatenate([*gathered, before]), True
+    yield before, True
 
 
 def _settle(labels: np.ndarray, final: np.ndarray, least: float, classes: int, last: bool) -> tuple[np.ndarray, np.ndarray]:

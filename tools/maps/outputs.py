@@ -13,31 +13,19 @@ from tools.base.errors import DiskFullError, UserError
 from tools.base.folders import disk_full_is_said
 from tools.geo import raster
 from tools.geo.raster import BlockWriter
+from tools.geo.windows import Window
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
 from tools.labels import pictures, scores
 from tools.labels.palette import Palette
 from tools.maps.class_statistics import TileStatistics
-from tools.maps.polygons import LeastArea, write_polygons
+from tools.maps.options import Choice
+from tools.maps.polygons import write_polygons
+from tools.maps.uncleaned import Uncleaned
 
 PICTURE_SIZE = 1024  # pixels, the longer side of a tile in the pictures
 NO_SHARE = 255  # in uint8 files of per cent, where there is no data; in float32 files it is NaN
 _OVERVIEWS = {"labels": "mode", "errors": "mode", "colours": "nearest"}  # others: average
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which files there are of a tile beside labels, colours and a picture.
-
-    confidence: the probability of each pixel's label, as "uint8" (per cent) or "float32"; None: no such file. probabilities:
-    the same of all classes. polygons: the area below which there are none; None: no such file. cog: whether GeoTIFFs are cloud
-    optimised.
-    """
-
-    confidence: str | None = None
-    probabilities: str | None = None
-    polygons: LeastArea | None = None
-    cog: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,7 @@ class Layer:
     bands: int
     dtype: str
     nodata: float | None
-    pixels: Callable[["Piece"], np.ndarray]
+    pixels: Callable[[Any], np.ndarray]  # of a Piece; of the probabilities of all classes in that layer
     colours: Mapping[int, tuple] | None = None
     alpha: bool = False
 
@@ -55,12 +43,11 @@ class Layer:
 @dataclass(frozen=True)
 class Piece:
     """A band of the map with what follows from it: labels as they are written (h x w), where there are any, the probability
-    of each label, that of all classes, and which labels are wrong (1) or cannot be judged (2), where there is ground truth."""
+    of each label, and which labels are wrong (1) or cannot be judged (2), where there is ground truth."""
 
     labels: np.ndarray
     labelled: np.ndarray
     confidence: np.ndarray
-    probabilities: np.ndarray
     errors: np.ndarray | None
 
 
@@ -82,6 +69,7 @@ class TileOutputs:
             self.truths = {kind: raster.open_raster(path) for kind, path in tile.truths.items()}
             self.layers = self._layers()
             self.files = {name: self._create(name, layer, tags) for name, layer in self.layers.items()}
+            self.uncleaned = Uncleaned(self.work, self.about) if choice.clean else None
         self.writers = {name: BlockWriter(file) for name, file in self.files.items()}
 
     def _layers(self) -> dict[str, Layer]:
@@ -94,7 +82,7 @@ class TileOutputs:
         if sure := choice.confidence or (choice.polygons and "uint8"):
             layers["confidence"] = _share_layer(1, sure, lambda p: p.confidence[None])
         if choice.probabilities:
-            layers["probabilities"] = _share_layer(palette.classes, choice.probabilities, lambda p: p.probabilities)
+            layers["probabilities"] = _share_layer(palette.classes, choice.probabilities, lambda p: p)
         if self.truths:
             layers["errors"] = Layer(1, "uint8", pictures.ERRORS.no_label, lambda p: p.errors[None], pictures.ERRORS.colours)
         return layers
@@ -134,25 +122,31 @@ class TileOutputs:
                 " weights have diverged, or the image's values are far from the trained ones: take an earlier snapshot, or"
                 " train with a lower BASE_LR."
             )
-        truths = {kind: raster.read_window(file, band.window)[0] for kind, file in self.truths.items()}
-        for kind, truth in truths.items():
-            self.matrices[kind] += scores.confusion(truth, band.labels, self.palette.classes)
-        truth = next(iter(truths.values()), None)
-        piece = self._piece(band, truth)
-        self.statistics.add(band.window, band.labels, piece.confidence, truth)
-        with disk_full_is_said(self.folder):
-            for name, layer in self.layers.items():
-                self.writers[name].add(band.window, layer.pixels(piece))
-
-    def _piece(self, band: Band, truth: np.ndarray | None) -> Piece:
         labelled = band.labels != NO_DATA
-        labels = np.where(labelled, band.labels, self.palette.no_label).astype(np.uint8)
         probabilities = np.clip(band.probabilities, 0, 1)  # a mean of shares may miss 1 by the last digit
         probabilities[:, ~labelled] = np.nan
         chosen = np.where(labelled, band.labels, 0)[None].astype(np.intp)
         confidence = np.take_along_axis(probabilities, chosen, 0)[0]
-        errors = None if truth is None else pictures.errors(truth, band.labels, self.palette.classes)
-        return Piece(labels, labelled, confidence, probabilities, errors)
+        with disk_full_is_said(self.folder):
+            if "probabilities" in self.layers:
+                self._write("probabilities", band.window, probabilities)
+            (self.uncleaned.add if self.uncleaned else self._take)(band.window, band.labels, confidence)
+
+    def _take(self, window: Window, labels: np.ndarray, confidence: np.ndarray) -> None:
+        """Write a piece of the map, of final labels (h x w, NO_DATA where there are none), and count what is in it."""
+        truths = {kind: raster.read_window(file, window)[0] for kind, file in self.truths.items()}
+        for kind, truth in truths.items():
+            self.matrices[kind] += scores.confusion(truth, labels, self.palette.classes)
+        truth = next(iter(truths.values()), None)
+        self.statistics.add(window, labels, confidence, truth)
+        labelled = labels != NO_DATA
+        written = np.where(labelled, labels, self.palette.no_label).astype(np.uint8)
+        errors = None if truth is None else pictures.errors(truth, labels, self.palette.classes)
+        for name in self.layers.keys() - {"probabilities"}:
+            self._write(name, window, Piece(written, labelled, confidence, errors))
+
+    def _write(self, name: str, window: Window, what: Any) -> None:
+        self.writers[name].add(window, self.layers[name].pixels(what))
 
     def finish(self) -> dict[str, Any]:
         """Complete all files and give them their names; what is to be recorded of the tile comes back, as JSON values."""
@@ -172,6 +166,10 @@ class TileOutputs:
         }
 
     def _complete(self) -> None:
+        if self.uncleaned:
+            for piece in self.uncleaned.cleaned(self.choice.clean.pixels(self.about), self.palette.classes):
+                self._take(*piece)
+            self.uncleaned.close()
         for name, writer in self.writers.items():
             writer.flush()
             self.files[name].close()
@@ -206,7 +204,7 @@ class TileOutputs:
 
     def abandon(self) -> None:
         """Close and remove what there is so far."""
-        for file in [*self.truths.values(), *self.files.values()]:
+        for file in [*self.truths.values(), *self.files.values(), *([self.uncleaned] if self.uncleaned else [])]:
             file.close()
         shutil.rmtree(self.work, ignore_errors=True)
 

@@ -1,6 +1,5 @@
 """Label maps as polygons: connected pixels of a class become one, with its area and confidence, in a GeoPackage."""
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,45 +13,11 @@ from rasterio.features import shapes
 from rasterio.transform import Affine
 from skimage.measure import label as connected
 
-from tools.base.errors import UserError
 from tools.geo import raster
+from tools.geo.measures import Area
 from tools.geo.pixel_size import pixel_areas
 from tools.geo.raster import Raster
-from tools.geo.windows import Window
-
-STRIP = 1024  # rows of the map that are in memory together, less where it is wide
-_STRIP_PIXELS = 8_000_000
-
-
-@dataclass(frozen=True)
-class LeastArea:
-    """The area below which there is no polygon: a number, in square metres or in pixels."""
-
-    value: float
-    in_pixels: bool
-
-    @classmethod
-    def of(cls, word: str) -> "LeastArea":
-        """From a word of the command line: "20" and "20m2" are square metres, "50px" are pixels."""
-        found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(m2|px)?", word)
-        if not found:
-            raise UserError(f"--polygons {word}: the least area is a number of square metres such as 20, or of pixels: 50px.")
-        return cls(float(found[1]), found[2] == "px" or not float(found[1]))
-
-    def pixels(self, about: Raster) -> float:
-        """In pixels of a map. Raises UserError where that does not say how large its pixels are."""
-        if self.in_pixels:
-            return self.value
-        areas = pixel_areas(about)
-        if areas is None:
-            raise UserError(
-                f"{about.path} does not say how large a pixel is on the ground: give the least area of polygons in pixels,"
-                f" --polygons {self.value:g}px."
-            )
-        return self.value / float(areas.mean())
-
-    def __str__(self) -> str:
-        return f"{self.value:g} {'px' if self.in_pixels else 'm2'}"
+from tools.geo.windows import row_windows
 
 
 @dataclass
@@ -77,7 +42,7 @@ class Region:
         return shapely.Polygon(whole.exterior, holes)
 
 
-def write_polygons(path: Path, labels: Path, confidence: Path, names: Sequence[str], least: LeastArea) -> int:
+def write_polygons(path: Path, labels: Path, confidence: Path, names: Sequence[str], least: Area) -> int:
     """Write the polygons of a label map to a GeoPackage, strip by strip; how many there are comes back.
 
     labels: the map. confidence: of its pixels, in per cent (uint8) or shares (float32). names: of the classes; other labels
@@ -125,14 +90,11 @@ def _regions(labels: Path, confidence: Path, classes: int, least: float) -> Iter
     """
     seam = _Seam()
     with raster.open_raster(labels) as map_file, raster.open_raster(confidence) as sure_file:
-        height, width = map_file.shape
-        rows = min(STRIP, max(64, _STRIP_PIXELS // width))
-        for row in range(0, height, rows):
-            window = Window(row, 0, min(rows, height - row), width)
+        for window in row_windows(*map_file.shape):
             found = raster.read_window(map_file, window)[0].astype(np.int16)
             numbers = connected(np.where(found < classes, found, -1), background=-1, connectivity=1).astype(np.int32)
             sure = raster.read_window(sure_file, window)[0]
-            regions = _strip(numbers, found, sure if sure.dtype.kind == "f" else sure / 100, row, least)
+            regions = _strip(numbers, found, sure if sure.dtype.kind == "f" else sure / 100, window.row, least)
             yield seam.join(regions, numbers, found)
     yield list(seam.waiting.values())
 

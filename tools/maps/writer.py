@@ -20,7 +20,8 @@ from tools.inference.ranks import Crew
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
 from tools.maps import results
-from tools.maps.outputs import Choice, TileOutputs
+from tools.maps.options import Choice
+from tools.maps.outputs import TileOutputs
 
 
 class Begun(NamedTuple):
