@@ -67,7 +67,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     windows = choose_windows(settings, args, net, inputs, where, shapes_of(tiles, size) if args.window else [], folder)
     labeller = ready(settings, net, inputs, where, args, windows)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    choice = options.choice_of(args)
+    choice = options.choice_of(args, palette.names)
     maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():

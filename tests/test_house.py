@@ -14,7 +14,7 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
     ("tools.weights", "tools.labels"),
     ("tools.data",),
     ("tools.settings",),
-    ("tools.record", "tools.export"),
+    ("tools.record", "tools.export", "tools.polygons"),
     ("tools.inference",),
     ("tools.training", "tools.maps"),
     ("tools.composite", "tools.demo", "tools.report", "tools.show", "tools.blocks", "tools.caffe"),

@@ -13,21 +13,23 @@ from scipy import ndimage
 
 from tools.base.errors import UserError
 from tools.geo import windows
-from tools.geo.measures import Area
-from tools.maps.polygons import write_polygons
+from tools.geo.measures import Area, Length
+from tools.labels.palette import Palette
+from tools.polygons.drawing import Drawing
 
-NAMES = ["road", "roof", "lawn"]
+PALETTE = Palette(["road", "roof", "lawn"], {0: (200, 200, 200), 1: (255, 0, 0), 2: (0, 160, 0)})
 HALF = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)  # half a metre a pixel
 
 
-def drawn(folder, labels, least="0", confidence=None, **profile):
+def drawn(folder, labels, least="0", confidence=None, simplify=None, square=(), **profile):
     """(geometries, attributes by name) of the polygons of a label array."""
     profile = {"transform": HALF, "crs": CRS} | profile
     confidence = np.full(labels.shape, 80, np.uint8) if confidence is None else confidence
     files = [write_raster(folder / name, what, **profile) for name, what in (("l.tif", labels), ("c.tif", confidence))]
     (folder / "p.gpkg").unlink(missing_ok=True)
-    count = write_polygons(folder / "p.gpkg", *files, NAMES, Area.of("--polygons", least))
-    meta, _, shapes, columns = pyogrio.raw.read(folder / "p.gpkg")
+    drawing = Drawing(Area.of("--polygons", least), simplify and Length.of("--simplify", simplify), square)
+    count = drawing.write(folder / "p.gpkg", *files, PALETTE).count
+    meta, _, shapes, columns = pyogrio.raw.read(folder / "p.gpkg", layer="polygons")
     assert len(shapes) == count
     return shapely.from_wkb(shapes), dict(zip(meta["fields"], columns, strict=True)) | {"crs": meta["crs"]}
 

@@ -1,10 +1,14 @@
 """What inference.py is asked to make of a map: the options of its command line, and the choice that they are."""
 
 import argparse
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from tools.base.errors import UserError, listing, nearest
 from tools.geo.measures import Area, Length
+from tools.polygons.drawing import Drawing
+from tools.polygons.layers import DRIVERS
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,7 @@ class Choice:
     confidence: the probability of each pixel's label, as "uint8" (per cent) or "float32"; None: no such file. probabilities:
     the same of all classes. cog: whether GeoTIFFs are cloud optimised. clean: the area below which patches join their
     surroundings; their confidence stays that of the net's own label. polygons: the area below which there are none; None: no
-    such file.
+    such file. simplify, square: how they are drawn (see tools/polygons/drawing.py). polygons_as: the kind of file.
     """
 
     confidence: str | None = None
@@ -22,6 +26,14 @@ class Choice:
     cog: bool = False
     clean: Area | None = None
     polygons: Area | None = None
+    simplify: Length | None = None
+    square: tuple[str, ...] = ()
+    polygons_as: str = "gpkg"
+
+    @property
+    def drawing(self) -> Drawing:
+        """How polygons are drawn, where there are any."""
+        return Drawing(self.polygons, self.simplify, self.square)
 
     @property
     def measures(self) -> list[Area | Length]:
@@ -43,9 +55,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clean", type=Area.word("--clean"), metavar="LEAST",
                         help="patches below so many m2 (or 25px) join the neighbour of the longest common border")  # fmt: skip
     parser.add_argument("--polygons", nargs="?", const="0", type=Area.word("--polygons"), metavar="LEAST",
-                        help="also write a GeoPackage of polygons, without those below so many m2 (or 50px)")  # fmt: skip
+                        help="also write polygons, in the classes' colours, but no smaller ones (m2, or 50px)")  # fmt: skip
+    parser.add_argument("--simplify", type=Length.word("--simplify"), metavar="TOLERANCE",
+                        help="of polygons' borders, by so many m (or 2px); they move together, without gaps")  # fmt: skip
+    parser.add_argument("--square", nargs="+", default=(), metavar="CLASS",
+                        help="polygons of these classes that nearly are rectangles become so")  # fmt: skip
+    parser.add_argument("--polygons-as", choices=[ending[1:] for ending in DRIVERS], default="gpkg",
+                        help="the kind of file (default: gpkg, which holds its style; others have a .qml)")  # fmt: skip
 
 
-def choice_of(args: argparse.Namespace) -> Choice:
-    """What the options say. Raises UserError where one needs another."""
-    return Choice(**{field.name: getattr(args, field.name) for field in fields(Choice)})
+def choice_of(args: argparse.Namespace, classes: Sequence[str]) -> Choice:
+    """What the options say of maps of these classes. Raises UserError where one needs another, or there is no such class."""
+    choice = Choice(**{field.name: getattr(args, field.name) for field in fields(Choice)})
+    choice = replace(choice, square=tuple(choice.square))
+    for name in ("simplify", "square"):
+        if getattr(choice, name) and not choice.polygons:
+            raise UserError(f"--{name} is about polygons: add --polygons.")
+    for name in choice.square:
+        if name not in classes:
+            raise UserError(f"--square {name}: there is no such class.{nearest(name, classes)} There are {listing(classes)}.")
+    return choice

@@ -16,12 +16,12 @@ from tools.geo.raster import BlockWriter
 from tools.geo.windows import Window
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
-from tools.labels import pictures, scores
+from tools.labels import pictures, qgis, scores
 from tools.labels.palette import Palette
 from tools.maps.class_statistics import TileStatistics
 from tools.maps.options import Choice
-from tools.maps.polygons import write_polygons
 from tools.maps.uncleaned import Uncleaned
+from tools.polygons.drawing import Drawn
 
 PICTURE_SIZE = 1024  # pixels, the longer side of a tile in the pictures
 NO_SHARE = 255  # in uint8 files of per cent, where there is no data; in float32 files it is NaN
@@ -62,6 +62,7 @@ class TileOutputs:
         self.about, self.began = raster.inspect(tile.first), time.perf_counter()
         self.matrices = {kind: np.zeros((palette.classes, palette.classes), np.int64) for kind in tile.truths}
         self.statistics = TileStatistics(self.about, palette.names, bool(tile.truths))
+        self.drawn = Drawn()
         self.work = work_folder(folder, tile.name)
         shutil.rmtree(self.work, ignore_errors=True)  # what a killed run left
         with disk_full_is_said(folder):
@@ -162,6 +163,7 @@ class TileOutputs:
             "files": [file.name for file in files],
             "seconds": round(time.perf_counter() - self.began, 3),
             "statistics": self.statistics.to_dict(),
+            "squared": self.drawn.ious,
             "confusion": {kind: matrix.tolist() for kind, matrix in self.matrices.items()},
         }
 
@@ -175,8 +177,8 @@ class TileOutputs:
             self.files[name].close()
         self._check()
         if self.choice.polygons:
-            polygons = self.path("polygons", ".gpkg")
-            write_polygons(polygons, self.path("labels"), self.path("confidence"), self.palette.names, self.choice.polygons)
+            path = self.path("polygons", f".{self.choice.polygons_as}")
+            self.drawn = self.choice.drawing.write(path, self.path("labels"), self.path("confidence"), self.palette)
             if not self.choice.confidence:
                 self.path("confidence").unlink()
                 del self.files["confidence"]
@@ -185,6 +187,7 @@ class TileOutputs:
             for name in self.files:
                 raster.cloud_optimised(self.path(name), _OVERVIEWS.get(name, "average"))
             self._check()
+        self.path("labels", ".qml").write_text(qgis.raster_style(self.palette), encoding="utf-8")
         raster.write_categories(self.path("labels"), [*self.palette.names, *(["no label"] if self.palette.unscored else [])])
         if self.truths:
             raster.write_categories(self.path("errors"), [*pictures.ERRORS.names, "not scored"])
