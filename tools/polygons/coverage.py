@@ -17,7 +17,8 @@ def simplified(outlines: np.ndarray, tolerance: float) -> np.ndarray:
 
     outlines: polygons along the sides of pixels. tolerance: pixels, about the square root of the area of triangles that go.
     """
-    return shapely.coverage_simplify(shapely.segmentize(outlines, 1), tolerance, simplify_boundary=False)
+    steps = shapely.transform(shapely.segmentize(outlines, 1), np.rint)  # it misses whole numbers by the last digit
+    return shapely.coverage_simplify(steps, tolerance, simplify_boundary=False)
 
 
 def meeting(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -30,20 +31,21 @@ def meeting(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return sides[0] + sides[1] > 2
 
 
-def joined(pieces: Sequence[shapely.Polygon], seams: Mapping[int, np.ndarray]) -> shapely.Polygon:
-    """One patch from its pieces in several strips. seams: by row of the map, what `meeting` finds there."""
-    return _thinned(shapely.coverage_union_all(pieces) if len(pieces) > 1 else pieces[0], seams)
+def joined(pieces: Sequence[shapely.Polygon], seams: Mapping[int, np.ndarray], size: tuple[int, int]) -> shapely.Polygon:
+    """One patch from its pieces in several strips.
 
-
-def _thinned(polygon: shapely.Polygon, seams: Mapping[int, np.ndarray]) -> shapely.Polygon:
-    """The polygon without vertices in the middle of upright or level lines, unless others meet it there."""
-    rings = [_thinned_ring(shapely.get_coordinates(ring)[:-1], seams) for ring in (polygon.exterior, *polygon.interiors)]
+    seams: by row of the map, what `meeting` finds there. size: height and width of the map.
+    """
+    whole = shapely.coverage_union_all(pieces) if len(pieces) > 1 else pieces[0]
+    rings = [_thinned(shapely.get_coordinates(ring)[:-1], seams, size) for ring in (whole.exterior, *whole.interiors)]
     return shapely.Polygon(rings[0], rings[1:])
 
 
-def _thinned_ring(points: np.ndarray, seams: Mapping[int, np.ndarray]) -> np.ndarray:
-    in_line = ((np.roll(points, 1, 0) == points) & (points == np.roll(points, -1, 0))).any(1)
+def _thinned(ring: np.ndarray, seams: Mapping[int, np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The points without those in line along a seam, unless others meet there, or along the edge of the map."""
+    in_line = ((np.roll(ring, 1, 0) == ring) & (ring == np.roll(ring, -1, 0))).any(1)
     for i in np.flatnonzero(in_line):
-        x, y = points[i]
-        in_line[i] = y not in seams or not seams[y][int(x)]
-    return points[~in_line]
+        x, y = ring[i]
+        edge = x in (0, size[1]) or y in (0, size[0])
+        in_line[i] = edge or (y in seams and not seams[y][int(x)])
+    return ring[~in_line]

@@ -58,11 +58,13 @@ class Regions:
     tolerance: float | None = None
     exact: tuple[int, ...] = ()
     seams: dict[int, np.ndarray] = field(default_factory=dict)
+    shape: tuple[int, int] = (0, 0)
 
     def complete(self) -> Iterator[list[Region]]:
         """Those that are complete, strip by strip. Many of fewer than `least` pixels are left out already."""
         seam = _Seam()
         with raster.open_raster(self.labels) as map_file, raster.open_raster(self.confidence) as sure_file:
+            self.shape = map_file.shape
             read = (raster.read_window(map_file, window)[0] for window in row_windows(*map_file.shape))
             for window, found in zip(row_windows(*map_file.shape), self._strips(read, map_file.shape), strict=True):
                 sure = raster.read_window(sure_file, window)[0]
@@ -74,7 +76,7 @@ class Regions:
         """The outline of a complete region as it is drawn; None where it is too small."""
         if region.pixels < self.least:
             return None
-        return region.outline(self.least) if self.tolerance is None else coverage.joined(region.pieces, self.seams)
+        return region.outline(self.least) if self.tolerance is None else coverage.joined(region.pieces, self.seams, self.shape)
 
     def _strips(self, rows: Iterable[np.ndarray], shape: tuple[int, int]) -> Iterator[np.ndarray]:
         """The labels by strip; where there is no class, it is the number of classes."""
