@@ -1,6 +1,6 @@
 """Run by QGIS's own Python: draws layers as QGIS opens them, and tells their legends as JSON.
 
-    QT_QPA_PLATFORM=offscreen python3 qgis_render.py picture.png layer [layer ...]
+QT_QPA_PLATFORM=offscreen python3 qgis_render.py picture.png layer [layer ...]
 """
 
 import json

@@ -11,7 +11,7 @@ from tools.compute.distributed import Ranks
 from tools.inference.labeller import Band
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
-from tools.maps.options import Choice
+from tools.maps.choice import Choice
 from tools.maps.writer import Mapmaker, deal
 
 

@@ -106,6 +106,11 @@ def _order(tile: TileId) -> list[tuple]:
     return [(isinstance(part, str), part) for part in (tile if isinstance(tile, tuple) else (tile,))]
 
 
+def is_labels(modality: str) -> bool:
+    """Whether a modality is ground truth: "labels", "labels_eroded" ..."""
+    return modality.startswith("labels")
+
+
 class Dataset:
     """Where the files of the tiles are.
 
@@ -123,10 +128,15 @@ class Dataset:
             return self.root / f"{modality}_numpy" / f"{tile_name(tile)}.tif"
         return self.given(modality, tile)
 
+    @property
+    def images(self) -> list[str]:
+        """The modalities that are images."""
+        return [modality for modality in self.patterns if not is_labels(modality)]
+
     def is_vector(self, modality: str) -> bool:
         """Whether a modality is given as polygons."""
         pattern = self.patterns[modality]
-        return modality.startswith("labels") and isinstance(pattern, str) and pattern.lower().endswith(VECTOR_SUFFIXES)
+        return is_labels(modality) and isinstance(pattern, str) and pattern.lower().endswith(VECTOR_SUFFIXES)
 
     def given(self, modality: str, tile: TileId) -> Path:
         """The file that `patterns` names for one modality of one tile."""
@@ -176,7 +186,7 @@ class Dataset:
         path = self.path(modality, tile)
         if alike := sorted(file.name for file in path.parent.glob(glob.escape(path.stem) + ".*")):
             return f"; {listing(alike, 3)} is there: correct the suffix in folders['{modality}']"
-        if not modality.startswith("labels"):
+        if not is_labels(modality):
             return ""
         if self.is_vector(modality):
             return f"; labels are made from {self.patterns[modality]} by convert_gt.py --from-vector"
@@ -187,7 +197,7 @@ class Dataset:
         path = self.path(modality, tile)
         if not path.exists():
             return f"tile {tile_name(tile)} has no {modality}: {path} does not exist."
-        if not modality.startswith("labels"):
+        if not is_labels(modality):
             return raster.read_fault(path)
         return raster.label_fault(path) or raster.read_fault(path, palette.check_labels if palette else None)
 

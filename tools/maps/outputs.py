@@ -18,8 +18,8 @@ from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
 from tools.labels import pictures, qgis, scores
 from tools.labels.palette import Palette
+from tools.maps.choice import Choice
 from tools.maps.class_statistics import TileStatistics
-from tools.maps.options import Choice
 from tools.maps.uncleaned import Uncleaned
 from tools.polygons.drawing import Drawn
 

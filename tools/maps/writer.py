@@ -20,7 +20,7 @@ from tools.inference.ranks import Crew
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
 from tools.maps import results
-from tools.maps.options import Choice
+from tools.maps.choice import Choice
 from tools.maps.outputs import TileOutputs
 
 

@@ -3,12 +3,15 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.base.errors import UserError, listing, nearest
 from tools.geo.measures import Area, Length
-from tools.polygons.drawing import Drawing
-from tools.polygons.layers import DRIVERS
+
+if TYPE_CHECKING:  # its libraries load when work begins, not for --help
+    from tools.polygons.drawing import Drawing
+
+KINDS = ("gpkg", "fgb", "geojson")  # of files of polygons
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,10 @@ class Choice:
     polygons_as: str = "gpkg"
 
     @property
-    def drawing(self) -> Drawing:
-        """How polygons are drawn, where there are any."""
+    def drawing(self) -> "Drawing":
+        """How polygons are drawn, if there are any."""
+        from tools.polygons.drawing import Drawing
+
         return Drawing(self.polygons, self.simplify, self.square)
 
     @property
@@ -46,7 +51,7 @@ class Choice:
         return {name: str(value) if isinstance(value, (Area, Length)) else value for name, value in values.items()}
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """The options, each of which has the name of a field of Choice."""
     for option, what in (("--confidence", "the probability of each label"), ("--probabilities", "those of all classes")):
         parser.add_argument(option, nargs="?", const="uint8", choices=["uint8", "float32"],
@@ -60,11 +65,11 @@ def add(parser: argparse.ArgumentParser) -> None:
                         help="of polygons' borders, by so many m (or 2px); they move together, without gaps")  # fmt: skip
     parser.add_argument("--square", nargs="+", default=(), metavar="CLASS",
                         help="polygons of these classes that nearly are rectangles become so")  # fmt: skip
-    parser.add_argument("--polygons-as", choices=[ending[1:] for ending in DRIVERS], default="gpkg",
+    parser.add_argument("--polygons-as", choices=KINDS, default="gpkg",
                         help="the kind of file (default: gpkg, which holds its style; others have a .qml)")  # fmt: skip
 
 
-def choice_of(args: argparse.Namespace, classes: Sequence[str]) -> Choice:
+def chosen(args: argparse.Namespace, classes: Sequence[str]) -> Choice:
     """What the options say of maps of these classes. Raises UserError where one needs another, or there is no such class."""
     choice = Choice(**{field.name: getattr(args, field.name) for field in fields(Choice)})
     choice = replace(choice, square=tuple(choice.square))
