@@ -61,19 +61,20 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     from tools.inference.labeller import prepared
     from tools.inference.load import Asked, check_resampling, load_all
     from tools.inference.ranks import Crew
-    from tools.inference.tile_list import dataset_tiles, given_tiles
+    from tools.inference.tile_list import dataset_tiles, given_tiles, touched
     from tools.labels.palette import Palette
     from tools.maps.writer import Mapmaker
 
-    data = settings.data
+    data, area = settings.data, choice.area_of(args)
     tiles = given_tiles(args.images, data.modalities) if args.images else dataset_tiles(data, args.tiles)
+    tiles = touched(tiles, area) if area else tiles
     net, about = load_all(Asked(data, settings.classes, settings.net), weights, tiles[0], args.engine)
     check_resampling(args.resample, about, weights[0])
     folder, size = args.dir or data.folder("results"), about.get("pixel_size") if args.resample else None
     labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     wanted = choice.chosen(args, palette.names)
-    maps, crew = Mapmaker(labeller, palette, wanted, folder, size), Crew(ranks, where.device)
+    maps, crew = Mapmaker(labeller, palette, wanted, folder, size, area), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
             lead(args, weights, tiles, about, maps, crew)
@@ -172,6 +173,7 @@ def details(
         "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
         "threshold": labeller.threshold,
         "resampled_to": about.get("pixel_size") if args.resample else None, **wanted.to_dict(),
+        "area": args.area, "area_attribute": args.area_attribute,
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
     }  # fmt: skip
 
@@ -179,9 +181,13 @@ def details(
 def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
     """Classes and scores over all tiles, as tables."""
     from tools.labels import scores
-    from tools.maps import class_statistics
+    from tools.maps import class_statistics, zones
 
     print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
+    if "zones" in statistics:
+        print(f"\n{len(statistics['zones'])} zones:\n{zones.as_text(statistics['zones'])}")
+    if ious := statistics["squared"]:
+        print(f"\n{len(ious)} polygons became rectangles; mean IoU with their pixels: {sum(ious) / len(ious):.3f}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")

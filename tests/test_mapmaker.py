@@ -24,7 +24,7 @@ class Slow:
         self.opened[str(count)].set()
         self.closed, self.fault = [], fault
 
-    def open(self, paths, crew=None):
+    def open(self, paths, crew=None, area=None):
         name = paths["irrg"].stem
         self.opened[name].set()
         return Open(name, self.closed)

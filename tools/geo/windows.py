@@ -24,6 +24,10 @@ class Window(NamedTuple):
         """For the last two axes of an array."""
         return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
 
+    def shifted(self, rows: int, cols: int) -> "Window":
+        """The same rectangle so many pixels further down and to the right."""
+        return self._replace(row=self.row + rows, col=self.col + cols)
+
 
 def positions(length: int, size: int, step: int) -> list[int]:
     """Where windows of `size` pixels begin along an axis of `length` pixels, `step` apart; the last is pushed inward.

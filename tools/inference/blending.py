@@ -67,6 +67,8 @@ def sums(forward: Pass, plan: Plan, ready: Ahead[Batch], device: Device) -> Iter
                 canvas = Canvas(plan, section.strip, device.device)
             canvas.begin(section.rows[0])
             for batch in group:
+                if not batch.windows:
+                    continue
                 probabilities = canvas.weigh(forward(batch.pixels))
                 for window, values in zip(batch.windows, probabilities, strict=True):
                     yield from canvas.finished_above(window.row)

@@ -9,6 +9,7 @@ from tools.base.errors import UserError, listing, nearest
 from tools.geo.measures import Area, Length
 
 if TYPE_CHECKING:  # its libraries load when work begins, not for --help
+    from tools.geo.area import AreaOfInterest
     from tools.polygons.drawing import Drawing
 
 KINDS = ("gpkg", "fgb", "geojson")  # of files of polygons
@@ -57,6 +58,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, nargs="?", const="uint8", choices=["uint8", "float32"],
                             help=f"also write {what}: in per cent (uint8, the default) or as float32")  # fmt: skip
     parser.add_argument("--cog", action="store_true", help="write cloud optimised GeoTIFFs, with overviews")
+    parser.add_argument("--area", metavar="AREA",
+                        help="label this alone: W,S,E,N in the tiles' CRS, or a vector file of zones in any CRS")  # fmt: skip
+    parser.add_argument("--area-attribute", metavar="NAME", help="of the zones: what they are called in zones.csv")
     parser.add_argument("--clean", type=Area.word("--clean"), metavar="LEAST",
                         help="patches below so many m2 (or 25px) join the neighbour of the longest common border")  # fmt: skip
     parser.add_argument("--polygons", nargs="?", const="0", type=Area.word("--polygons"), metavar="LEAST",
@@ -67,6 +71,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="polygons of these classes that nearly are rectangles become so")  # fmt: skip
     parser.add_argument("--polygons-as", choices=KINDS, default="gpkg",
                         help="the kind of file (default: gpkg, which holds its style; others have a .qml)")  # fmt: skip
+
+
+def area_of(args: argparse.Namespace) -> "AreaOfInterest | None":
+    """The area of interest. Raises UserError where it is none."""
+    from tools.geo.area import AreaOfInterest
+
+    if args.area_attribute and not args.area:
+        raise UserError(f"--area-attribute {args.area_attribute} is about zones: add --area FILE.")
+    area = AreaOfInterest.of(args.area, args.area_attribute) if args.area else None
+    for note in area.notes if area else ():
+        print(note)
+    return area
 
 
 def chosen(args: argparse.Namespace, classes: Sequence[str]) -> Choice:

@@ -12,6 +12,8 @@ import numpy as np
 from tools.base.errors import DiskFullError, UserError
 from tools.base.folders import disk_full_is_said
 from tools.geo import raster
+from tools.geo.area import PlacedArea, cut
+from tools.geo.pixel_size import pixel_areas
 from tools.geo.raster import BlockWriter
 from tools.geo.windows import Window
 from tools.inference.labeller import NO_DATA, Band
@@ -21,6 +23,7 @@ from tools.labels.palette import Palette
 from tools.maps.choice import Choice
 from tools.maps.class_statistics import TileStatistics
 from tools.maps.uncleaned import Uncleaned
+from tools.maps.zones import ZoneStatistics
 from tools.polygons.drawing import Drawn
 
 PICTURE_SIZE = 1024  # pixels, the longer side of a tile in the pictures
@@ -54,12 +57,24 @@ class Piece:
 class TileOutputs:
     """The outputs of one tile: `add` takes its bands, `finish` gives the files their names; or `abandon` it.
 
-    folder: where the files end up; until then they are in a folder of their own there. Errors: DiskFullError.
+    folder: where the files end up; until then they are in a folder of their own there. area: what is wanted of the tile; the
+    files hold the window around it. Errors: DiskFullError.
     """
 
-    def __init__(self, tile: Tile, palette: Palette, choice: Choice, folder: Path, tags: Mapping[str, str]):
+    def __init__(
+        self,
+        tile: Tile,
+        palette: Palette,
+        choice: Choice,
+        folder: Path,
+        tags: Mapping[str, str],
+        area: PlacedArea | None = None,
+    ):
         self.tile, self.palette, self.choice, self.folder = tile, palette, choice, folder
-        self.about, self.began = raster.inspect(tile.first), time.perf_counter()
+        self.whole, self.began = raster.inspect(tile.first), time.perf_counter()
+        self.part = area.window if area else None
+        self.about = cut(self.whole, self.part) if area else self.whole
+        self.zones = ZoneStatistics(area.moved(), palette.names, pixel_areas(self.about)) if area else None
         self.matrices = {kind: np.zeros((palette.classes, palette.classes), np.int64) for kind in tile.truths}
         self.statistics = TileStatistics(self.about, palette.names, bool(tile.truths))
         self.drawn = Drawn()
@@ -89,6 +104,8 @@ class TileOutputs:
         return layers
 
     def _may_lack_data(self) -> bool:
+        if self.part:
+            return True
         for path in self.tile.paths.values():
             with raster.open_raster(path) as file:
                 if raster.may_lack_data(file):
@@ -135,11 +152,14 @@ class TileOutputs:
 
     def _take(self, window: Window, labels: np.ndarray, confidence: np.ndarray) -> None:
         """Write a piece of the map, of final labels (h x w, NO_DATA where there are none), and count what is in it."""
-        truths = {kind: raster.read_window(file, window)[0] for kind, file in self.truths.items()}
+        there = window.shifted(self.part.row, self.part.col) if self.part else window
+        truths = {kind: raster.read_window(file, there)[0] for kind, file in self.truths.items()}
         for kind, truth in truths.items():
             self.matrices[kind] += scores.confusion(truth, labels, self.palette.classes)
         truth = next(iter(truths.values()), None)
         self.statistics.add(window, labels, confidence, truth)
+        if self.zones:
+            self.zones.add(window, labels)
         labelled = labels != NO_DATA
         written = np.where(labelled, labels, self.palette.no_label).astype(np.uint8)
         errors = None if truth is None else pictures.errors(truth, labels, self.palette.classes)
@@ -162,10 +182,17 @@ class TileOutputs:
         return {
             "files": [file.name for file in files],
             "seconds": round(time.perf_counter() - self.began, 3),
-            "statistics": self.statistics.to_dict(),
+            "statistics": self.statistics.to_dict() | self._of_the_tile(),
+            "zones": self.zones.to_list() if self.zones else [],
             "squared": self.drawn.ious,
             "confusion": {kind: matrix.tolist() for kind, matrix in self.matrices.items()},
         }
+
+    def _of_the_tile(self) -> dict[str, Any]:
+        """Which part of the tile the map shows, where it is not all of it."""
+        if not self.part:
+            return {}
+        return {"part": {**self.part._asdict(), "of_height": self.whole.height, "of_width": self.whole.width}}
 
     def _complete(self) -> None:
         if self.uncleaned:
@@ -200,8 +227,9 @@ class TileOutputs:
 
     def _draw(self) -> None:
         """Image, truth, prediction and errors side by side, reduced where the tile is large."""
-        image = raster.read_small(self.tile.first, PICTURE_SIZE, 3)
-        truth = raster.read_small(self.tile.truths["labels"], PICTURE_SIZE)[0] if "labels" in self.tile.truths else None
+        image, truth = raster.read_small(self.tile.first, PICTURE_SIZE, 3, self.part), None
+        if "labels" in self.tile.truths:
+            truth = raster.read_small(self.tile.truths["labels"], PICTURE_SIZE, window=self.part)[0]
         labels = raster.read_small(self.path("labels"), PICTURE_SIZE)[0]
         pictures.comparison(self.work / f"{self.tile.name}.png", image, truth, labels, self.palette, self.tile.name)
 
