@@ -118,6 +118,15 @@ class PlacedArea:
         found[self.tree.query(shapely.box(col, row, col + width, row + height), predicate="intersects")[0]] = True
         return found
 
+    def of_each(self, shapes: np.ndarray) -> list[str]:
+        """The zone in which most of each shape (in pixels) lies; "" where none is."""
+        found, zones = self.tree.query(shapes, predicate="intersects")
+        common = shapely.area(shapely.intersection(shapes[found], self.zones[zones]))
+        names = [""] * len(shapes)
+        for i in np.argsort(common, kind="stable"):  # the largest comes last
+            names[found[i]] = self.names[zones[i]]
+        return names
+
     def _hit(self, window: Window) -> np.ndarray:
         box = shapely.box(window.col, window.row, window.col + window.width, window.row + window.height)
         return np.sort(self.tree.query(box, predicate="intersects"))

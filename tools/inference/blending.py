@@ -131,7 +131,7 @@ class Canvas:
 
     def finished_above(self, row: int) -> Iterator[Part]:
         """Give and forget the rows above `row`, which no further window of the section reaches."""
-        most = max(1, PART // (4 * self.total.shape[0] * self.total.shape[2]))
+        most = min(max(1, PART // (4 * self.total.shape[0] * self.total.shape[2])), self.total.shape[1])
         while self.row < row:
             first, end = self.row, min(row, self.row + most)
             done = torch.cat([self.total[:, ring] for ring, _ in self._pieces(first, end - first)], 1)

@@ -205,7 +205,8 @@ class TileOutputs:
         self._check()
         if self.choice.polygons:
             path = self.path("polygons", f".{self.choice.polygons_as}")
-            self.drawn = self.choice.drawing.write(path, self.path("labels"), self.path("confidence"), self.palette)
+            zones = self.zones and self.zones.area
+            self.drawn = self.choice.drawing.write(path, self.path("labels"), self.path("confidence"), self.palette, zones)
             if not self.choice.confidence:
                 self.path("confidence").unlink()
                 del self.files["confidence"]

@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 
 from tools.geo import raster
+from tools.geo.area import PlacedArea
 from tools.geo.measures import Area, Length
 from tools.geo.pixel_size import pixel_areas
 from tools.geo.raster import Raster
@@ -35,11 +36,11 @@ class Drawing:
     simplify: Length | None = None
     square: tuple[str, ...] = ()
 
-    def write(self, path: Path, labels: Path, confidence: Path, palette: Palette) -> "Drawn":
+    def write(self, path: Path, labels: Path, confidence: Path, palette: Palette, zones: PlacedArea | None = None) -> "Drawn":
         """Write the polygons of a label map to a GeoPackage, FlatGeobuf or GeoJSON, as the ending says, strip by strip.
 
         labels: the map. confidence: of its pixels, in per cent (uint8) or shares (float32). Labels that are no classes are left
-        out. Pixels that touch at a corner only are not connected.
+        out. Pixels that touch at a corner only are not connected. zones: on the map, of which each polygon is to name one.
         """
         about, drawn = raster.inspect(labels), Drawn()
         tolerance = self.simplify and self.simplify.pixels(about)
@@ -49,7 +50,7 @@ class Drawing:
         for complete in chain(regions.complete(), [None]):
             found = list(self._drawn(complete or [], regions, drawn))
             if found or (complete is None and not drawn.count):  # an empty layer is written where there is nothing at all
-                _append(whole, found, palette, areas, about)
+                _append(whole, found, palette, areas, about, zones)
             drawn.count += len(found)
         layers.add_style(whole, qgis.polygon_style(palette))
         if path != whole:
@@ -76,10 +77,12 @@ class Drawn:
     ious: list[float] = field(default_factory=list)
 
 
-def _append(path: Path, found: list[tuple[Region, shapely.Polygon]], palette: Palette, areas, about: Raster) -> None:
-    values = [_values(region, polygon, palette, areas) for region, polygon in found]
-    columns = [np.array([row[i] for row in values], kind) for i, kind in enumerate(_FIELDS.values())]
-    layers.append(path, [polygon for _, polygon in found], dict(zip(_FIELDS, columns, strict=True)), about)
+def _append(path: Path, found: list[tuple[Region, shapely.Polygon]], palette: Palette, areas, about: Raster, zones) -> None:
+    values, polygons = [_values(region, polygon, palette, areas) for region, polygon in found], [p for _, p in found]
+    columns = {name: np.array([row[i] for row in values], kind) for i, (name, kind) in enumerate(_FIELDS.items())}
+    if zones:
+        columns["zone"] = np.array(zones.of_each(np.array(polygons, object)), object)
+    layers.append(path, polygons, columns, about)
 
 
 def _values(region: Region, polygon: shapely.Polygon, palette: Palette, areas: np.ndarray | None) -> tuple:
