@@ -20,7 +20,7 @@ from tools.base import commands
 from tools.base.errors import PartlyFailedError, UserError, listing, run
 from tools.compute import options
 from tools.compute.waiting import choose_waiting
-from tools.maps.least_area import LeastArea
+from tools.maps import choice
 from tools.settings import Settings, read_settings
 
 if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.inference.ranks import Crew
     from tools.inference.tile_list import Tile
     from tools.inference.window_size import Windows
-    from tools.maps.outputs import Choice
+    from tools.maps.choice import Choice
     from tools.maps.results import Results
     from tools.maps.writer import Mapmaker
 
@@ -72,20 +72,20 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     from tools.inference.labeller import prepared
     from tools.inference.load import Asked, check_resampling, load_all
     from tools.inference.ranks import Crew
-    from tools.inference.tile_list import dataset_tiles, given_tiles
+    from tools.inference.tile_list import dataset_tiles, given_tiles, touched
     from tools.labels.palette import Palette
-    from tools.maps.outputs import Choice
     from tools.maps.writer import Mapmaker
 
-    data = settings.data
+    data, area = settings.data, choice.area_of(args)
     tiles = given_tiles(args.images, data.modalities) if args.images else dataset_tiles(data, args.tiles)
+    tiles = touched(tiles, area) if area else tiles
     net, about = load_all(Asked(data, settings.classes, settings.net), weights, tiles[0], args.engine)
     check_resampling(args.resample, about, weights[0])
     folder, size = args.dir or data.folder("results"), about.get("pixel_size") if args.resample else None
     labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog, bool(args.samples))
-    maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
+    wanted = replace(choice.chosen(args, palette.names), variance=bool(args.samples))
+    maps, crew = Mapmaker(labeller, palette, wanted, folder, size, area), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
             lead(args, weights, tiles, about, maps, crew)
@@ -156,12 +156,15 @@ def lead(
     from tools.maps.tile_checks import check_images, check_tiles, print_notes
     from tools.report.page import write_report
 
-    inputs, palette, choice, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
-    made_with = details(args, weights, about, maps.labeller, choice)
+    inputs, palette, wanted, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
+    made_with = details(args, weights, about, maps.labeller, wanted)
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)
-    failed = check_images(todo, inputs, choice.polygons, some_done) if args.images else check_tiles(todo, palette, inputs)
+    if args.images:
+        failed = check_images(todo, inputs, wanted.measures, some_done)
+    else:
+        failed = check_tiles(todo, palette, inputs, wanted.measures)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     for note in about.get("notes", ()):
         print(f"note: {about['name']}: {note}")
@@ -176,7 +179,7 @@ def lead(
 
 
 def details(
-    args: argparse.Namespace, weights: list[Path], about: dict, labeller: "Labeller", choice: "Choice"
+    args: argparse.Namespace, weights: list[Path], about: dict, labeller: "Labeller", wanted: "Choice"
 ) -> dict[str, Any]:
     """All that the maps depend on beside the tiles, for details.json."""
     from tools.inference.load import OF_CONFIG
@@ -188,8 +191,8 @@ def details(
         "passes": args.samples or None, "precision": None if args.precision == "auto" else args.precision,
         "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
         "threshold": labeller.threshold,
-        "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
-        "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
+        "resampled_to": about.get("pixel_size") if args.resample else None, **wanted.to_dict(),
+        "area": args.area, "area_attribute": args.area_attribute,
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
     }  # fmt: skip
 
@@ -197,9 +200,13 @@ def details(
 def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
     """Classes and scores over all tiles, as tables."""
     from tools.labels import scores
-    from tools.maps import class_statistics
+    from tools.maps import class_statistics, zones
 
     print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
+    if "zones" in statistics:
+        print(f"\n{len(statistics['zones'])} zones:\n{zones.as_text(statistics['zones'])}")
+    if ious := statistics["squared"]:
+        print(f"\n{len(ious)} polygons became rectangles; mean IoU with their pixels: {sum(ious) / len(ious):.3f}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
@@ -231,12 +238,7 @@ def arguments():
     parser.add_argument("--images", nargs="+", metavar="FILE",
                         help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
                              " where the net reads several modalities: irrg=top/ dsm=heights/")  # fmt: skip
-    for option, what in (("--confidence", "the probability of each label"), ("--probabilities", "those of all classes")):
-        parser.add_argument(option, nargs="?", const="uint8", choices=["uint8", "float32"],
-                            help=f"also write {what}: in per cent (uint8, the default) or as float32")  # fmt: skip
-    parser.add_argument("--polygons", nargs="?", const="0", type=LeastArea.of, metavar="LEAST",
-                        help="also write a GeoPackage of polygons, without those below so many m2 (or 50px)")  # fmt: skip
-    parser.add_argument("--cog", action="store_true", help="write cloud optimised GeoTIFFs, with overviews")
+    choice.add_options(parser)
     parser.add_argument("--threshold", type=float, metavar="P", help="of two classes, instead of the config's THRESHOLD")
     parser.add_argument("--resample", action="store_true",
                         help="read tiles at the pixel size that the net was trained on; so are their maps")  # fmt: skip
