@@ -45,6 +45,8 @@ def main():
     palette = settings.colours
     about = dataset.check([*settings.modalities, "labels"], [t for split in SPLITS for t in tiles[split]], palette)
     cuttings = {split: cutting(settings, split) for split in SPLITS}
+    for line in dataset.notes(palette):
+        print(line)
     plan = cells.plan(tiles, grid.tile_places(dataset, [*settings.modalities, "labels"], about)) if cells else None
     if plan:
         print(plan.notes())
@@ -122,13 +124,14 @@ def cut_tile(
     modality, split, tile, others = job
     home = folder / f"{modality}_{split}"
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(raster.open_raster(dataset.path(modality, tile)))
-        others = [stack.enter_context(raster.open_raster(dataset.path(m, tile))) for m in others]
+        opened = raster.open_numbers if modality == "labels" else raster.open_image
+        file = stack.enter_context(opened(dataset.path(modality, tile)))
+        others = [stack.enter_context(raster.open_image(dataset.path(m, tile))) for m in others]
         others = [other for other in others if raster.may_lack_data(other)]
         suffix = patch_suffix(file.count, file.dtypes[0])
         for strip in strips_of(file, cuttings[split], memory):
             if modality == "labels":
-                pixels = raster.read_window(file, strip)
+                pixels = raster.read_labels_window(file, strip, no_label)[None]
             else:
                 pixels = raster.fill_gaps(*raster.read_with_gaps(file, strip), means[modality])
             for other in others:

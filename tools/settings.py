@@ -257,6 +257,10 @@ def _files(v: Any) -> bool:
     return isinstance(v, Mapping) and bool(v) and all(isinstance(k, str | int) for k in v) and all(map(_text, v.values()))
 
 
+def _class_number(v: Any) -> bool:
+    return _whole(-(1 << 15))(v) and v < 1 << 16
+
+
 _SIZE_WISH = "two whole numbers of pixels, height and width"
 _IDS_WISH = "a list of tile ids: numbers, names, or pairs such as (2, 10)"
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of the right form?, the right form in words)
@@ -313,7 +317,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> (is it of 
                        f"{_SIZE_WISH}, or a share of test_patch_size such as 0.5"),
     "BLEND": (lambda v: v in ("flat", "linear", "cosine", "gaussian"), "'flat', 'linear', 'cosine' or 'gaussian'"),
     "TEST_BATCH_SIZE": (lambda v: v is None or _whole(1)(v), "a whole number of windows, 1 or more, or None"),
-    "SOURCE_CLASSES": (lambda v: v is None or _mapping(_colour)(v) or _mapping(lambda n: _whole(0)(n) and n < 1 << 16)(v),
+    "SOURCE_CLASSES": (lambda v: v is None or _mapping(_colour)(v) or _mapping(_class_number)(v),
                        "classes with their colours, {'road': (255, 255, 255), ...}, or all with their numbers, or None"),
     "CLASS_MAPPING": (lambda v: v is None or _mapping(lambda name: name is None or _text(name))(v),
                       "{class of the ground truth: class of label_values, or None to drop it}, or None"),

@@ -57,7 +57,7 @@ class Layer:
         down, across = around if self.resampled else (0, 0)
         self.extent = Window(-down, -across, grid.height + 2 * down, grid.width + 2 * across)
         self._stack = ExitStack()
-        self._file = self._stack.enter_context(raster.open_raster(path))
+        self._file = self._stack.enter_context(raster.open_image(path))
         if self.resampled:
             self._file = self._stack.enter_context(self._warped(grid))
 

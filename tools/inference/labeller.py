@@ -42,7 +42,7 @@ class TileReader:
     def __enter__(self) -> "TileReader":
         with self._stack:
             for modality, path in self.paths.items():  # closed, not left: rasterio would want that in the same thread
-                self._files[modality] = self._stack.enter_context(contextlib.closing(raster.open_raster(path)))
+                self._files[modality] = self._stack.enter_context(contextlib.closing(raster.open_image(path)))
             sizes = {m: f.shape for m, f in self._files.items()}
             if len(set(sizes.values())) > 1:
                 raise UserError(f"{self.paths}: the modalities of one tile differ in size ({sizes}).")

@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from tools.base.errors import DiskFullError, UserError
 from tools.base.folders import disk_full_is_said
 from tools.geo import raster
-from tools.geo.raster import BlockWriter
+from tools.geo.raster import NUMBERS, BlockWriter
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
 from tools.labels import pictures, scores
@@ -79,7 +80,7 @@ class TileOutputs:
         shutil.rmtree(self.work, ignore_errors=True)  # what a killed run left
         with disk_full_is_said(folder):
             self.work.mkdir(parents=True)
-            self.truths = {kind: raster.open_raster(path) for kind, path in tile.truths.items()}
+            self.truths = {kind: raster.open_numbers(path) for kind, path in tile.truths.items()}
             self.layers = self._layers()
             self.files = {name: self._create(name, layer, tags) for name, layer in self.layers.items()}
         self.writers = {name: BlockWriter(file) for name, file in self.files.items()}
@@ -101,7 +102,7 @@ class TileOutputs:
 
     def _may_lack_data(self) -> bool:
         for path in self.tile.paths.values():
-            with raster.open_raster(path) as file:
+            with raster.open_image(path) as file:
                 if raster.may_lack_data(file):
                     return True
         return False
@@ -134,7 +135,9 @@ class TileOutputs:
                 " weights have diverged, or the image's values are far from the trained ones: take an earlier snapshot, or"
                 " train with a lower BASE_LR."
             )
-        truths = {kind: raster.read_window(file, band.window)[0] for kind, file in self.truths.items()}
+        truths = {
+            kind: raster.read_labels_window(file, band.window, self.palette.no_label) for kind, file in self.truths.items()
+        }
         for kind, truth in truths.items():
             self.matrices[kind] += scores.confusion(truth, band.labels, self.palette.classes)
         truth = next(iter(truths.values()), None)
@@ -200,8 +203,9 @@ class TileOutputs:
     def _draw(self) -> None:
         """Image, truth, prediction and errors side by side, reduced where the tile is large."""
         image = raster.read_small(self.tile.first, PICTURE_SIZE, 3)
-        truth = raster.read_small(self.tile.truths["labels"], PICTURE_SIZE)[0] if "labels" in self.tile.truths else None
-        labels = raster.read_small(self.path("labels"), PICTURE_SIZE)[0]
+        small = partial(raster.read_small, most=PICTURE_SIZE, role=NUMBERS)
+        truth = small(self.tile.truths["labels"])[0] if "labels" in self.tile.truths else None
+        labels = small(self.path("labels"))[0]
         pictures.comparison(self.work / f"{self.tile.name}.png", image, truth, labels, self.palette, self.tile.name)
 
     def abandon(self) -> None:

@@ -256,7 +256,7 @@ def overview(results: Results) -> tuple[list[Thumbnail], Mosaic | None]:
     side = int(np.clip((_ALL_THUMBNAILS / len(shown)) ** 0.5, *_THUMBNAIL))
     found = []
     for tile in tqdm(shown, "report", unit="tile", leave=False, delay=2):
-        labels = label_picture(raster.read_small(results.labels(tile), side)[0], results.colours)
+        labels = label_picture(raster.read_small(results.labels(tile), side, role=raster.NUMBERS)[0], results.colours)
         found.append(Thumbnail(tile, about[tile].height, about[tile].width, small_image(results.image(tile), side), labels))
     return found, places
 
@@ -296,9 +296,9 @@ def _uri(picture: Image.Image, kind: str, **options) -> str:
 def show_window(results: Results, tile: str, block: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one of the worst windows: its place, its numbers, and crops as data URIs (or None)."""
     about = raster.inspect(results.labels(tile))
-    predicted = _crop(results.labels(tile), block, about)[0]
+    predicted = _crop(results.labels(tile), block, about, raster.NUMBERS)[0]
     image, truth = results.image(tile), results.truth(tile)
-    truth = None if truth is None else _crop(truth, block, about)[0]
+    truth = None if truth is None else _crop(truth, block, about, raster.NUMBERS)[0]
     centre = None
     if about.transform is not None:
         centre = place(about).at(block["col"] + block["width"] / 2, block["row"] + block["height"] / 2)
@@ -321,10 +321,10 @@ def main_error(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
     return classes[true], classes[labelled], int(counts.max())
 
 
-def _crop(path: str | Path, block: Mapping[str, int], about: raster.Raster) -> np.ndarray:
+def _crop(path: str | Path, block: Mapping[str, int], about: raster.Raster, role: str = raster.IMAGE) -> np.ndarray:
     """A block of a label map as another file shows it, perhaps in other pixels: bands x h x w, in the map's pixels."""
     shape = (block["height"], block["width"])
-    with raster.open_raster(path) as file:
+    with (raster.open_numbers if role == raster.NUMBERS else raster.open_image)(path) as file:
         down, right = file.height / about.height, file.width / about.width
         area = Window(*(round(n * f) for n, f in zip((block["row"], block["col"], *shape), 2 * (down, right), strict=True)))
         return raster.read_part(file, area, lambda window: file.read(window=window, out_shape=(file.count, *shape)))

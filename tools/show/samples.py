@@ -141,7 +141,9 @@ class Tiles:
     def __getitem__(self, i: int) -> Sample:
         tile = self.ids[i]
         images = {m: raster.read_small(self._dataset.path(m, tile), self.most) for m in self.modalities}
-        return Sample(tile_name(tile), images, raster.read_small(self._dataset.path("labels", tile), self.most)[0])
+        return Sample(
+            tile_name(tile), images, raster.read_small(self._dataset.path("labels", tile), self.most, role=raster.NUMBERS)[0]
+        )
 
     def labels(self) -> Iterator[np.ndarray]:
         for tile in self.ids:
