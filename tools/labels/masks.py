@@ -132,7 +132,7 @@ class Numbers:
         found = f"{unknown.total():,} pixels have numbers that no class has: {most}{more}. The classes have"
         found += f" {', '.join(map(str, self.labels))}: add the others to SOURCE_CLASSES, or use --unknown ignore"
         if list(unknown) == [-1]:
-            return f"{found}: then they are not scored, as with CLASS_MAPPING = {{'nothing': None, ...}} for {{'nothing': -1, ...}}."
+            return f"{found}: they are not scored then; so they are if CLASS_MAPPING drops a class of the number -1."
         if 0 in self.labels and list(unknown) == [max(self.labels) + 1]:
             return f"{found}; if the masks count from 1, let SOURCE_CLASSES say so."
         if len(self.labels) == 2 and len(unknown) == 1:
