@@ -89,7 +89,9 @@ def test_a_colour_table_is_written_beside_the_labels(tmp_path, suffix):
 @pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (1, "uint16"), (1, "float32")])
 def test_labels_are_one_band_of_bytes(tmp_path, bands, dtype):
     path = write_raster(tmp_path / "a.tif", np.zeros((bands, 4, 4), dtype))
-    with pytest.raises(UserError, match=rf"{bands} band\(s\) of {dtype}.*convert_gt\.py --from-color"):
+    with pytest.raises(
+        UserError, match=rf"{bands} band\(s\) of {dtype}.*convert_gt\.py --from-{'color' if bands > 1 else 'index'}"
+    ):
         raster.read_labels(path)
 
 
