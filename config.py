@@ -156,7 +156,7 @@ INIT_MODEL = None  # weights to begin with: "vgg16" (torchvision's), or a file
 BATCH_SIZE = 10  # patches in an iteration
 BASE_LR = 0.05 if DATASET == "demo" else 0.01  # learning rate before the policy and the multipliers; the original: 0.01
 _drop = 1200 if DATASET == "demo" else 25000  # iterations; the demo trains for 1500, the original for 40000 and more
-LR_POLICY = {"name": "step", "step_iterations": _drop, "gamma": 0.1}  # others in tools/training/schedules.py
+LR_POLICY = {"name": "step", "step_iterations": _drop, "gamma": 0.1}  # others in tools/solver/schedules.py
 SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
 MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
 FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL do not learn

@@ -14,39 +14,38 @@ breaks off is named at the end (exit code 1), and --resume does what is still to
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from nets.net import check_size
 from tools.base import commands
 from tools.base.errors import PartlyFailedError, UserError, listing, run
-from tools.compute import device, distributed
-from tools.compute.distributed import Ranks
-from tools.data.inputs import Input
-from tools.export import onnx_engine
-from tools.inference import averages
-from tools.inference.labeller import Labeller, make_labeller, prepared
-from tools.inference.load import OF_CONFIG, check_resampling, load_all
-from tools.inference.ranks import PATIENCE, Crew
-from tools.inference.tile_list import Tile, dataset_tiles, given_tiles
-from tools.inference.window_size import Windows, large_windows, shapes_of, windows_of
-from tools.labels import scores
-from tools.labels.palette import Palette
-from tools.maps import class_statistics
-from tools.maps.outputs import Choice
-from tools.maps.polygons import LeastArea
-from tools.maps.results import Results, fingerprint, windows_before
-from tools.maps.tile_checks import check_images, check_tiles, print_notes
-from tools.maps.writer import Mapmaker
-from tools.report.page import REPORT, write_report
+from tools.compute import options
+from tools.maps.least_area import LeastArea
 from tools.settings import Settings, read_settings
-from tools.weights import snapshots
+
+if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
+    from torch import nn
+
+    from tools.compute.device import Device
+    from tools.compute.distributed import Ranks
+    from tools.data.inputs import Input
+    from tools.inference.labeller import Labeller
+    from tools.inference.ranks import Crew
+    from tools.inference.tile_list import Tile
+    from tools.inference.window_size import Windows
+    from tools.maps.outputs import Choice
+    from tools.maps.results import Results
+    from tools.maps.writer import Mapmaker
 
 
 def main():
     args = arguments()
-    settings = chosen(read_settings(args.config), args)
+    settings = read_settings(args.config, args.set + ([f"THRESHOLD={args.threshold}"] if args.threshold is not None else []))
+
+    from tools.compute import device, distributed
+    from tools.export import onnx_engine
+    from tools.inference.ranks import PATIENCE
+    from tools.weights import snapshots
+
     weights = args.weights or [snapshots.newest(settings.snapshots)]
     ranks = distributed.from_environment()
     if args.images and args.tiles:
@@ -57,16 +56,22 @@ def main():
         label_tiles(args, settings, weights, where, ranks)
 
 
-def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path], where: device.Device, ranks: Ranks) -> None:
-    """All of the work, or this process's share of it."""
-    tiles = given_tiles(args.images, settings.modalities) if args.images else dataset_tiles(settings, args.tiles)
-    net, about = load_all(settings, weights, tiles[0], args.engine)
-    inputs = [Input.from_dict(i) for i in about["inputs"]]
+def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path], where: "Device", ranks: "Ranks") -> None:
+    """All of the work, or this rank's share of it."""
+    from tools.inference.labeller import prepared
+    from tools.inference.load import Asked, check_resampling, load_all
+    from tools.inference.ranks import Crew
+    from tools.inference.tile_list import dataset_tiles, given_tiles
+    from tools.labels.palette import Palette
+    from tools.maps.outputs import Choice
+    from tools.maps.writer import Mapmaker
+
+    data = settings.data
+    tiles = given_tiles(args.images, data.modalities) if args.images else dataset_tiles(data, args.tiles)
+    net, about = load_all(Asked(data, settings.classes, settings.net), weights, tiles[0], args.engine)
     check_resampling(args.resample, about, weights[0])
-    folder, size = args.dir or settings.folder("results"), about.get("pixel_size") if args.resample else None
-    net = prepared(net, where)
-    windows = choose_windows(settings, args, net, inputs, where, shapes_of(tiles, size) if args.window else [], folder)
-    labeller = ready(settings, net, inputs, where, args, windows)
+    folder, size = args.dir or data.folder("results"), about.get("pixel_size") if args.resample else None
+    labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
     maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
@@ -77,10 +82,66 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
         maps.help(crew)
 
 
-def lead(args, weights: list[Path], tiles: list[Tile], about: dict, maps: Mapmaker, crew: Crew) -> None:
-    """Find out what there is to do, have it done, and say what came of it."""
+def ready(
+    args: argparse.Namespace, settings: Settings, net: "nn.Module", about: dict, where: "Device", tiles: list["Tile"]
+) -> "Labeller":
+    """The net, ready to label tiles as the config and the command line say; about: what the weights say of themselves."""
+    from nets.net import check_size
+    from tools.data.inputs import Input
+    from tools.export import onnx_engine
+    from tools.inference import averages
+    from tools.inference.labeller import make_labeller
+    from tools.inference.window_size import shapes_of
+
+    inputs = [Input.from_dict(i) for i in about["inputs"]]
+    pixel_size = about.get("pixel_size") if args.resample else None
+    shapes = shapes_of(tiles, pixel_size) if args.window else []
+    windows = choose_windows(args, settings, net, inputs, where, shapes)
+    size, _ = windows
+    check_size(*size, net.multiple)
+    onnx_engine.check_windows(net, size)
+    if args.tta:
+        averages.check(args.tta, size, net.multiple)
+        net = averages.Augmented(net, args.tta)
+    return make_labeller(settings.inference, net, inputs, where, windows)
+
+
+def choose_windows(
+    args: argparse.Namespace,
+    settings: Settings,
+    net: "nn.Module",
+    inputs: list["Input"],
+    where: "Device",
+    shapes: list[tuple[int, int]],
+) -> "Windows":
+    """Size and step of the windows; if a run is resumed, those that it chose for the same --window.
+
+    shapes: height and width of the tiles.
+    """
+    from tools.export import onnx_engine
+    from tools.inference.window_size import large_windows
+    from tools.maps.results import windows_before
+
+    if not args.window:
+        return settings.inference.windows
+    onnx_engine.refuse_window(net)
+    folder = args.dir or settings.data.folder("results")
+    before = windows_before(folder, args.overwrite, args.window) if args.resume else None
+    if before or not shapes:
+        return before or settings.inference.windows
+    return large_windows(net, inputs, where, args.window, shapes)
+
+
+def lead(
+    args: argparse.Namespace, weights: list[Path], tiles: list["Tile"], about: dict, maps: "Mapmaker", crew: "Crew"
+) -> None:
+    """Find out what there is to do, have it done, and print what came of it."""
+    from tools.maps.results import Results
+    from tools.maps.tile_checks import check_images, check_tiles, print_notes
+    from tools.report.page import write_report
+
     inputs, palette, choice, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
-    made_with = details(weights, about, maps.labeller, choice, args)
+    made_with = details(args, weights, about, maps.labeller, choice)
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)
@@ -96,13 +157,54 @@ def lead(args, weights: list[Path], tiles: list[Tile], about: dict, maps: Mapmak
     print_end(results, len(tiles), failed)
 
 
+def details(
+    args: argparse.Namespace, weights: list[Path], about: dict, labeller: "Labeller", choice: "Choice"
+) -> dict[str, Any]:
+    """All that the maps depend on beside the tiles, for details.json."""
+    from tools.inference.load import OF_CONFIG
+    from tools.maps.results import fingerprint
+
+    return {
+        "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
+        "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
+        "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
+        "threshold": labeller.threshold,
+        "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
+        "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
+        **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
+    }  # fmt: skip
+
+
+def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
+    """Classes and scores over all tiles, as tables."""
+    from tools.labels import scores
+    from tools.maps import class_statistics
+
+    print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
+    titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
+    for kind, found in result.items():
+        print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
+
+
+def print_end(results: "Results", count: int, failed: dict[str, str]) -> None:
+    """Where the maps are. Raises PartlyFailedError that names the tiles which could not be labelled."""
+    from tools.report.page import REPORT
+
+    print(f"\nmaps of {count - len(failed)} tiles in {results.folder}; report: {results.folder / REPORT}")
+    if failed:
+        raise PartlyFailedError(
+            f"{len(failed)} of {count} tiles could not be labelled: {' '.join(list(failed.values())[:20])} Mend them and add"
+            " --resume to label these too."
+        )
+
+
 def arguments():
     parser = commands.parser(__doc__)
     parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
     parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
                         help="a snapshot; several are averaged; without FILE, the newest one of the config's net")  # fmt: skip
-    parser.add_argument("--tta", choices=list(averages.LOOKS),
-                        help="average several looks at each window: 4 mirrored, 8 mirrored and turned, or 3 sizes")  # fmt: skip
+    parser.add_argument("--tta", metavar="LOOKS",
+                        help="average several looks at each window: flips (4), d4 (8, turned too) or scales (3)")  # fmt: skip
     parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
                         help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
@@ -121,79 +223,10 @@ def arguments():
     parser.add_argument("--resume", action="store_true", help="keep the tiles that are finished and label the others")
     parser.add_argument("--engine", choices=["torch", "onnxruntime"],
                         help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ... (default: CUDA where there is one)")
+    options.add_device(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)
     return parser.parse_args()
-
-
-def chosen(settings: Settings, args) -> Settings:
-    """The config's settings, less what the command line says otherwise."""
-    return settings if args.threshold is None else replace(settings, THRESHOLD=args.threshold)
-
-
-def choose_windows(
-    settings: Settings,
-    args,
-    net: nn.Module,
-    inputs: list[Input],
-    where: device.Device,
-    shapes: list[tuple[int, int]],
-    folder: Path,
-) -> Windows:
-    """Size and step of the windows; where a run is resumed, those that it chose for the same --window.
-
-    shapes: height and width of the tiles. folder: where the maps go.
-    """
-    if not args.window:
-        return windows_of(settings)
-    onnx_engine.refuse_window(net)
-    before = windows_before(folder, args.overwrite, args.window) if args.resume else None
-    if before or not shapes:
-        return before or windows_of(settings)
-    return large_windows(net, inputs, where, args.window, shapes)
-
-
-def ready(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, args, windows: Windows) -> Labeller:
-    """The net, ready to label tiles as the config and the command line say."""
-    size, _ = windows
-    check_size(*size, net.multiple)
-    onnx_engine.check_windows(net, size)
-    if args.tta:
-        averages.check(args.tta, size, net.multiple)
-        net = averages.Augmented(net, args.tta)
-    return make_labeller(settings, net, inputs, where, windows)
-
-
-def details(weights: list[Path], about: dict, labeller: Labeller, choice: Choice, args) -> dict[str, Any]:
-    """All that the maps depend on beside the tiles, for details.json."""
-    return {
-        "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
-        "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
-        "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
-        "threshold": labeller.threshold,
-        "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
-        "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
-        **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
-    }  # fmt: skip
-
-
-def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
-    """Classes and scores over all tiles, as tables."""
-    print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
-    titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
-    for kind, found in result.items():
-        print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
-
-
-def print_end(results: Results, count: int, failed: dict[str, str]) -> None:
-    """Where the maps are. Raises PartlyFailedError that names the tiles which could not be labelled."""
-    print(f"\nmaps of {count - len(failed)} tiles in {results.folder}; report: {results.folder / REPORT}")
-    if failed:
-        raise PartlyFailedError(
-            f"{len(failed)} of {count} tiles could not be labelled: {' '.join(list(failed.values())[:20])} Mend them and add"
-            " --resume to label these too."
-        )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ import torch
 from benchmarks.measure import in_turn, machine
 from benchmarks.training import CLASSES, INPUTS, made_patches
 from tools.compute.torchvision_guard import torchvision
-from tools.data.augmentation import OPERATIONS, REQUIRED, Augmentation, bands_of, read_recipe
+from tools.data.augmentation import REQUIRED, Augmentation, bands_of
 from tools.data.loader import BatchOrder, Patches, batches
+from tools.data.operations import OPERATIONS, read_recipe
 
 SAMPLES = 200  # in one run
 CERTAIN = {"probability": 1}

@@ -61,7 +61,7 @@ def prepare(folder: Path, args) -> tuple[Path, Path]:
     config.write_text(given + "".join(f"\n{name} = {value!r}" for name, value in changes.items()), encoding="utf-8")
     settings = read_settings(config)
     torch.manual_seed(1)
-    net = nets.build("segnet", {"irrg": 3}, len(settings.label_values), planes=(args.planes,) * 5)
+    net = nets.build("segnet", {"irrg": 3}, len(settings.classes.label_values), planes=(args.planes,) * 5)
     spec = {"name": "irrg", "modalities": ["irrg"], "bands": [3], "bgr": True, "mean": [127.0] * 3}
     snapshots.save_net(weights, net, {"name": "segnet", "iteration": 1, **settings.about(), "inputs": [spec]})
     return config, weights

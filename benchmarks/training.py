@@ -20,12 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nets
 from benchmarks.measure import HEADER, in_turn, machine, row
-from tools.compute import compilation, device
+from tools.compute import compilation, device, options
 from tools.data.database import pack
 from tools.data.inputs import Input
 from tools.data.loader import BatchOrder, Patches, batches, workers_for
 from tools.data.patches import write_patch
-from tools.training.solver import Solver
+from tools.solver.solver import Solver
 from tools.training.trainer import Trainer
 
 CLASSES, IGNORED = 6, 5
@@ -160,7 +160,7 @@ def arguments():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--plain", action="store_true", help="the step against a plain loop, instead of loop against step")
     parser.add_argument("--compile", action="store_true", help="the step compiled, too")
-    parser.add_argument("--precision", choices=device.PRECISIONS, default="auto")
+    options.add_precision(parser)
     parser.add_argument("--device")
     return parser.parse_args()
 

@@ -14,10 +14,11 @@ from scipy import ndimage
 from tools.base.errors import UserError
 from tools.compute.torchvision_guard import torchvision
 from tools.data import augmentation
-from tools.data.augmentation import OPERATIONS, Augmentation, View, bands_of, move, read_recipe, record_weights, resample
+from tools.data.augmentation import Augmentation, View, bands_of, move, record_weights, resample
 from tools.data.augmentation import resample_labels as labels_at
 from tools.data.inputs import make_inputs
 from tools.data.loader import BatchOrder, Patches, batches
+from tools.data.operations import OPERATIONS, read_recipe
 from tools.settings import read_settings
 from tools.weights import snapshots
 
@@ -538,7 +539,7 @@ def feed(databases, workers, start=0, stop=7, recipe=ONE):
     about = {"irrg": ABOUT["irrg"]}
     specs = make_inputs({"irrg": [("irrg", None)]}, about, {}, {"irrg": "mean"}, True)
     patches = Patches(databases.folder("lmdb"), "train", specs)
-    whole = Augmentation(own.recipe, bands_of(about, specs), NO_LABEL, 1) if recipe else None
+    whole = Augmentation(own.augmentation, bands_of(about, specs), NO_LABEL, 1) if recipe else None
     return list(batches(patches, BatchOrder(len(patches), 6, 1, start, stop), workers, False, whole))
 
 
@@ -655,7 +656,7 @@ def test_a_config_without_the_setting_has_no_augmentation(tmp_path):
     path = write_config(tmp_path / "config.py", tmp_path)
     path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("AUGMENTATION")))
     own = read_settings(path)
-    assert own.recipe == {}
+    assert own.augmentation == {}
     assert own.sample_size == (32, 32)
 
 

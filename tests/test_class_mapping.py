@@ -273,7 +273,7 @@ def test_a_threshold_is_for_two_classes_only(tmp_path):
     with pytest.raises(UserError, match=r"THRESHOLD = 0\.3 is for two classes, label_values has 6"):
         read_settings(write_config(tmp_path / "config.py", tmp_path, THRESHOLD=0.3))
     two = TWO | {"IGNORE_LABEL": None, "THRESHOLD": 0.3}
-    assert read_settings(write_config(tmp_path / "config.py", tmp_path, **two)).THRESHOLD == 0.3
+    assert read_settings(write_config(tmp_path / "config.py", tmp_path, **two)).inference.THRESHOLD == 0.3
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from tools.compute.signals import Signals
 from tools.compute.sync_batch_norm import synchronise
 from tools.data.inputs import Input
 from tools.data.loader import BatchOrder
-from tools.training.losses import Loss
-from tools.training.solver import Solver
+from tools.solver.losses import Loss
+from tools.solver.solver import Solver
 from tools.training.trainer import Trainer
 from tools.weights import snapshots
 

@@ -170,7 +170,7 @@ def test_pixels_without_data_count_in_no_mean_and_in_no_class_weight(gaps):
     done(call("extract_images", "--config", config))
     done(call("create_db", "--config", config))
     settings = read_settings(config)
-    patches = Patches(town.folder("lmdb"), "train", check_database(settings))
+    patches = Patches(town.folder("lmdb"), "train", check_database(settings.data, settings.patches, settings.classes))
     expected = np.zeros(6, int)
     for name in patches.names:
         tile, row, col = map(int, name.split("_"))
@@ -187,7 +187,8 @@ def test_training_and_inference_see_the_same_however_pixels_are_normalised(gaps,
     config = town.config(**CHANGES | given)
     done(call("extract_images", "--config", config))
     done(call("create_db", "--config", config))
-    inputs = check_database(read_settings(config))
+    settings = read_settings(config)
+    inputs = check_database(settings.data, settings.patches, settings.classes)
     inputs = [Input.from_dict(spec.to_dict()) for spec in inputs]  # as weights keep it
     patches = Patches(town.folder("lmdb"), "val", inputs)
     with TileReader(inputs, {"dsm": town.path("dsm", 15)}) as tile:

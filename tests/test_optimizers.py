@@ -7,15 +7,15 @@ import torch
 from conftest import call, refused
 from safetensors.torch import load_file
 
-import training
 from nets.layers import conv, data, score
 from nets.net import Net
 from tools.base.choices import REQUIRED
 from tools.base.errors import UserError
 from tools.compute.device import Device
 from tools.data.inputs import Input
-from tools.training.losses import Loss
-from tools.training.solver import SOLVERS, Solver
+from tools.inference import labeller
+from tools.solver.losses import Loss
+from tools.solver.solver import SOLVERS, Solver
 from tools.training.trainer import Trainer
 from tools.weights import snapshots
 
@@ -452,9 +452,9 @@ def test_training_takes_all_of_it_from_the_config_and_resumes_exactly(databases,
 
 def test_training_feeds_whole_batches_and_validates_with_the_average(databases, tmp_path, monkeypatch):
     sizes, validated = [], []
-    step, prepared = Trainer.step, training.prepared
+    step, prepared = Trainer.step, labeller.prepared
     monkeypatch.setattr(Trainer, "step", lambda self, images, labels: (sizes.append(len(labels)), step(self, images, labels)))
-    monkeypatch.setattr(training, "prepared", lambda net, where: (validated.append(values(net)), prepared(net, where))[1])
+    monkeypatch.setattr(labeller, "prepared", lambda net, where: (validated.append(values(net)), prepared(net, where))[1])
     config = databases.config(BATCH_SIZE=3, ITER_SIZE=2, EMA_DECAY=0.9)
     ran = call("training", "--niter", 2, "--config", config, "--device", "cpu", "--snapshot", tmp_path)
     databases.config()

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from tools.base.errors import UserError
 from tools.maps import polygons
-from tools.maps.polygons import LeastArea, write_polygons
+from tools.maps.least_area import LeastArea
+from tools.maps.polygons import write_polygons
 
 NAMES = ["road", "roof", "lawn"]
 HALF = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)  # half a metre a pixel

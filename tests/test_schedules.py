@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR,
 from nets.layers import data, score
 from nets.net import Net
 from tools.base.errors import UserError
-from tools.training.schedules import POLICIES, Schedule
-from tools.training.solver import Solver
+from tools.solver.schedules import POLICIES, Schedule
+from tools.solver.solver import Solver
 
 SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 0}
 EACH = {

@@ -9,7 +9,7 @@ import nets
 from nets.layers import conv, data, score
 from nets.net import Net
 from tools.base.errors import UserError
-from tools.training.solver import Solver, multipliers, parameter_groups
+from tools.solver.solver import Solver, multipliers, parameter_groups
 
 FIXED, SGD = {"name": "fixed"}, {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from tools.compute.device import Device
 from tools.data.inputs import Input
-from tools.training.solver import Solver
+from tools.solver.solver import Solver
 from tools.training.trainer import NO_LOSS, Trainer, masked_cross_entropy
 from tools.weights import snapshots
 

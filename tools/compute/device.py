@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tools.base.errors import UserError
 
-PRECISIONS = ("auto", "bf16", "tf32", "fp32")
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")  # in messages of RuntimeErrors
 
 

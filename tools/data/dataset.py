@@ -110,6 +110,11 @@ def _order(tile: TileId) -> list[tuple]:
     return [(isinstance(part, str), part) for part in (tile if isinstance(tile, tuple) else (tile,))]
 
 
+def is_labels(modality: str) -> bool:
+    """Whether a modality is ground truth: "labels", "labels_eroded" ..."""
+    return modality.startswith("labels")
+
+
 def label_fault(path: Path, palette: Palette | None, count: Callable[[np.ndarray], None] = lambda labels: None) -> str | None:
     """What keeps a file from being the labels of a tile, to its last pixel, or None. palette: whose numbers it must have.
 
@@ -126,7 +131,7 @@ def label_fault(path: Path, palette: Palette | None, count: Callable[[np.ndarray
 
 
 def _role(modality: str) -> str:
-    return raster.NUMBERS if modality.startswith("labels") else raster.IMAGE
+    return raster.NUMBERS if is_labels(modality) else raster.IMAGE
 
 
 @dataclasses.dataclass
@@ -161,10 +166,15 @@ class Dataset:
             return self.root / f"{modality}_numpy" / f"{tile_name(tile)}.tif"
         return self.given(modality, tile)
 
+    @property
+    def images(self) -> list[str]:
+        """The modalities that are images."""
+        return [modality for modality in self.patterns if not is_labels(modality)]
+
     def is_vector(self, modality: str) -> bool:
         """Whether a modality is given as polygons."""
         pattern = self.patterns[modality]
-        return modality.startswith("labels") and isinstance(pattern, str) and pattern.lower().endswith(VECTOR_SUFFIXES)
+        return is_labels(modality) and isinstance(pattern, str) and pattern.lower().endswith(VECTOR_SUFFIXES)
 
     def given(self, modality: str, tile: TileId) -> Path:
         """The file that `patterns` names for one modality of one tile."""
@@ -224,7 +234,7 @@ class Dataset:
         path = self.path(modality, tile)
         if alike := sorted(file.name for file in path.parent.glob(glob.escape(path.stem) + ".*")):
             return f"; {listing(alike, 3)} is there: correct the suffix in folders['{modality}']"
-        if not modality.startswith("labels"):
+        if not is_labels(modality):
             return ""
         if self.is_vector(modality):
             return f"; labels are made from {self.patterns[modality]} by convert_gt.py --from-vector"
@@ -236,7 +246,7 @@ class Dataset:
         content, path = Content(modality), self.path(modality, tile)
         if not path.exists():
             content.fault = f"tile {tile_name(tile)} has no {modality}: {path} does not exist."
-        elif modality.startswith("labels"):
+        elif is_labels(modality):
             content.fault = label_fault(path, palette, content.count)
         else:
             content.fault = raster.read_fault(path, role=raster.IMAGE, gaps=content.gaps)

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tools.base.errors import UserError, listing, nearest
 from tools.geo.raster import fill_gaps
+
+if TYPE_CHECKING:  # torch takes seconds to import, and the config's reader needs none of it
+    from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of R, G, B between 0 and 1
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -82,10 +83,11 @@ class Input:
         is_share = self.dtypes[i].startswith("float") and abs((self.fill or self.mean)[first]) <= 1
         return (self.file_bands or self.bands)[i] == 1 and not is_share
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalise(self, pixels: "Tensor") -> "Tensor":
         """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0."""
+        import torch
 
-        def per_channel(values: Sequence) -> Tensor:
+        def per_channel(values: Sequence) -> "Tensor":
             return torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
 
         if self.raw:

@@ -84,7 +84,7 @@ def can_be_written_to(folder: Path) -> bool:
 
 def write_onnx(args, program: Program, about: dict) -> None:
     """Write the ONNX file, once onnxruntime gives what the net gives."""
-    examples = int8.Examples(read_settings(args.config).folder("lmdb"), program) if args.int8 else None
+    examples = int8.Examples(read_settings(args.config, args.set).data.folder("lmdb"), program) if args.int8 else None
     model = onnx_file.convert(program)
     if examples:
         model = int8.quantise(model, examples)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tools.base.errors import UserError
+
 
 class Window(NamedTuple):
     """A rectangle of pixels: its upper left corner and its size."""
@@ -40,6 +42,12 @@ def step_in_pixels(step: float | Sequence[int], size: Sequence[int]) -> tuple[in
     if isinstance(step, float):
         return max(1, round(step * size[0])), max(1, round(step * size[1]))
     return tuple(step)
+
+
+def check_step(step_name: str, step: float | Sequence[int], size_name: str, size: Sequence[int]) -> None:
+    """Raise UserError if windows of `size` that are `step` apart would leave pixels out; the names are the settings'."""
+    if any(a < b for a, b in zip(size, step_in_pixels(step, size), strict=True)):
+        raise UserError(f"{step_name} = {step} is wider than {size_name} = {size}: pixels would be lost.")
 
 
 def _distance(size: int) -> np.ndarray:

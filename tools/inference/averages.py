@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools.base.errors import UserError
+from tools.base.errors import UserError, listing, nearest
 
 SCALES = (0.75, 1.0, 1.25)
 
@@ -38,7 +38,9 @@ class Augmented(nn.Module):
 
 
 def check(kind: str, size: tuple[int, int], multiple: int) -> None:
-    """Raise UserError where a net that takes multiples of `multiple` cannot look so at windows of this size."""
+    """Raise UserError for looks that there are not, or that a net of this multiple cannot take at windows of this size."""
+    if kind not in LOOKS:
+        raise UserError(f"--tta {kind}: there are no such looks.{nearest(kind, LOOKS)} There is {listing(LOOKS)}.")
     if kind == "scales" and len(_sizes(size, multiple)) < len(SCALES):
         raise UserError(
             f"--tta scales makes windows of {size[0]}x{size[1]} pixels a quarter larger and smaller, but the net takes only"

@@ -19,10 +19,10 @@ from tools.geo.windows import Window
 from tools.inference.blending import Part, Share, alone, predict, sums
 from tools.inference.forward import Forward
 from tools.inference.ranks import Crew, Job
+from tools.inference.settings import InferenceSettings
 from tools.inference.sliding import Batch, Plan, Sliding, batches
-from tools.inference.window_size import Windows, windows_of
+from tools.inference.window_size import Windows
 from tools.labels.scores import confusion
-from tools.settings import Settings
 
 NO_DATA = 255  # the label of a pixel of which a modality has no data
 
@@ -207,9 +207,9 @@ def prepared(net: nn.Module, device: Device) -> nn.Module:
 
 
 def make_labeller(
-    settings: Settings, net: nn.Module, inputs: list[Input], device: Device, windows: Windows | None = None
+    inference: InferenceSettings, net: nn.Module, inputs: list[Input], device: Device, windows: Windows | None = None
 ) -> Labeller:
     """A `prepared` net, ready to label tiles as the config says; windows: instead of the config's."""
-    size, step = windows or windows_of(settings)
-    batch, threshold = settings.TEST_BATCH_SIZE, settings.THRESHOLD
-    return Labeller(net, inputs, size, step, batch, device, threshold, settings.BLEND, settings.MEMORY_MB)
+    size, step = windows or inference.windows
+    batch, threshold = inference.TEST_BATCH_SIZE, inference.THRESHOLD
+    return Labeller(net, inputs, size, step, batch, device, threshold, inference.BLEND, inference.MEMORY_MB)

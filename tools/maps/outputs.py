@@ -19,7 +19,8 @@ from tools.inference.tile_list import Tile
 from tools.labels import pictures, scores
 from tools.labels.palette import Palette
 from tools.maps.class_statistics import TileStatistics
-from tools.maps.polygons import LeastArea, write_polygons
+from tools.maps.least_area import LeastArea
+from tools.maps.polygons import write_polygons
 
 PICTURE_SIZE = 1024  # pixels, the longer side of a tile in the pictures
 NO_SHARE = 255  # in uint8 files of per cent, where there is no data; in float32 files it is NaN

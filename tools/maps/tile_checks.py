@@ -10,7 +10,7 @@ from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
-from tools.maps.polygons import LeastArea
+from tools.maps.least_area import LeastArea
 
 
 def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> dict[str, str]:

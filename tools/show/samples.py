@@ -10,13 +10,13 @@ import numpy as np
 from tools.base.errors import UserError, listing
 from tools.base.folders import read_details
 from tools.data.database import Database, pair
-from tools.data.dataset import Dataset, TileId, tile_name
+from tools.data.dataset import TileId, tile_name
 from tools.data.inputs import reorder
 from tools.data.patches import read_patch
+from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.geo.windows import Window
 from tools.labels.palette import Palette
-from tools.settings import Settings
 
 _ROWS = 1024  # of a tile, counted at a time
 
@@ -123,16 +123,16 @@ class Databases(_Made):
 class Tiles:
     """Tiles of a config, reduced to `most` pixels along the longer side (labels count in full)."""
 
-    settings: Settings
+    data: DataSettings
+    palette: Palette
     ids: list[TileId]
     most: int = 512
 
     def __post_init__(self):
-        self.palette = Palette(self.settings.label_values, self.settings.palette)
-        self.modalities, self.ranges = self.settings.modalities, {}
-        self.title = self.settings.DATASET
+        self.modalities, self.ranges = self.data.modalities, {}
+        self.title = self.data.DATASET
         self.kind = "tiles"
-        self._dataset = Dataset(self.settings.DATASET_DIR, self.settings.folders)
+        self._dataset = self.data.dataset
         self._dataset.check([*self.modalities, "labels"], self.ids, self.palette)
 
     def __len__(self) -> int:

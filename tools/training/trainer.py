@@ -14,11 +14,11 @@ from tools.compute.device import Device, memory_suffices
 from tools.compute.distributed import ALONE, Ranks
 from tools.data.inputs import Input
 from tools.labels.scores import iou
+from tools.solver.ema import Average, copy_of
+from tools.solver.losses import NO_LOSS, Loss
+from tools.solver.losses import masked_cross_entropy as masked_cross_entropy  # the default loss, by its name of old
+from tools.solver.solver import Solver
 from tools.training.batch_scores import RunningScores
-from tools.training.ema import Average, copy_of
-from tools.training.losses import NO_LOSS, Loss
-from tools.training.losses import masked_cross_entropy as masked_cross_entropy  # the default loss, by its name of old
-from tools.training.solver import Solver
 
 
 class NotFiniteError(UserError):

@@ -1,7 +1,7 @@
 """Validation: whole tiles, labelled by the sliding windows of inference, are scored piece by piece while a net trains."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from nets.net import check_size
 from tools.base.errors import UserError
 from tools.compute.distributed import ALONE, Ranks
-from tools.data.dataset import Dataset
+from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.inference.labeller import NO_DATA, Band, Labeller
 from tools.inference.tile_list import Tile
@@ -18,22 +18,21 @@ from tools.labels import pictures
 from tools.labels.palette import Palette
 from tools.labels.scores import confusion, report
 from tools.record.history import Validation
-from tools.settings import Settings
 
 PICTURE_SIZE = 384  # pixels, the longer side of the tile in the sample picture
 _LEAST = np.finfo(np.float32).tiny  # probability; a net that is quite sure of a wrong class costs 87, not infinitely much
 
 
-def check(settings: Settings, net: nn.Module) -> None:
-    """Raise UserError now, and not at the first snapshot, where the validation tiles cannot be labelled."""
-    if settings.val_ids:
-        check_size(*settings.test_patch_size, net.multiple)
-        dataset = Dataset(settings.DATASET_DIR, settings.folders)
-        dataset.check([*settings.modalities, "labels"], settings.val_ids, settings.colours)
-    elif settings.PATIENCE:
-        raise UserError(
-            f"PATIENCE = {settings.PATIENCE} counts validations, but val_ids is empty: name some tiles, or set None."
-        )
+def check(data: DataSettings, palette: Palette, window: Sequence[int], net: nn.Module, patience: int | None) -> None:
+    """Raise UserError now, and not at the first snapshot, if the validation tiles cannot be labelled.
+
+    palette: of the classes. window: height and width of inference's window. patience: PATIENCE, which counts validations.
+    """
+    if data.val_ids:
+        check_size(*window, net.multiple)
+        data.dataset.check(data.with_labels, data.val_ids, palette)
+    elif patience:
+        raise UserError(f"PATIENCE = {patience} counts validations, but val_ids is empty: name some tiles, or set None.")
 
 
 def validate(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tools.base.choices import REQUIRED, numbers_of, read_choice
 from tools.base.errors import UserError, listing, nearest
-from tools.training.schedules import Schedule
+from tools.solver.schedules import Schedule
 from tools.weights.caffe_batch_norm import use_caffe_average
 
 # Multipliers of (weight, bias, gamma, beta): layers that come with weights learn at half the rate of fresh ones.
