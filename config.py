@@ -146,6 +146,7 @@ FLIPS = [False, True]  # True adds the mirror image of each
 TILE_MEMORY_MB = 512  # a tile that takes more memory is read in strips, by each core
 
 # ------------------------------------------------------------------------------------------------------------ create_db.py
+EMPTY_IF = {}  # by modality: whether a pixel lacks data if "all" (if not named) or "any" of its bands have a nodata of 0 or 255
 BGR = True  # bands are stored in reversed order, as Caffe has them; nets see them so
 
 # ------------------------------------------------------------------------------------------------------------- training.py

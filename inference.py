@@ -177,10 +177,14 @@ def details(
 
 def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
     """Classes and scores over all tiles, as tables."""
+    from tools.geo.gaps import Gaps
     from tools.labels import scores
     from tools.maps import class_statistics
 
     print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
+    for modality, gaps in statistics["all"]["no_data"].items():
+        if line := Gaps.from_dict(gaps).describe():
+            print(f"{modality}: {line}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")

@@ -3,13 +3,14 @@
 import dataclasses
 import glob
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from string import Formatter
 
 import numpy as np
+import rasterio
 from tqdm import tqdm
 
 from tools.base.errors import UserError, listing
@@ -153,11 +154,12 @@ class Dataset:
 
     root: the folder of the dataset. patterns: {modality: file below root}, with one {} per part of a tile's id, or
     {modality: {tile: file below root}}. Labels may be polygons (one vector file for all tiles, or one for each): the label
-    arrays that convert_gt.py makes of them are then `labels_numpy/TILE.tif`.
+    arrays that convert_gt.py makes of them are then `labels_numpy/TILE.tif`. any_band: modalities of which a pixel is empty
+    if one band has its value for no data, whatever that is (see tools/geo/gaps.py).
     """
 
-    def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]]):
-        self.root, self.patterns = Path(root), patterns
+    def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]], any_band: Collection[str] = ()):
+        self.root, self.patterns, self.any_band = Path(root), patterns, any_band
         self.found: list[Content] = []  # what `check` saw
 
     def path(self, modality: str, tile: TileId) -> Path:
@@ -165,6 +167,11 @@ class Dataset:
         if self.is_vector(modality):
             return self.root / f"{modality}_numpy" / f"{tile_name(tile)}.tif"
         return self.given(modality, tile)
+
+    def open(self, modality: str, tile: TileId) -> rasterio.DatasetReader:
+        """The raster of one modality of one tile, open for reading; use it in a `with`."""
+        path = self.path(modality, tile)
+        return raster.open_numbers(path) if is_labels(modality) else raster.open_image(path, modality in self.any_band)
 
     @property
     def images(self) -> list[str]:
@@ -249,7 +256,7 @@ class Dataset:
         elif is_labels(modality):
             content.fault = label_fault(path, palette, content.count)
         else:
-            content.fault = raster.read_fault(path, role=raster.IMAGE, gaps=content.gaps)
+            content.fault = raster.read_fault(path, role=raster.IMAGE, gaps=content.gaps, any_band=modality in self.any_band)
         return content
 
     def _mismatches(self, modalities: list[str], tiles: list[TileId]) -> list[str]:

@@ -1,11 +1,12 @@
 """Where a raster has no data: which pixels are empty, by the values and the mask that it declares.
 
 A value that pictures also hold (0, 255, 65535) is a brightness in one band and no data in all: such a pixel is empty where
-all the bands that declare one have theirs. Any other value (-9999, NaN ...) in one band makes a pixel empty.
+all the bands that declare one have theirs. Any other value (-9999, NaN ...) in one band makes a pixel empty, and so does every
+value if the config asks for that (EMPTY_IF; `any_band` of the open file).
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import rasterio
@@ -16,32 +17,49 @@ _BRIGHTNESSES = (0, 255, 65535)
 
 @dataclass
 class Gaps:
-    """How many of some pixels are empty, and how many of the others have the value for no data in some band, by band."""
+    """How many of some pixels are empty, by band where one is enough, and how many others have a band's value for that."""
 
     pixels: int = 0
     empty: int = 0
-    kept: Counter = field(default_factory=Counter)  # band (from 1) -> pixels
+    kept: Counter = field(default_factory=Counter)  # band (from 1) -> pixels that count as data
+    gone: Counter = field(default_factory=Counter)  # band -> pixels that are empty by its value alone
 
     def __add__(self, other: "Gaps") -> "Gaps":
-        return Gaps(self.pixels + other.pixels, self.empty + other.empty, self.kept + other.kept)
+        counts = self.pixels + other.pixels, self.empty + other.empty
+        return Gaps(*counts, self.kept + other.kept, self.gone + other.gone)
 
     def add(self, file: rasterio.DatasetReader, pixels: np.ndarray, empty: np.ndarray | None) -> None:
         """Count pixels (bands x h x w) of an open raster; empty: which of them are (h x w), None: none."""
         self.pixels += pixels[0].size
         self.empty += 0 if empty is None else int(np.count_nonzero(empty))
         declared = nodata_values(file)
-        if len(pixels) > 1 and any(value in _BRIGHTNESSES for value in declared):
-            for number, (band, value) in enumerate(zip(pixels, declared, strict=True), 1):
-                here = (band == value) & (True if empty is None else ~empty) if value in _BRIGHTNESSES else np.False_
+        for number, (band, value) in enumerate(zip(pixels, declared, strict=True), 1):
+            if len(pixels) > 1 and _is_brightness(file, value):
+                here = (band == value) & (True if empty is None else ~empty)
                 self.kept += Counter({number: int(np.count_nonzero(here))})
+            elif value is not None:
+                self.gone += Counter({number: int(np.count_nonzero(_equal(band, value)))})
+
+    def to_dict(self) -> dict[str, int | dict]:
+        """For JSON; `Gaps.from_dict` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Gaps":
+        kept, gone = (Counter({int(band): n for band, n in values[name].items()}) for name in ("kept", "gone"))
+        return cls(values["pixels"], values["empty"], kept, gone)
 
     def describe(self) -> str | None:
         """One sentence, or None where there is nothing to tell."""
-        lines = [f"{self.empty:,} of {self.pixels:,} pixels have no data"] if self.empty else []
+        by_band = f" ({_by_band(self.gone)})" if len(set(self.gone.values())) > 1 else ""
+        lines = [f"{self.empty:,} of {self.pixels:,} pixels have no data{by_band}"] if self.empty else []
         if self.kept:
-            bands = ", ".join(f"{count:,} in band {band}" for band, count in sorted(self.kept.items()))
-            lines.append(f"pixels with the value for no data in some bands alone count as data ({bands})")
+            lines.append(f"pixels with the value for that in some bands alone count as data ({_by_band(self.kept)})")
         return "; ".join(lines) + "." if lines else None
+
+
+def _by_band(counts: Counter) -> str:
+    return ", ".join(f"{count:,} in band {band}" for band, count in sorted(counts.items()))
 
 
 def nodata_values(file: rasterio.DatasetReader) -> list[float | int | None]:
@@ -72,10 +90,14 @@ def by_value(file: rasterio.DatasetReader, pixels: np.ndarray) -> np.ndarray | N
     declared = [(band, value) for band, value in zip(pixels, nodata_values(file), strict=True) if value is not None]
     if not declared:
         return None
-    bright = [band == value for band, value in declared if value in _BRIGHTNESSES]
-    found = [_equal(band, value) for band, value in declared if value not in _BRIGHTNESSES]
+    bright = [band == value for band, value in declared if _is_brightness(file, value)]
+    found = [_equal(band, value) for band, value in declared if not _is_brightness(file, value)]
     found += [np.logical_and.reduce(bright)] if bright else []
     return np.logical_or.reduce(found)
+
+
+def _is_brightness(file: rasterio.DatasetReader, value: float | None) -> bool:
+    return value in _BRIGHTNESSES and not getattr(file, "any_band", False)
 
 
 def _equal(band: np.ndarray, value: float) -> np.ndarray:

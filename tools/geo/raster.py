@@ -204,9 +204,14 @@ def open_raster(path: str | Path) -> rasterio.DatasetReader:
     return _open(path)
 
 
-def open_image(path: str | Path) -> rasterio.DatasetReader:
-    """The same of an image or heights, with plain bands and a mask, whatever the file says of them (see views.plain)."""
-    return _open(path, IMAGE)
+def open_image(path: str | Path, any_band: bool = False) -> rasterio.DatasetReader:
+    """The same of an image or heights, with plain bands and a mask, whatever the file says of them (see views.plain).
+
+    any_band: whether a pixel is empty if one band has its value for no data, even one that pictures hold too (gaps.py).
+    """
+    file = _open(path, IMAGE)
+    file.any_band = any_band
+    return file
 
 
 def open_colours(path: str | Path) -> rasterio.DatasetReader:
@@ -412,15 +417,17 @@ def read_fault(
     check: Callable[[np.ndarray], None] | None = None,
     role: str | None = None,
     gaps: Gaps | None = None,
+    any_band: bool = False,
 ) -> str | None:
     """Read a whole raster, block by block, and say in a sentence what is wrong with it, or None.
 
     A truncated file shows only when all of it is read. check: called with the pixels of each block (bands x h x w, or x n
     where some have no data and are left out); it raises UserError where the content is wrong. role: see views.plain; None: as
-    the file stands. gaps: to which what it lacks is added.
+    the file stands. gaps: to which what it lacks is added. any_band: as in `open_image`.
     """
     try:
         with _open(path, role) as file:
+            file.any_band = any_band
             for _, area in file.block_windows(1):
                 window = Window(area.row_off, area.col_off, area.height, area.width)
                 block, empty = read_with_gaps(file, window) if role else (read_window(file, window), None)

@@ -13,7 +13,6 @@ from xml.etree import ElementTree as Xml
 import numpy as np
 import rasterio
 from affine import Affine
-from PIL import Image
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
@@ -274,6 +273,8 @@ def orientation(file: rasterio.DatasetReader) -> int:
 
 def _stored_orientation(path: Path) -> int:
     """What the tags of a TIFF or a PNG say, which GDAL does not tell."""
+    from PIL import Image
+
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(path) as picture:
             return picture.getexif().get(_EXIF_ORIENTATION, 1)

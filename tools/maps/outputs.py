@@ -13,6 +13,7 @@ import numpy as np
 from tools.base.errors import DiskFullError, UserError
 from tools.base.folders import disk_full_is_said
 from tools.geo import raster
+from tools.geo.gaps import Gaps
 from tools.geo.raster import NUMBERS, BlockWriter
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
@@ -77,6 +78,7 @@ class TileOutputs:
         self.about, self.began = raster.inspect(tile.first), time.perf_counter()
         self.matrices = {kind: np.zeros((palette.classes, palette.classes), np.int64) for kind in tile.truths}
         self.statistics = TileStatistics(self.about, palette.names, bool(tile.truths))
+        self.gaps: Mapping[str, Gaps] = {}  # where each modality has no data
         self.work = work_folder(folder, tile.name)
         shutil.rmtree(self.work, ignore_errors=True)  # what a killed run left
         with disk_full_is_said(folder):
@@ -172,6 +174,7 @@ class TileOutputs:
             "files": [file.name for file in files],
             "seconds": round(time.perf_counter() - self.began, 3),
             "statistics": self.statistics.to_dict(),
+            "no_data": {modality: gaps.to_dict() for modality, gaps in self.gaps.items()},
             "confusion": {kind: matrix.tolist() for kind, matrix in self.matrices.items()},
         }
 
