@@ -6,7 +6,7 @@ value if the config asks for that (EMPTY_IF; `any_band` of the open file).
 """
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import rasterio
@@ -42,7 +42,7 @@ class Gaps:
 
     def to_dict(self) -> dict[str, int | dict]:
         """For JSON; `Gaps.from_dict` reads it."""
-        return asdict(self)
+        return {"pixels": self.pixels, "empty": self.empty, "kept": dict(self.kept), "gone": dict(self.gone)}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Gaps":

@@ -74,8 +74,11 @@ class TileReader:
         lacking = {modality: file for modality, file in self._files.items() if raster.may_lack_data(file)}
         with self._one_at_a_time:
             found = {modality: raster.read_with_gaps(file, window) for modality, file in lacking.items()}
-        for modality, (pixels, empty) in found.items():
-            self.gaps[modality].add(lacking[modality], pixels, empty)
+        for modality, gaps in self.gaps.items():
+            if modality in found:
+                gaps.add(lacking[modality], *found[modality])
+            else:
+                gaps.pixels += window.height * window.width
         masks = [empty for _, empty in found.values() if empty is not None]
         return ~np.logical_or.reduce(masks) if masks else None
 
