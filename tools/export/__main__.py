@@ -70,7 +70,8 @@ def check_arguments(args) -> None:
         raise UserError("nothing to write: name a file with --onnx, --torch or --page.")
     if not args.onnx and (args.int8 or args.resolution):
         raise UserError(f"{'--int8' if args.int8 else '--resolution'} is for ONNX alone: add --onnx FILE.onnx.")
-    for option, path, suffix in (("--onnx", args.onnx, ".onnx"), ("--torch", args.torch, ".pt2"), ("--page", args.page, ".html")):
+    files = (("--onnx", args.onnx, ".onnx"), ("--torch", args.torch, ".pt2"), ("--page", args.page, ".html"))
+    for option, path, suffix in files:
         if path and path.suffix != suffix:
             raise UserError(f"{option} {path}: give it a name that ends in {suffix}.")
         if path and path.exists() and not args.overwrite:

@@ -1,7 +1,7 @@
 """One HTML file that labels images in a browser: the net, what runs it and what reads and saves images, all inside.
 
-Our own modules are in tools/page/. The libraries that they build on are fetched by npm, at versions that a lock file names, when
-the first page is made; node bundles both.
+Our own modules are in tools/page/. The libraries that they build on are fetched by npm when the first page is made, at the
+versions that a lock file names; node bundles both.
 """
 
 import base64
@@ -66,7 +66,8 @@ def facts_of(program: Program, model: onnx.ModelProto, about: Mapping[str, Any],
     return {name: about[name] for name in _OF_NET} | {
         "dataset": about.get("dataset"), "pixel_size": about.get("pixel_size"), "inputs": [_input(i) for i in program.inputs],
         "window": window, "step": step_in_pixels(settings.test_step_size, window), "blend": settings.BLEND,
-        "threshold": settings.THRESHOLD, "on_processor": [n.name for n in model.graph.node if _gives_indices(n)],
+        "threshold": settings.THRESHOLD, "memory": settings.MEMORY_MB * 2**20,
+        "on_processor": [n.name for n in model.graph.node if _gives_indices(n)],
         "made": {"weights": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "on": str(date.today())},
     }  # fmt: skip
 
@@ -119,7 +120,9 @@ def _fetch_libraries() -> None:
         return
     npm = shutil.which("npm")
     if not npm:
-        raise UserError("--page needs npm, which comes with node, to fetch the page's libraries: install it (https://nodejs.org).")
+        raise UserError(
+            "--page needs npm, which comes with node, to fetch the page's libraries: install it (https://nodejs.org)."
+        )
     print("fetching the page's libraries by npm, once ...", flush=True)
     _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], "npm cannot fetch the page's libraries")
 

@@ -1,6 +1,6 @@
 // node build.mjs FOLDER: bundles the page's modules and writes all that it is made of into a folder, for tools/export/page.py.
 
-import { copyFileSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as esbuild from "esbuild";
@@ -15,6 +15,21 @@ const CODE = {
   "code-labeller": "label/labeller.js",
   "code-wasm": "label/compute.js",
   "code-webgpu": "label/compute.js",
+};
+const MIT = `Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use,
+copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE
+FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.`;
+const WITHOUT_FILE = {
+  "onnxruntime-web": `MIT License. Copyright (c) Microsoft Corporation\n\n${MIT}\n\nIts parts: ThirdPartyNotices.txt of github.com/microsoft/onnxruntime`,
+  lerc: "Copyright Esri. Licensed under the Apache License, Version 2.0; its text stands below, under web-worker.",
 };
 const packages = new Set();
 
@@ -43,8 +58,8 @@ function described(name) {
   return { name, version, license };
 }
 
-/** A package's licence, as it comes with it. */
+/** A package's licence, as it comes with it, or in short where it comes without. */
 function notice({ folder, name, version, license }) {
-  const file = existsSync(folder) && readdirSync(folder).find((file) => /^(licen[cs]e|copying)/i.test(file));
-  return `${name} ${version} (${license})\n\n${file ? readFileSync(join(folder, file), "utf8").trim() : "Licence text: see the package."}`;
+  const file = readdirSync(folder).find((file) => /^(licen[cs]e|copying)/i.test(file));
+  return `${name} ${version} (${license})\n\n${file ? readFileSync(join(folder, file), "utf8").trim() : WITHOUT_FILE[name]}`;
 }

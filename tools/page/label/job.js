@@ -7,7 +7,7 @@ import { positions, strips } from "./windows.js";
 /** How many windows there are over an image of this [height, width]. */
 export function countWindows(shape, net) {
   const rows = positions(shape[0], net.window[0], net.step[0]).length;
-  return strips(shape[1], net.classes.length, net.window).reduce((sum, strip) => sum + rows * columnsOf(shape[1], net, strip).length, 0);
+  return strips(shape[1], net).reduce((sum, strip) => sum + rows * columnsOf(shape[1], net, strip).length, 0);
 }
 
 function columnsOf(width, net, strip) {
@@ -22,7 +22,7 @@ function columnsOf(width, net, strip) {
  * stopped(): whether to end early. Yields pieces as Canvas.take gives them, with `windows`, the number finished since the last.
  */
 export async function* label(net, shape, read, pool, stopped = () => false) {
-  for (const strip of strips(shape[1], net.classes.length, net.window)) {
+  for (const strip of strips(shape[1], net)) {
     const work = new StripWork(net, shape, strip, read, pool);
     for await (const piece of work.pieces()) {
       yield piece;

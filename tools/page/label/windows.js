@@ -29,12 +29,12 @@ export function cover(length, taper, step) {
 }
 
 /**
- * Column strips (first column, end) of an image, so that the sums of probabilities take `most` bytes at a time.
+ * Column strips (first column, end) of an image, so that the sums of probabilities take the net's `memory` (bytes) at a time.
  * Strips begin at multiples of 256, as the blocks of tiled GeoTIFFs do.
  */
-export function strips(width, classes, size, most = 256 * 2 ** 20) {
-  const fits = Math.floor(most / (4 * classes * size[0]) / 256) * 256;
-  const widest = Math.max(fits, Math.ceil(size[1] / 256) * 256);
+export function strips(width, { classes, window, memory }) {
+  const fits = Math.floor(memory / (4 * classes.length * window[0]) / 256) * 256;
+  const widest = Math.max(fits, Math.ceil(window[1] / 256) * 256);
   const even = Math.ceil(width / (Math.ceil(width / widest) * 256)) * 256;
   const found = [];
   for (let first = 0; first < width; first += even) found.push([first, Math.min(first + even, width)]);
