@@ -103,7 +103,7 @@ class _Parts:
         self.style = Markup((folder / "page.css").read_text(encoding="utf-8"))
         self.script = Markup((folder / "main.js").read_text(encoding="utf-8").replace("</script", "<\\/script"))
         about = json.loads((folder / "libraries.json").read_text(encoding="utf-8"))
-        self.libraries = [f"{library['name']} {library['version']} ({library['license']})" for library in about]
+        self.libraries = [f"{library['name']} {library['version']} ({library['license'].strip('()')})" for library in about]
 
 
 def _parts(net: bytes) -> _Parts:

@@ -7,20 +7,23 @@ const BATCH = { wasm: 4 * 128 * 128, webgpu: 16 * 128 * 128 }; // pixels of a ba
 const MOST_WORKERS = 8;
 const MEMORY = 1.5e9; // bytes that the workers may take together, about
 const AGREEMENT = 0.999; // of the labels of noise must be the processor's
+const PATIENCE = 30_000; // milliseconds that the graphics card has for its trial
 const WORTH = 1.2; // times as fast the graphics card must be
 
 export class Engine {
   #calls = new Map();
+  #workers = {}; // by what they compute with
   #next = 0;
 
-  /** net: what the page knows of it. onPiece({image, piece}): called as the map grows. */
-  constructor(net, onPiece) {
-    this.net = net;
-    this.onPiece = onPiece;
-    this.notes = [];
+  /**
+   * net: what the page knows of it. onPiece({image, piece or strip}): called as map and image come.
+   * onNote(text): how it computes.
+   */
+  constructor(net, onPiece, onNote) {
+    Object.assign(this, { net, onPiece, onNote, notes: [] });
   }
 
-  /** Start everything. tell(text): what goes on. Resolves when it is settled what computes. */
+  /** Start everything. tell(text): what goes on. Resolves when labelling may begin; the graphics card is tried meanwhile. */
   async start(tell) {
     tell(say("starting"));
     this.labeller = await worker("code-labeller");
@@ -29,9 +32,19 @@ export class Engine {
     const bytes = await unpack("net");
     const workers = countOf(bytes.byteLength);
     await this.#employ("wasm", workers, bytes);
-    this.notes = [say("onProcessor", { workers })];
-    tell(say("trying"));
-    await this.#tryGraphics(bytes, workers);
+    this.note(say("onProcessor", { workers }));
+    const adapter = await adapterOf();
+    if (!adapter) return this.note(say("noGraphics"));
+    await this.#try("wasm");
+    const processor = await this.#try("wasm");
+    this.settled = this.#tryGraphics(bytes, { values: processor.values, ms: processor.ms / workers });
+    return undefined;
+  }
+
+  /** Say how it computes; what was said before goes if it is no longer true. */
+  note(text, instead = false) {
+    this.notes = instead ? [text] : [...this.notes, text];
+    this.onNote(this.notes.join(" "));
   }
 
   /** A promise of what the labeller answers; it is rejected with {sentence, values}. */
@@ -44,7 +57,7 @@ export class Engine {
   }
 
   #answer(data) {
-    if (data.piece) return this.onPiece(data);
+    if (data.piece || data.strip) return this.onPiece(data);
     const { resolve, reject } = this.#calls.get(data.id);
     this.#calls.delete(data.id);
     return data.fault ? reject(data.fault) : resolve(data.result);
@@ -53,33 +66,33 @@ export class Engine {
   async #employ(name, count, net) {
     const wasm = await unpack(`wasm-${name}`);
     const options = name === "webgpu" && this.net.on_processor.length ? { forceCpuNodeNames: this.net.on_processor } : {};
-    const ports = await Promise.all(Array.from({ length: count }, () => begun(name, { net, wasm, provider: name, options })));
+    this.#workers[name] = await Promise.all(Array.from({ length: count }, () => worker(`code-${name}`)));
+    const ports = await Promise.all(this.#workers[name].map((one) => begun(one, { net, wasm, provider: name, options })));
     const [height, width] = this.net.window;
     const batch = Math.max(1, Math.floor(BATCH[name] / (height * width)));
     await this.call("employ", { name, ports, batch }, ports);
   }
 
-  async #tryGraphics(net, workers) {
-    const adapter = await navigator.gpu?.requestAdapter?.({ powerPreference: "high-performance" }).catch(() => null);
-    if (!adapter) return this.notes.push(say("noGraphics"));
-    const reason = await this.#compare(net, workers).catch((error) => error.message ?? say(error.sentence, error.values));
-    if (!reason) return undefined;
-    await this.call("use", { name: "wasm" });
-    return this.notes.push(say("worseGraphics", { reason }));
+  async #tryGraphics(net, processor) {
+    const late = new Promise((resolve) => setTimeout(() => resolve(say("late", { seconds: PATIENCE / 1000 })), PATIENCE));
+    const trial = this.#compare(net, processor).catch((error) => error.message ?? say(error.sentence, error.values));
+    const reason = await Promise.race([trial, late]);
+    if (!reason) return this.call("use", { name: "webgpu" });
+    this.#workers.webgpu?.forEach((one) => one.terminate());
+    return this.note(say("worseGraphics", { reason }));
   }
 
   /** Why the processor is to be preferred, or null. */
-  async #compare(net, workers) {
+  async #compare(net, processor) {
     await this.#employ("webgpu", 1, net);
     await this.#try("webgpu"); // compiles
-    await this.#try("wasm");
-    const [graphics, processor] = [await this.#try("webgpu"), await this.#try("wasm")];
+    const graphics = await this.#try("webgpu");
     const share = agreement(graphics.values, processor.values, this.net);
     if (share < AGREEMENT) return say("differs", { share: (100 * share).toFixed(1) });
-    const times = processor.ms / workers / graphics.ms;
-    if (times < WORTH) return say("slower", { times: (1 / times).toPrecision(2) });
-    this.notes = [say("onGraphics", { times: times.toPrecision(2) })];
-    await this.call("use", { name: "webgpu" });
+    const times = processor.ms / graphics.ms;
+    if (times < 1) return say("slower", { times: (1 / times).toPrecision(2) });
+    if (times < WORTH) return say("equal");
+    this.note(say("onGraphics", { times: times.toPrecision(2) }), true);
     return null;
   }
 
@@ -96,14 +109,19 @@ function countOf(bytes) {
   return Math.max(1, Math.min(navigator.hardwareConcurrency || 2, MOST_WORKERS, fit));
 }
 
-/** The port of a worker that runs the net. */
-async function begun(name, given) {
-  const found = await worker(`code-${name}`);
+/** A graphics card that is none of software, or null. */
+async function adapterOf() {
+  const adapter = await navigator.gpu?.requestAdapter?.({ powerPreference: "high-performance" }).catch(() => null);
+  return adapter && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter) ? adapter : null;
+}
+
+/** The port of a worker that runs the net, once it does. */
+async function begun(one, given) {
   const { port1, port2 } = new MessageChannel();
   await new Promise((resolve, reject) => {
-    found.onmessage = ({ data }) => (data.ready ? resolve() : reject(new Error(data.fault)));
-    found.onerror = (event) => reject(new Error(event.message));
-    found.postMessage({ ...given, port: port2 }, [port2]);
+    one.onmessage = ({ data }) => (data.ready ? resolve() : reject(new Error(data.fault)));
+    one.onerror = (event) => reject(new Error(event.message));
+    one.postMessage({ ...given, port: port2 }, [port2]);
   });
   return port1;
 }

@@ -19,7 +19,7 @@ class Page {
   constructor(net) {
     Object.assign(this, { net, images: [], current: null, busy: null, hidden: new Set(), layer: "classes" });
     this.view = new View(element("view"));
-    this.engine = new Engine(net, (message) => this.#grow(message));
+    this.engine = new Engine(net, (message) => this.#grow(message), (text) => (element("engine").textContent = text));
     makeRows(net, (label) => this.#toggle(label));
     listen(this.view, (point) => this.#point(point));
     listenToHandle(element("handle"), element("stage"), (share) => {
@@ -34,8 +34,7 @@ class Page {
   async start() {
     this.ready = this.engine.start(tell);
     await this.ready;
-    element("engine").textContent = this.engine.notes.join(" ");
-    if (!this.busy) tell(this.images.length ? "" : this.engine.notes[0].split(":")[0] + ".");
+    if (!this.images.length) tell(say("ready"));
     document.body.dataset.ready = "yes";
   }
 
@@ -70,6 +69,7 @@ class Page {
     image.tiles = new ImageTiles(image.about, fetch, () => this.view.draw());
     image.layer = new MapTiles(image.map);
     this.#show(image);
+    await this.engine.call("overview", { image: image.number });
   }
 
   async #label(image) {
@@ -83,15 +83,16 @@ class Page {
     tell(whole ? finishedText(image, (performance.now() - image.started) / 1000) : say("stopped", { name: image.name }));
   }
 
-  #grow({ image: number, piece }) {
+  #grow({ image: number, piece, strip }) {
     const image = this.images[number];
+    if (strip) return image.tiles.add(strip);
     image.map.add(piece);
     image.layer.renew(piece);
     if (image === this.current) this.view.draw();
-    if (performance.now() - (this.refreshed ?? 0) < REFRESH) return;
+    if (performance.now() - (this.refreshed ?? 0) < REFRESH) return undefined;
     this.refreshed = performance.now();
     progress(image.map.share, image.started);
-    this.#numbers(image);
+    return this.#numbers(image);
   }
 
   #numbers(image) {
@@ -108,6 +109,7 @@ class Page {
     for (const id of ["look", "classes", "save", "zoom"]) show(id, true);
     show("drop", false);
     element("view").setAttribute("aria-label", `Image and map: ${image.name}`);
+    element("shown").textContent = image.name;
     image.layer.show(this.layer, this.hidden, RAMP);
     this.view.show(image.tiles, image.layer);
     fillRows(image.map);

@@ -26,7 +26,7 @@ export const TEXTS = {
 
   // what goes on
   starting: () => "Starting the net …",
-  trying: () => "Trying the graphics card …",
+  ready: () => "Ready.",
   reading: ({ name }) => `Reading ${name} …`,
   labelling: ({ name }) => `Labelling ${name}`,
   finished: ({ name, seconds, speed }) => `${name}: finished in ${duration(seconds)} (${speed} megapixels/s)`,
@@ -38,9 +38,11 @@ export const TEXTS = {
   // how it computes
   onProcessor: ({ workers }) => `Computes on the processor: WebAssembly with SIMD in ${workers} worker${workers === 1 ? "" : "s"}. Windows are dealt out to them, since a page opened from a disk gets no threads that share memory.`,
   onGraphics: ({ times }) => `Computes on the graphics card by WebGPU: ${times} times as fast as the processor here, and checked against it at the start.`,
-  noGraphics: () => "WebGPU was asked for; the browser offers none.",
+  noGraphics: () => "WebGPU was asked for; the browser offers no graphics card.",
   worseGraphics: ({ reason }) => `WebGPU was tried and left aside: ${reason}.`,
-  slower: ({ times }) => `it is ${times} times as slow`,
+  slower: ({ times }) => `the processor is ${times} times as fast`,
+  equal: () => "it is hardly faster than the processor",
+  late: ({ seconds }) => `it was not ready after ${seconds} s`,
   differs: ({ share }) => `its labels agree with the processor's on ${share} % of the pixels only`,
 
   // under the pointer

@@ -38,8 +38,14 @@ export class ImageTiles {
   /** about: of the image. fetch(area, factor): a promise of a picture. changed(): called when there is more to draw. */
   constructor(about, fetch, changed) {
     Object.assign(this, { about, fetch, changed });
-    this.overview = canvasOf(about.picture);
     this.factor = about.factor;
+    this.overview = new OffscreenCanvas(Math.ceil(about.width / about.factor), Math.ceil(about.height / about.factor));
+  }
+
+  /** Some rows of the overview. */
+  add({ row, width, height, data }) {
+    this.overview.getContext("2d").putImageData(new ImageData(data, width, height), 0, row);
+    this.changed();
   }
 
   /** A canvas, or null where it is not there yet. */

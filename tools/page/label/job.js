@@ -56,8 +56,9 @@ class StripWork {
     for (let i = 0; i < this.rows.length; i++) {
       const slab = await next;
       if (i + 1 < this.rows.length) next = this.#slab(i + 1);
-      for (let first = 0; first < this.cols.length; first += this.pool.batch) {
-        yield this.#start(i, slab, first, this.cols.slice(first, first + this.pool.batch));
+      for (let first = 0, batch; first < this.cols.length; first += batch) {
+        batch = this.pool.batch; // which may change on the way
+        yield this.#start(i, slab, first, this.cols.slice(first, first + batch));
       }
     }
   }

@@ -1,7 +1,7 @@
 // The worker that reads files, deals windows out, blends what comes back, and makes the files that are saved.
-// It answers {id, call, ...}: with {id, result} or {id, fault}, and while it labels with {image, piece}.
+// It answers {id, call, ...}: with {id, result} or {id, fault}; on the way come {image, strip} and {image, piece}.
 
-import { overview, picture } from "../read/display.js";
+import { factorOf, overview, picture, stretchOf } from "../read/display.js";
 import { PageError } from "../read/error.js";
 import { pixelAreas } from "../read/ground.js";
 import { open } from "../read/open.js";
@@ -15,7 +15,16 @@ const OVERVIEW = 2048; // pixels, the longer side
 const images = new Map(); // by number: {sources: by modality, shape, stretch, stopped}
 const pools = {}; // by name
 let net = null;
-let pool = null; // the one in use
+let pool = null; // the one in use, which may change while an image is labelled
+const workers = {
+  get batch() {
+    return pool.batch;
+  },
+  get ahead() {
+    return pool.ahead;
+  },
+  run: (inputs, count) => pool.run(inputs, count),
+};
 
 const calls = {
   /** {net} of the page. */
@@ -26,7 +35,7 @@ const calls = {
   /** {name, ports, batch}: workers that run the net. */
   employ({ name, ports, batch }) {
     pools[name] = new Pool(ports, batch, net.window);
-    pool = pools[name];
+    pool ??= pools[name];
   },
 
   /** {name}: of the workers that label from now on. */
@@ -40,18 +49,26 @@ const calls = {
     return { values: await pools[name].run(inputs, count), ms: performance.now() - started };
   },
 
-  /** {image, files: by modality}: what there is to know of an image, and its overview. */
+  /** {image, files: by modality}: what there is to know of an image. */
   async open({ image, files }) {
     const sources = {};
     for (const modality of modalitiesOf(net.inputs)) sources[modality] = await open(files[modality]);
     checkKinds(net.inputs, sources);
     const first = Object.values(sources)[0];
-    const small = await overview(first, OVERVIEW);
-    const shape = [first.height, first.width];
-    images.set(image, { sources, shape, first, stretch: small.stretch, stopped: false });
+    const [shape, stretch, factor] = [[first.height, first.width], await stretchOf(first), factorOf(first, OVERVIEW)];
+    images.set(image, { sources, shape, first, stretch, factor, stopped: false });
     const place = Object.values(sources).find((source) => source.place)?.place ?? null;
     const { name, width, height, bands, dtype } = first;
-    return { name, width, height, bands, dtype, place, areas: pixelAreas(place, height, width), windows: countWindows(shape, net), ...small };
+    return { name, width, height, bands, dtype, place, areas: pixelAreas(place, height, width), windows: countWindows(shape, net), factor };
+  },
+
+  /** {image}: its overview, whose strips come as messages of their own. */
+  async overview({ image }) {
+    const { first, factor, stretch } = images.get(image);
+    for await (const strip of overview(first, factor, stretch)) {
+      self.postMessage({ image, strip }, [strip.data.buffer]);
+      await breath();
+    }
   },
 
   /** {image, area: [row, col, height, width], factor}: to be looked at. */
@@ -65,7 +82,7 @@ const calls = {
     const found = images.get(image);
     found.stopped = false;
     const read = (...window) => readAll(found.sources, window);
-    for await (const piece of label(net, found.shape, read, pool, () => found.stopped)) {
+    for await (const piece of label(net, found.shape, read, workers, () => found.stopped)) {
       const buffers = [piece.labels.buffer, piece.confidence.buffer, piece.probabilities.buffer];
       self.postMessage({ image, piece }, buffers);
       await breath();

@@ -1,25 +1,40 @@
 // Images to look at: three bands as colours, reduced by averaging, stretched unless they are bytes.
 
 const AT_ONCE = 2 ** 22; // pixels that are read at a time
+const SAMPLES = 4; // squares in a row, of as many rows, that tell how to stretch
+const SIDE = 128; // pixels of such a square
 
 /**
  * A rectangle of an image as {width, height, data}, RGBA bytes, each pixel the mean of `factor` x `factor`.
- * stretch: {low, high} for what is no bytes; gaps are transparent.
+ * stretch: {low, high} for what is no bytes, else null; gaps are transparent.
  */
 export async function picture(source, [row, col, height, width], factor, stretch) {
   const size = [Math.ceil(height / factor), Math.ceil(width / factor)];
-  const means = await averaged(source, [row, col, height, width], factor, size);
+  const means = emptyMeans(source, size);
+  const step = rowsAtOnce(width, source);
+  for (let y = 0; y < height; y += step) {
+    const part = await source.read(row + y, col, Math.min(step, height - y), width);
+    addUp(means, part, { y, width, factor });
+  }
   return { height: size[0], width: size[1], data: colours(means, stretch) };
 }
 
-/** The whole image, no side longer than `most`: {picture, factor, stretch}. */
-export async function overview(source, most) {
-  const factor = Math.max(1, Math.ceil(Math.max(source.width, source.height) / most));
-  const size = [Math.ceil(source.height / factor), Math.ceil(source.width / factor)];
+/** How much an image is to be reduced so that no side is longer than `most`. */
+export const factorOf = ({ width, height }, most) => Math.max(1, Math.ceil(Math.max(width, height) / most));
+
+/** The whole image reduced, from top to bottom: yields {row, width, height, data}. */
+export async function* overview(source, factor, stretch) {
+  const columns = Math.ceil(source.width / factor);
   const [small, scale] = smallerOf(source, factor);
-  const means = await averaged(small, [0, 0, small.height, small.width], scale, size);
-  const stretch = source.dtype === "uint8" ? null : stretchOf(means);
-  return { picture: { height: size[0], width: size[1], data: colours(means, stretch) }, factor, stretch };
+  const lines = Math.max(1, Math.floor(rowsAtOnce(small.width, source) / scale));
+  const all = Math.ceil(source.height / factor);
+  for (let row = 0; row < all; row += lines) {
+    const count = Math.min(lines, all - row);
+    const [top, bottom] = [Math.floor(row * scale), row + count === all ? small.height : Math.floor((row + count) * scale)];
+    const means = emptyMeans(source, [count, columns]);
+    addUp(means, await small.read(top, 0, bottom - top, small.width), { y: top - row * scale, width: small.width, factor: scale });
+    yield { row, width: columns, height: count, data: colours(means, stretch) };
+  }
 }
 
 /** The file's own overview that is nearest above what is wanted, and the factor that is left to be reduced. */
@@ -29,23 +44,19 @@ function smallerOf(source, factor) {
   return best ? [best, (factor * best.width) / source.width] : [source, factor];
 }
 
-/** Means of the first three bands, or of the one: [planes], and the share that is no gap. */
-async function averaged(source, [row, col, height, width], factor, [rows, columns]) {
-  const bands = source.bands >= 3 ? 3 : 1;
-  const means = { planes: Array.from({ length: bands }, () => new Float32Array(rows * columns)), counts: new Uint32Array(rows * columns) };
-  const step = Math.max(1, Math.floor(AT_ONCE / width / Math.max(1, source.bands / 3)));
-  for (let y = 0; y < height; y += step) {
-    const part = await source.read(row + y, col, Math.min(step, height - y), width);
-    addUp(means, part, { y, width, factor, rows, columns });
-  }
-  for (const plane of means.planes) for (let i = 0; i < plane.length; i++) plane[i] /= means.counts[i];
-  return means;
+const rowsAtOnce = (width, { bands }) => Math.max(1, Math.floor(AT_ONCE / width / Math.max(1, bands / 3)));
+
+/** Sums of the first three bands, or of the one: planes, and how many pixels are in each. */
+function emptyMeans({ bands }, [rows, columns]) {
+  const planes = Array.from({ length: bands >= 3 ? 3 : 1 }, () => new Float32Array(rows * columns));
+  return { rows, columns, planes, counts: new Uint32Array(rows * columns) };
 }
 
-function addUp({ planes, counts }, { bands, gaps }, { y, width, factor, rows, columns }) {
+/** Add rows from y on, which are `width` pixels wide, to the sums. */
+function addUp({ rows, columns, planes, counts }, { bands, gaps }, { y, width, factor }) {
   const height = bands[0].length / width;
   for (let r = 0; r < height; r++) {
-    const line = Math.min(rows - 1, Math.floor((y + r) / factor)) * columns;
+    const line = Math.min(rows - 1, Math.max(0, Math.floor((y + r) / factor))) * columns;
     for (let x = 0; x < width; x++) {
       const source = r * width + x;
       if (gaps?.[source]) continue;
@@ -56,22 +67,23 @@ function addUp({ planes, counts }, { bands, gaps }, { y, width, factor, rows, co
   }
 }
 
-/** The 2nd and 98th percentile of all bands together. */
-function stretchOf({ planes }) {
-  const values = planes.flatMap((plane) => sampled(plane)).sort((a, b) => a - b);
-  if (!values.length) return { low: 0, high: 1 };
-  const at = (share) => values[Math.round(share * (values.length - 1))];
-  return { low: at(0.02), high: Math.max(at(0.98), at(0.02) + 1e-6) };
-}
-
-function sampled(plane) {
-  const step = Math.max(1, Math.floor(plane.length / 50000));
-  const found = [];
-  for (let i = 0; i < plane.length; i += step) if (Number.isFinite(plane[i])) found.push(plane[i]);
-  return found;
+/** {low, high}, the 2nd and 98th percentile of all bands together in squares spread over the image; null for bytes. */
+export async function stretchOf(source) {
+  if (source.dtype === "uint8") return null;
+  const values = [];
+  for (let i = 0; i < SAMPLES * SAMPLES; i++) {
+    const at = (length, n) => Math.floor((Math.max(0, length - SIDE) * n) / (SAMPLES - 1));
+    const [row, col] = [at(source.height, Math.floor(i / SAMPLES)), at(source.width, i % SAMPLES)];
+    const { bands, gaps } = await source.read(row, col, Math.min(SIDE, source.height), Math.min(SIDE, source.width));
+    for (const band of bands.slice(0, source.bands >= 3 ? 3 : 1)) for (let j = 0; j < band.length; j += 7) if (!gaps?.[j]) values.push(band[j]);
+  }
+  values.sort((a, b) => a - b);
+  const percentile = (share) => values[Math.round(share * (values.length - 1))] ?? 0;
+  return { low: percentile(0.02), high: Math.max(percentile(0.98), percentile(0.02) + 1e-6) };
 }
 
 function colours({ planes, counts }, stretch) {
+  for (const plane of planes) for (let i = 0; i < plane.length; i++) plane[i] /= counts[i];
   const data = new Uint8ClampedArray(4 * counts.length);
   const { low, high } = stretch ?? { low: 0, high: 255 };
   for (let i = 0; i < counts.length; i++) {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import zlib from "node:zlib";
-import { overview, picture } from "../read/display.js";
+import { factorOf, overview, picture, stretchOf } from "../read/display.js";
 import { pixelAreas, placeOf } from "../read/ground.js";
 import { plain } from "../read/jpeg.js";
 import { openPng } from "../read/png.js";
@@ -124,10 +124,30 @@ test("pictures are means of squares of pixels, without gaps", async () => {
   assert.deepEqual([data[3], data[1]], [255, 100]);
 });
 
-test("an overview is small, and what is no bytes is stretched", async () => {
-  const small = await overview(source(300, 100, 1, "uint16"), 100);
-  assert.equal(small.factor, 3);
-  assert.deepEqual([small.picture.width, small.picture.height], [100, 34]);
-  const reds = small.picture.data.filter((_, i) => i % 4 === 0);
-  assert.ok(Math.min(...reds) === 0 && Math.max(...reds) === 255);
+test("an overview comes in strips that are the picture of the whole", async () => {
+  const image = source(3000, 2500, 3);
+  image.read = async (row, col, h, w) => ({ bands: [0, 1, 2].map((band) => new Uint8Array(h * w).map((_, i) => (row + Math.floor(i / w)) / 10 + band)), gaps: null });
+  const whole = await picture(image, [0, 0, 2500, 3000], 7, null);
+  const strips = [];
+  for await (const strip of overview(image, 7, null)) strips.push(strip);
+  assert.ok(strips.length > 1);
+  const joined = new Uint8ClampedArray(whole.data.length);
+  for (const strip of strips) joined.set(strip.data, 4 * strip.row * strip.width);
+  assert.deepEqual(joined, whole.data);
+});
+
+test("an overview takes the file's own where it has one", async () => {
+  const image = { ...source(1000, 600, 1), read: () => assert.fail("the large one was read"), smaller: [source(500, 300, 1), source(250, 150, 1), source(100, 60, 1)] };
+  const strips = [];
+  for await (const strip of overview(image, 8, null)) strips.push(strip);
+  assert.deepEqual(strips.map(({ row, width, height }) => [row, width, height]), [[0, 125, 75]]);
+  assert.deepEqual([strips[0].data[0], strips[0].data[3]], [6, 255]); // of 2 x 2 pixels: (0 + 1 + 10 + 11) / 4, to the even
+});
+
+test("what is no bytes is stretched between its percentiles", async () => {
+  assert.equal(await stretchOf(source(300, 100, 1)), null);
+  const { low, high } = await stretchOf(source(300, 100, 1, "uint16"));
+  const all = (await source(300, 100, 1).read(0, 0, 100, 300)).bands[0].sort();
+  assert.ok(Math.abs(low - all[0.02 * 30000]) < 25 && Math.abs(high - all[0.98 * 30000]) < 25);
+  assert.equal(factorOf({ width: 300, height: 100 }, 100), 3);
 });
