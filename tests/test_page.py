@@ -403,6 +403,27 @@ def test_stopping_keeps_what_is_labelled(chromium, made, tmp_path):
     assert (found == wanted)[found < 6].mean() >= 0.999
 
 
+@pytest.mark.slow
+def test_webgpu_is_tried_and_checked_and_the_quicker_one_computes(chromium, made_of_two, tmp_path):
+    """The browser's own graphics card of software, which the page would not take, is let pass as a real one."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    flags = [flag for flag in FLAGS if flag != "--disable-gpu"] + ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
+    browser = chromium.browser_type.launch(executable_path=program, args=flags)
+    try:
+        page = browser.new_page()
+        if not page.evaluate("async () => Boolean(await navigator.gpu?.requestAdapter())"):
+            pytest.skip("this Chromium has no WebGPU of software")
+        page.add_init_script("Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', {get: () => false})")
+        page.goto(made_of_two.page.as_uri())
+        page.click("#about > summary")
+        page.get_by_text("WebGPU").wait_for(timeout=90_000)
+        told = page.inner_text("#engine")
+    finally:
+        browser.close()
+    accepted = ("the processor is", "hardly faster", "Computes on the graphics card by WebGPU", "not ready after")
+    assert any(words in told for words in accepted), told
+
+
 # ------------------------------------------------------------------------------------------------------------- bad input
 
 

@@ -80,7 +80,9 @@ class Page {
     const whole = await this.engine.call("label", { image: image.number });
     image.map.finished = whole;
     this.#numbers(image);
-    tell(whole ? finishedText(image, (performance.now() - image.started) / 1000) : say("stopped", { name: image.name }));
+    const seconds = (performance.now() - image.started) / 1000;
+    element("status").dataset.seconds = seconds;
+    tell(whole ? finishedText(image, seconds) : say("stopped", { name: image.name }));
   }
 
   #grow({ image: number, piece, strip }) {
