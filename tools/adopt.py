@@ -6,8 +6,8 @@
     python inference.py --config weights/flair.py --images tiles/ --dir maps/ --weights weights/flair.safetensors
 
 writes weights/flair.safetensors and weights/flair.py, a config for it. The net is one that `python -m nets` lists; the file may
-be wrapped as INIT_MODEL's may. classes.csv names the classes, a line each: name,r,g,b (or name,colour and #rrggbb), with a column
-number if planes of the net are left out. Mean and deviation are in pixel values, or in pixels / --scale.
+be wrapped as INIT_MODEL's may. classes.csv names the classes, a line each: name,r,g,b (or name,colour and #rrggbb), with a
+column number if planes of the net are left out. Mean and deviation are in pixel values, or in pixels / --scale.
 """
 
 import json
