@@ -397,6 +397,10 @@ def test_every_known_source_has_units_of_three_bands():
 # ------------------------------------------------------------------------------------------------------------ what misfits
 
 
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "words"),
     [
@@ -405,6 +409,12 @@ def test_every_known_source_has_units_of_three_bands():
         ("resnet50", "smp:Unet/resnet18", r"another architecture.*the net lacks layer1\.0\.conv3"),
         ("mobilenet_v2", "smp:Unet/resnet18", r"no weights of any layer.*features\.0\.0.*net\.encoder\.conv1.*'resnet18' fits"),
         ("resnet18", "segnet", r"no weights of any layer.*'vgg16' fits"),
+        ("resnet18", "deeplabv3plus/mobilenetv2", r"no weights of any layer.*'mobilenet_v2' fits"),
+        ("mobilenet_v2", "unet_light/efficientnet_lite0", r"'efficientnet_lite0' fits"),
+        ("resnet18", "deeplabv3plus/efficientnet_lite1", r"'efficientnet_lite1' fits"),
+        slow("resnet18", "deeplabv3plus/efficientnet_lite2", r"'efficientnet_lite2' fits"),
+        slow("resnet50", "deeplabv3plus/resnet101", r"another architecture.*it lacks layer3_10_conv1.*'resnet101' fits"),
+        slow("resnet101", "deeplabv3plus/resnet50", r"another architecture.*the net lacks layer3_6_conv1.*'resnet50' fits"),
     ],
 )
 def test_another_architecture_is_told_in_one_sentence_and_changes_nothing(tmp_path, theirs, ours, words):

@@ -27,6 +27,7 @@ Measured: SegNet on eight tiles of vaihingen_small, 200 iterations of 4 patches 
 1.12. So early the gain is small: the decoder, which is random in both, is what has most to learn.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,12 +153,16 @@ def _known_source(net: nn.Module) -> str:
     if not isinstance(net, Net):
         name = net.name.partition("/")[2] or net.name.partition("_")[2]
         return name.removeprefix("tu-").removeprefix("tf_").partition(".")[0]
-    own = {layer for layer, tensors in own_layers(net, net.state_dict()).items() if tensors}
+    own = [layer for layer, tensors in own_layers(net, net.state_dict()).items() if tensors]
     if any(name.endswith("layer1_0_conv3") for name in own):
         return "resnet101" if any(name.endswith("layer3_22_conv3") for name in own) else "resnet50"
     if any(name.endswith("conv1_1") for name in own) and any(name.endswith("conv5_3") for name in own):
         return "vgg16"
-    return ""
+    depthwise = [layer for layer in own if re.search(r"block\d+_depthwise$", layer)]
+    if any(getattr(net, layer).kernel_size[0] == 5 for layer in depthwise):
+        size = 0 if len(depthwise) == 16 else 1 if getattr(net, depthwise[-1]).in_channels == 1152 else 2
+        return f"efficientnet_lite{size}"
+    return "mobilenet_v2" if depthwise else ""
 
 
 def _fit_shapes(net: nn.Module, given: Source, layers: Layers, partial: bool, report: Report) -> Layers:
@@ -165,6 +170,8 @@ def _fit_shapes(net: nn.Module, given: Source, layers: Layers, partial: bool, re
     own = own_layers(net, net.state_dict())
     firsts = {layer.name for layer in first_layer.first_layers(net)} if _may_differ_in_bands(own, layers) else set()
     misfits = {layer: why for layer in layers if (why := misfit(layer, layers[layer], own[layer], layer in firsts))}
+    if len(misfits) == len(layers) and 4 * len(layers) < len(own):  # namesakes by accident: many nets begin with a conv1
+        raise UserError(_nothing_for(net, given))
     others = of_other_classes(net, misfits, layers, own)
     for layer in others:
         report.notes.append(f"'{layer}' is for {net.classes} classes here, for others there: it begins at random")
@@ -235,6 +242,8 @@ def units_of(net: nn.Module, given: Source, found: Match) -> Units | None:
     if any(name.endswith("_conv_stem.weight") for name in given.tensors):
         excited = any("._se_reduce." in name for name in given.tensors)
         return UNITS["EfficientNet-PyTorch" if excited else "efficientnet-lite"]
+    if told := sources.of_name(given.stem):
+        return told
     encoder = "" if isinstance(net, Net) else net.name.partition("/tu-")[2]
     if encoder and (told := sources.of_timm_net(encoder)):
         return told
