@@ -122,7 +122,7 @@ def test_freezing_nothing_or_all_is_refused(iterations, pretrained, words):
         trainer_of(net_of_two(), iterations, pretrained=pretrained)
 
 
-def test_a_run_with_installed_weights_keeps_them_for_good(databases, tmp_path):
+def test_a_run_with_installed_weights_keeps_them_for_good(databases, tmp_path, without_pictures):
     changes = {"NET": "unet_light/efficientnet_lite0", "INIT_MODEL": "efficientnet_lite0", "FREEZE_ITERATIONS": None}
     config = databases.config(**changes, SNAPSHOT_EVERY=1)
     ran = call("training", "--niter", 2, "--config", config, "--device", "cpu", "--snapshot", tmp_path)
