@@ -163,7 +163,9 @@ _drop = 1200 if DATASET == "demo" else 25000  # iterations; the demo trains for 
 LR_POLICY = {"name": "step", "step_iterations": _drop, "gamma": 0.1}  # others in tools/solver/schedules.py
 SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
 MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
+PRETRAINED_RATE = 0.5  # of layers that came from INIT_MODEL, as a share of the rate of the others
 FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL stand still; None: for good
+FROZEN_NORM = False  # True: batch norms that came with INIT_MODEL's statistics keep them; quicker, better for small batches
 LOSS = "ce"  # ce, focal, dice, jaccard, tversky, lovasz, or a sum such as "ce + 0.5 dice"
 CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "inverse", "median" or "effective"
 ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 x 2 learns as batch 20, in half the memory

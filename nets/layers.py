@@ -115,28 +115,38 @@ class Unit(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.convolve(x)
-        if self.bn is not None:
+        if self.bn is None:
+            x = self.convolve(x, self.weight, self.bias)
+        elif self.training and not self.bn.training:  # a batch norm that stands still while the net learns
+            x = self.convolve(x, *self.folded())
+        else:
+            x = self.convolve(x, self.weight, self.bias)
             if self.training and not torch.compiler.is_compiling() and x.numel() == x.shape[1]:
                 raise UserError("batch norm cannot learn from one value per plane: train on 2 or more images at a time.")
             x = self.bn(x)
         return F.relu(x, inplace=True) if self.relu else x
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """The convolution alone."""
-        return super().forward(x)
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution alone, with these weights."""
+        return self._conv_forward(x, weight, bias)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias that convolve and normalise by the running statistics at once; all of it can learn."""
+        times = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
+        bias = self.bn.bias - self.bn.running_mean * times
+        return self.weight * times[:, None, None, None], bias if self.bias is None else bias + self.bias * times
 
 
 class TensorFlowUnit(Unit):
     """A unit that pads as TensorFlow's "SAME", to ceil(size / stride) rows and columns; the odd pixel goes below and right."""
 
-    def convolve(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.compiler.is_compiling() or x.is_meta or self.stride != (2, 2) or x.shape[2] % 2 or x.shape[3] % 2:
-            return F.conv2d(self._padded(x), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+            return F.conv2d(self._padded(x), weight, bias, self.stride, 0, self.dilation, self.groups)
         # At even sizes TensorFlow pads (k - 3) / 2 above. Two pixels more there move the windows by one step: the first row and
         # column that are written are cut off, which is quicker than to copy the larger map that is read.
         pad = tuple(d * (k - 1) // 2 + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
-        return F.conv2d(x, self.weight, self.bias, self.stride, pad, self.dilation, self.groups)[:, :, 1:, 1:]
+        return F.conv2d(x, weight, bias, self.stride, pad, self.dilation, self.groups)[:, :, 1:, 1:]
 
     def _padded(self, x: Tensor) -> Tensor:
         pads = []

@@ -1,14 +1,16 @@
 """From a table of layers to a network: names are checked, channels are tracked, rows run in order, blobs are freed."""
 
+import contextlib
 import copy
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
 
 from nets.layers import ANY_SIZE, KINDS, Blob, Row, Unit, size_multiple
 from tools.base.errors import UserError, listing, nearest
@@ -149,14 +151,50 @@ def _read_row(row: dict) -> Row:
     return Row(kind, row["name"], tuple(row.get("reads", ())), args, **multipliers)
 
 
+class _ShapesAlone(TorchFunctionMode):
+    """Leaves out what changes no shape. The meta device would compute nothing either, but import PyTorch's compiler for it."""
+
+    _DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "trunc_normal_", "erfinv_"})
+    _KEEPS = frozenset({"batch_norm"})
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name in self._DRAWS | self._KEEPS:
+            return args[0] if args else kwargs["tensor"]
+        if name == "mean" and args[1:] == ((2, 3),):
+            return args[0][:, :, :1, :1]  # of all pixels
+        if name == "interpolate" and kwargs.get("size") is not None:
+            return args[0].new_empty((*args[0].shape[:2], *kwargs["size"]))
+        if name == "cat":
+            return _joined(*args)
+        return function(*args, **kwargs or {})
+
+
+def _joined(blobs: Sequence[Tensor], axis: int) -> Tensor:
+    """A tensor of the shape that `torch.cat` would give. Raises RuntimeError if the others' sizes differ."""
+    sizes = [(*blob.shape[:axis], *blob.shape[axis + 1 :]) for blob in blobs]
+    if len(set(sizes)) > 1:
+        raise RuntimeError(f"blobs of different sizes cannot be joined: {listing(sizes)}")
+    shape = list(blobs[0].shape)
+    shape[axis] = sum(blob.shape[axis] for blob in blobs)
+    return blobs[0].new_empty(shape)
+
+
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """Within this block nets are built on the meta device: shapes alone, no values, in no time."""
+    with torch.device("meta"), _ShapesAlone():
+        yield
+
+
 def trial(net: Net, sizes: dict[str, tuple[int, int]]) -> Tensor:
     """What the net would write for one image per input of these sizes (height, width): a tensor without values.
 
     Nothing is computed, only shapes. Raises RuntimeError or UserError where they do not fit together.
     """
     state = {name: value.to("meta") for name, value in net.state_dict().items()}
-    images = [torch.empty(2, net.inputs[name], *sizes[name], device="meta") for name in net.inputs]  # 2: batch norm wants that
-    with torch.no_grad():
+    images = [torch.empty(2, net.inputs[name], *sizes[name], device="meta") for name in net.inputs]
+    with torch.no_grad(), _ShapesAlone():
         return torch.func.functional_call(net, state, tuple(images))
 
 
@@ -213,7 +251,7 @@ def fuse(net: Net) -> Net:
             module.bn = None
         else:
             rows[row.name] = row
-    with torch.device("meta"):  # no weights are drawn
+    with without_values():
         fused = Net(rows.values())
     for name in rows:
         setattr(fused, name, modules[name])

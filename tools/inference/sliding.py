@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from tools.compute.device import Device
-from tools.data.loader import as_tensor
+from tools.compute.device import Device, as_tensor
 from tools.data.patches import reflect
 from tools.geo.windows import Window, positions
 

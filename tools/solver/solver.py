@@ -16,7 +16,8 @@ from tools.solver.schedules import Schedule
 from tools.weights.caffe_batch_norm import use_caffe_average
 
 # Multipliers of (weight, bias, gamma, beta): layers that come with weights learn at half the rate of fresh ones.
-PRETRAINED = (0.5, 1.0, 0.5, 1.0)
+PRETRAINED = (1.0, 2.0, 1.0, 2.0)  # times this:
+PRETRAINED_RATE = 0.5
 FRESH = (1.0, 1.0, 1.0, 2.0)
 NO_PATTERNS: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
@@ -70,7 +71,8 @@ class Solver:
     net: whose parameters learn. base_lr: the rate before policy and multipliers. policy, solver: as in the config.
     pretrained: the layers that were initialised from other weights. patterns: the config's MULTIPLIERS. clip: the norm that all
     gradients together are cut down to, None for any. freeze_iterations: how many of the first iterations leave the pretrained
-    layers as they are, None: all (see frozen.py). Raises UserError for settings that do not fit.
+    layers as they are, None: all (see frozen.py). pretrained_rate: of those, as a share of the others'. Raises UserError for
+    settings that do not fit.
     """
 
     def __init__(
@@ -83,10 +85,11 @@ class Solver:
         patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
         clip: float | None = None,
         freeze_iterations: int | None = 0,
+        pretrained_rate: float = PRETRAINED_RATE,
     ):
         self.schedule, self.pretrained, self.name = Schedule(base_lr, policy), pretrained, solver.get("name")
         numbers = read_choice("SOLVER", solver, {n: known | {"weight_decay": REQUIRED} for n, (known, _) in SOLVERS.items()})
-        groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns)
+        groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns, pretrained_rate)
         self.optimizer = SOLVERS[self.name][1](groups, base_lr, **numbers)
         if self.name == "caffe":
             use_caffe_average(net)
@@ -173,11 +176,15 @@ def _laid_out_as(parameter: nn.Parameter, value: Any) -> Any:
 
 
 def parameter_groups(
-    net: nn.Module, pretrained: Collection[str], weight_decay: float, patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS
+    net: nn.Module,
+    pretrained: Collection[str],
+    weight_decay: float,
+    patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
+    pretrained_rate: float = PRETRAINED_RATE,
 ) -> list[dict]:
     """The learnable parameters, grouped by their multipliers (`lr_mult`, and `weight_decay` with its own taken in)."""
     groups: dict[tuple[float, float], list] = {}
-    for parameter, lr, decay in multipliers(net, pretrained, patterns):
+    for parameter, lr, decay in multipliers(net, pretrained, patterns, pretrained_rate):
         groups.setdefault((lr, decay), []).append(parameter)
     return [
         {"params": parameters, "lr_mult": lr, "weight_decay": weight_decay * decay}
@@ -186,7 +193,10 @@ def parameter_groups(
 
 
 def multipliers(
-    net: nn.Module, pretrained: Collection[str], patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS
+    net: nn.Module,
+    pretrained: Collection[str],
+    patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
+    pretrained_rate: float = PRETRAINED_RATE,
 ) -> Iterator[tuple[nn.Parameter, float, float]]:
     """(parameter, learning-rate multiplier, decay multiplier) of each learnable parameter.
 
@@ -200,7 +210,7 @@ def multipliers(
         owner, _, kind = name.rpartition(".")
         role = (kind == "bias") + 2 * isinstance(modules[owner], nn.modules.batchnorm._BatchNorm)
         row = rows.get(name.split(".")[0])
-        rule = PRETRAINED if belongs(name, pretrained) else FRESH
+        rule = [pretrained_rate * m for m in PRETRAINED] if belongs(name, pretrained) else FRESH
         lr = row.lr_mult[role] if row and row.lr_mult else rule[role]
         decay = row.decay_mult[role] if row and row.decay_mult else 1.0
         if parameter.requires_grad:

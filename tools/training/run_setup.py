@@ -16,6 +16,7 @@ from tools.base.folders import read_details, require
 from tools.compute.compilation import compiled
 from tools.compute.device import Device
 from tools.compute.distributed import Ranks
+from tools.compute.frozen_batch_norm import freeze_norms, frozen_norms, norms_with_statistics
 from tools.compute.sync_batch_norm import synchronise
 from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import tile_name
@@ -130,6 +131,9 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
     net = setup.build()
     report = begin_with(net, init, setup.net, setup.inputs)
     print(report or "all layers begin with random weights")
+    if setup.training.FROZEN_NORM:
+        freeze_norms(net, norms_with_statistics(net, report.loaded if report else []))
+        print(f"{len(frozen_norms(net))} batch norms keep the statistics that came with their weights")
     setup.ranks.own_random_numbers(setup.seed)
     return make_trainer(setup, net, loss, report.loaded if report else [])
 
@@ -137,6 +141,8 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
 def restored(setup: Setup, loss: Loss, before: Snapshot) -> Trainer:
     """The run as it stood at a snapshot."""
     check_same(before, setup.build(), setup.inputs, setup.net.NET)
+    if setup.training.FROZEN_NORM:
+        freeze_norms(before.net, before.state.get("frozen_norms", []))
     setup.ranks.own_random_numbers(setup.seed)  # for ranks that there were not before
     trainer = make_trainer(setup, before.net, loss, before.state["pretrained"])
     trainer.restore(before.state)
@@ -152,7 +158,7 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
         synchronise(net)
     solver = Solver(
         net, training.BASE_LR, training.LR_POLICY, training.SOLVER, pretrained, training.MULTIPLIERS,
-        training.GRADIENT_CLIP, training.FREEZE_ITERATIONS,
+        training.GRADIENT_CLIP, training.FREEZE_ITERATIONS, training.PRETRAINED_RATE,
     )  # fmt: skip
     forward = ranks.parallel(net, compiled(net, device.device) if setup.compile else net, device.device)
     ignored = setup.classes.ignored

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from tools.base.errors import UserError
 from tools.compute.device import Device, memory_suffices
 from tools.compute.distributed import ALONE, Ranks
+from tools.compute.frozen_batch_norm import frozen_norms
 from tools.data.inputs import Input
 from tools.labels.scores import iou
 from tools.solver.ema import Average, copy_of
 from tools.solver.losses import NO_LOSS, Loss
-from tools.solver.losses import masked_cross_entropy as masked_cross_entropy  # the default loss, by its name of old
 from tools.solver.solver import Solver
 from tools.training.batch_scores import RunningScores
 
@@ -182,6 +182,7 @@ class Trainer:
             **self.solver.state_dict(),
             **self._random_state(),
             "pretrained": list(self.solver.pretrained),
+            "frozen_norms": frozen_norms(self.net),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
         }
         if self.average:
