@@ -155,12 +155,15 @@ class _ShapesAlone(TorchFunctionMode):
     """Leaves out what changes no shape. The meta device would compute nothing either, but import PyTorch's compiler for it."""
 
     _DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "trunc_normal_", "erfinv_"})
-    _KEEPS = frozenset({"batch_norm"})
+    _KEEPS = frozenset({"batch_norm", "dropout", "hardtanh", "relu6", "elu", "prelu", "sigmoid", "tanh"})
+    _PAIRS = frozenset({"add", "sub", "mul", "maximum"})
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = getattr(function, "__name__", "")
         if name in self._DRAWS | self._KEEPS:
             return args[0] if args else kwargs["tensor"]
+        if name in self._PAIRS and all(isinstance(a, Tensor) and a.shape == args[0].shape for a in args):
+            return args[0]
         if name == "mean" and args[1:] == ((2, 3),):
             return args[0][:, :, :1, :1]  # of all pixels
         if name == "interpolate" and kwargs.get("size") is not None:
