@@ -231,10 +231,10 @@ def _fit_first_layers(
 
 def units_of(net: nn.Module, given: Source, found: Match) -> Units | None:
     """What the source says of itself, or what its names tell; None for weights that are taken as they are."""
-    if given.units:
-        return given.units
     if given.ours:
         return None
+    if given.units:
+        return given.units
     if is_segnet_of_the_notebook(given.tensors):
         return UNITS["DeepNetsForEO"]
     if isinstance(net, Net) and found.how == "names":

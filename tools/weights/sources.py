@@ -83,7 +83,7 @@ def read(source: str) -> Source:
 def _from_file(path: Path) -> Source:
     if path.suffix == ".safetensors":
         tensors, metadata = read_weights(path)
-        return Source(str(path), tensors, ours="net" in metadata)
+        return Source(str(path), tensors, units=_of_snapshot(metadata), ours="net" in metadata, stem=path.stem)
     tensors, nested = _unwrapped(path)
     return Source(str(path), tensors, nested, stem=path.stem)
 
@@ -103,6 +103,15 @@ def _of_config(path: Path) -> Units | None:
         return of_timm(config.get("pretrained_cfg") or config, f"the units in {path.name}")
     except (OSError, ValueError, AttributeError, TypeError):
         return None  # there is none, or it is of another kind
+
+
+def _of_snapshot(metadata: Mapping[str, str]) -> Units | None:
+    """How a net of ours with one input saw its pixels; None for other files, and if its bands stand in no simple order."""
+    inputs = json.loads(metadata["inputs"]) if "net" in metadata and "inputs" in metadata else []
+    if len(inputs) != 1 or inputs[0].get("clip") or (inputs[0]["bgr"] and len(inputs[0]["modalities"]) > 1):
+        return None
+    mean, deviation = inputs[0]["mean"], inputs[0].get("deviation") or [1.0] * len(inputs[0]["mean"])
+    return Units(tuple(mean), tuple(deviation), 1.0, inputs[0]["bgr"], "the units that the snapshot tells")
 
 
 def of_name(stem: str) -> Units | None:
