@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-NITER ?= 1500
+NITER ?= 600
 
 .PHONY: demo test test-all lint clean
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nets
-from nets.caffe.layers import batch_norm
+from nets.caffe.norms import batch_norm
 from nets.layers import KINDS, branch, concat, conv, data, dropout, eltwise, mean, pool, relu, resize, score, unpool
 from nets.net import Net, count_parameters
 from tools.base.errors import UserError
