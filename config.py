@@ -154,6 +154,7 @@ elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the
 TILE_MEMORY_MB = 512  # a tile that takes more memory is read in strips, by each core
 
 # ------------------------------------------------------------------------------------------------------------ create_db.py
+EMPTY_IF = {}  # by modality: whether a pixel lacks data if "all" (if not named) or "any" of its bands have a nodata of 0 or 255
 BGR = True  # bands are stored in reversed order, as Caffe has them; nets see them so
 SEED = 1  # of all that is drawn: initial weights, the order of the patches, the shares of a grid's cells
 

@@ -199,6 +199,7 @@ def details(
 
 def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
     """Classes and scores over all tiles, as tables."""
+    from tools.geo.gaps import Gaps
     from tools.labels import scores
     from tools.maps import class_statistics, zones
 
@@ -207,6 +208,9 @@ def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> N
         print(f"\n{len(statistics['zones'])} zones:\n{zones.as_text(statistics['zones'])}")
     if ious := statistics["squared"]:
         print(f"\n{len(ious)} polygons became rectangles; mean IoU with their pixels: {sum(ious) / len(ious):.3f}")
+    for modality, gaps in statistics["all"]["no_data"].items():
+        if line := Gaps.from_dict(gaps).describe():
+            print(f"{modality}: {line}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")

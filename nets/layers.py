@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from tools.base.errors import UserError, nearest
 
+ONE_VALUE = "batch norm cannot learn from one value per plane: set BATCH_SIZE to 2 or more, so that it sees several images."
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -122,7 +124,7 @@ class Unit(nn.Conv2d):
         else:
             x = self.convolve(x, self.weight, self.bias)
             if self.training and not torch.compiler.is_compiling() and x.numel() == x.shape[1]:
-                raise UserError("batch norm cannot learn from one value per plane: train on 2 or more images at a time.")
+                raise UserError(ONE_VALUE)
             x = self.bn(x)
         return F.relu(x, inplace=True) if self.relu else x
 

@@ -16,6 +16,7 @@ from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.geo import raster
 from tools.geo.area import PlacedArea
+from tools.geo.gaps import Gaps
 from tools.geo.windows import Window
 from tools.geo.windows import sliding as slide
 from tools.inference.blending import Part, Share, alone, predict, sums
@@ -38,6 +39,7 @@ class TileReader:
 
     def __init__(self, inputs: list[Input], paths: Mapping[str, str | Path], part: Window | None = None):
         self.inputs, self.paths, self.part = inputs, paths, part
+        self.gaps = {modality: Gaps() for modality in paths}  # what `valid` saw
         self._files = {}
         self._stack = contextlib.ExitStack()
         self._one_at_a_time = threading.Lock()  # GDAL's datasets are for one thread each
@@ -45,7 +47,9 @@ class TileReader:
     def __enter__(self) -> "TileReader":
         with self._stack:
             for modality, path in self.paths.items():  # closed, not left: rasterio would want that in the same thread
-                self._files[modality] = self._stack.enter_context(contextlib.closing(raster.open_raster(path)))
+                any_band = any(spec.one_band_is_enough(modality) for spec in self.inputs)
+                file = contextlib.closing(raster.open_image(path, any_band))
+                self._files[modality] = self._stack.enter_context(file)
             sizes = {m: f.shape for m, f in self._files.items()}
             if len(set(sizes.values())) > 1:
                 raise UserError(f"{self.paths}: the modalities of one tile differ in size ({sizes}).")
@@ -72,11 +76,18 @@ class TileReader:
         return window if self.part is None else window.shifted(self.part.row, self.part.col)
 
     def valid(self, window: Window) -> np.ndarray | None:
-        """Where all modalities have data in a window (h x w, bool), or None where none of them can lack any."""
+        """Where all modalities have data in a window (h x w, bool), or None where all of it has; `gaps` counts what has not."""
         window = self._in_the_file(window)
+        lacking = {modality: file for modality, file in self._files.items() if raster.may_lack_data(file)}
         with self._one_at_a_time:
-            masks = [raster.read_valid(file, window) for file in self._files.values() if raster.may_lack_data(file)]
-        return np.logical_and.reduce(masks) if masks else None
+            found = {modality: raster.read_with_gaps(file, window) for modality, file in lacking.items()}
+        for modality, gaps in self.gaps.items():
+            if modality in found:
+                gaps.add(lacking[modality], *found[modality])
+            else:
+                gaps.pixels += window.height * window.width
+        masks = [empty for _, empty in found.values() if empty is not None]
+        return ~np.logical_or.reduce(masks) if masks else None
 
     def read(self, window: Window) -> list[np.ndarray]:
         """The pixels of a window, channels x h x w for each input; neutral ones where a modality has no data."""
