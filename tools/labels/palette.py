@@ -68,8 +68,8 @@ class Palette:
             return None
         numbers = {name: number for number, name in enumerate(self.names, 1)}
         return (
-            f"class 0 ({self.names[0]}) has no {unit}, and {pixels[self.classes]:,} {unit}s have the number {self.classes}, which"
-            f" is not scored: if the numbers begin with 1, let convert_gt.py read them with SOURCE_CLASSES = {numbers}."
+            f"class 0 ({self.names[0]}) has no {unit}, and {pixels[self.classes]:,} {unit}s have {self.classes}, which is not"
+            f" scored: if the numbers begin with 1, let convert_gt.py read them with SOURCE_CLASSES = {numbers}."
         )
 
     def check_labels(self, labels: np.ndarray) -> None:
