@@ -12,7 +12,6 @@ their names and their georeference. Without files, --from-vector draws the polyg
 import argparse
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.data.splits import listed_masks
 from tools.geo import raster, vectors
 from tools.geo.file_list import find_local
@@ -212,8 +212,8 @@ def polygon_jobs(args, settings: Settings, file: Path, names: dict[Path, str]) -
 
 def convert_all(jobs: list[Job], folder: Path) -> list[Tally | None]:
     """Do all jobs, on all cores. Raises UserError that names all that went wrong, what is of no class in one sentence."""
-    with ProcessPoolExecutor() as pool:
-        results = list(tqdm(pool.map(partial(outcome, folder), jobs), "converting", len(jobs)))
+    with pool() as helpers:
+        results = list(tqdm(helpers.map(partial(outcome, folder), jobs), "converting", len(jobs)))
     faults = [result for result in results if isinstance(result, str)]
     strange = {job.source: result for job, result in zip(jobs, results, strict=True) if isinstance(result, NoClassError)}
     if strange:

@@ -14,7 +14,6 @@ Cells that no tile holds wholly are left out and counted.
 """
 
 import contextlib
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.data import grid
 from tools.data.dataset import SPLITS, Dataset, tile_name
 from tools.data.patches import Cutting, patch_suffix, write_patch
@@ -100,11 +100,11 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
     if plan:
         measured_how = partial(grid.measure_tile, dataset, plan, cuttings["train"].size)
         cut = partial(grid.cut_tile, dataset, plan, cuttings, no_label, folder)
-    with ProcessPoolExecutor() as pool:
-        measured = tqdm(pool.map(measured_how, trained), "measuring", len(trained), unit="tile", leave=False)
+    with pool() as helpers:
+        measured = tqdm(helpers.map(measured_how, trained), "measuring", len(trained), unit="tile", leave=False)
         moments = by_modality(zip((modality for modality, _ in trained), measured, strict=True))
         means = {m: moments[m].mean for m in settings.data.modalities}
-        list(tqdm(pool.map(partial(cut, means), jobs), "extracting", len(jobs), unit="tile"))
+        list(tqdm(helpers.map(partial(cut, means), jobs), "extracting", len(jobs), unit="tile"))
     return moments
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nets
-from nets.caffe.layers import batch_norm
+from nets.caffe.norms import batch_norm
 from nets.layers import KINDS, branch, concat, conv, data, dropout, eltwise, mean, pool, relu, resize, score, unpool
 from nets.net import Net, count_parameters
 from tools.base.errors import UserError
@@ -392,7 +392,7 @@ def test_each_file_prints_its_table_when_run(name, capsys):
 
 @pytest.mark.slow
 def test_python_m_nets_lists_all_that_the_config_can_name():
-    ran = subprocess.run([sys.executable, "-m", "nets"], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-m", "nets", "--libraries"], capture_output=True, text=True, check=True)
     words = ran.stdout.split()
     assert {*nets.names_with_backbones(), "torchvision:fcn_resnet50", "smp:UnetPlusPlus/resnet34", "58,964,742"} <= set(words)
     assert ran.stderr == ""

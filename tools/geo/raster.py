@@ -181,17 +181,20 @@ def read_part(file: rasterio.DatasetReader, window: Window | None, read: Callabl
         raise UserError(f"{views.said_name(file)} breaks off or is damaged ({_reason(error)}): fetch it again.") from None
 
 
-def read_small(path: str | Path, most: int, bands: int | None = None, role: str = IMAGE) -> np.ndarray:
-    """A raster reduced so that no side is longer than `most` pixels (nearest neighbour): bands x height x width.
+def read_small(
+    path: str | Path, most: int, bands: int | None = None, window: Window | None = None, role: str = IMAGE
+) -> np.ndarray:
+    """A raster, or a window of it, reduced so that no side is longer than `most` pixels (nearest neighbour): bands x h x w.
 
     role: see views.plain. Class numbers are never read from overviews, which may hold means of them.
     """
     options = {"OVERVIEW_LEVEL": "NONE"} if role == NUMBERS else {}
     with _open(path, role, **options) as file:
-        scale = min(1, most / max(file.shape))
-        shape = [max(1, round(n * scale)) for n in file.shape]
+        whole = file.shape if window is None else window[2:]
+        scale = min(1, most / max(whole))
+        shape = [max(1, round(n * scale)) for n in whole]
         chosen = list(range(1, min(bands or file.count, file.count) + 1))
-        return read_part(file, None, lambda window: file.read(chosen, out_shape=(len(chosen), *shape)))
+        return read_part(file, window, lambda window: file.read(chosen, window=window, out_shape=(len(chosen), *shape)))
 
 
 def write_rows(file: rasterio.io.DatasetWriter, row: int, pixels: np.ndarray, col: int = 0) -> None:

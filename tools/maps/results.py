@@ -22,7 +22,7 @@ from tools.geo.gaps import Gaps
 from tools.inference.tile_list import Tile
 from tools.labels import scores
 from tools.labels.palette import Palette
-from tools.maps import class_statistics
+from tools.maps import class_statistics, zones
 
 KINDS = ("labels", "labels_eroded")  # of ground truth
 _MADE_BY = {"made by": "inference.py"}
@@ -113,11 +113,15 @@ class Results:
             raise UserError(f"nothing could be labelled: {' '.join(list(failed.values())[:20])}")
         statistics = {name: record["statistics"] for name, record in records.items()}
         found = {"tiles": statistics, "all": {"classes": class_statistics.together(s["classes"] for s in statistics.values())}}
+        if self.settings.get("area"):
+            found["zones"] = zones.together((record["zones"] for record in records.values()), palette.names)
+            zones.write_csv(self.folder / "zones.csv", found["zones"])
         found["all"]["no_data"] = _no_data(records)
         write_json(self.folder / "statistics.json", found)
         result = score(records, palette, ignored)
         if result:
             write_json(self.folder / "scores.json", result)
+        found["squared"] = [iou for record in records.values() for iou in record["squared"]]
         more = {"device": device, "complete": not failed, "failed": failed}
         write_details(self.folder, **_MADE_BY, **self.settings, **more, **_summary(records))
         if self.folder != self.final and not failed:

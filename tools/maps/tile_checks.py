@@ -6,14 +6,16 @@ from tools.base.errors import UserError, listing
 from tools.data.dataset import label_fault
 from tools.data.inputs import Input
 from tools.geo import place, raster
+from tools.geo.measures import Area, Length
 from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
-from tools.maps.least_area import LeastArea
+
+Measures = list[Area | Length]  # of the command line, that tiles must be able to tell in pixels
 
 
-def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> dict[str, str]:
+def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], measures: Measures) -> dict[str, str]:
     """Raise UserError that names all files of the dataset which cannot be read to their end or do not fit.
 
     Tiles of the dataset are scored together, so that a part of them would be worth little.
@@ -29,6 +31,8 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> dic
             pass  # its modalities have one size, and the bands that the net was trained on
         if fault := place_fault(tile):
             raise UserError(fault)
+        for measure in measures:
+            measure.pixels(raster.inspect(tile.first))
     return {}
 
 
@@ -37,25 +41,25 @@ def truth_fault(truth: Path, tile: Tile) -> str | None:
     return place.fault(raster.inspect(tile.first), raster.inspect(truth, raster.NUMBERS))
 
 
-def check_images(tiles: list[Tile], inputs: list[Input], least: LeastArea | None, some_done: bool = False) -> dict[str, str]:
+def check_images(tiles: list[Tile], inputs: list[Input], measures: Measures, some_done: bool = False) -> dict[str, str]:
     """What is wrong with some of the images, as far as their headers tell, by tile. Raises UserError where none will do.
 
-    They are read just once, while they are labelled: whole cities take their time. least: area of polygons, if there are any.
+    They are read just once, while they are labelled: whole cities take their time.
     some_done: others are labelled already, so that there is something to complete even if none of these will do.
     """
-    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, least))}
+    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, measures))}
     if tiles and len(faults) == len(tiles) and not some_done:
         raise UserError(" ".join(list(faults.values())[:5]) + (f" (+{len(faults) - 5} more)" if len(faults) > 5 else ""))
     return faults
 
 
-def image_fault(tile: Tile, inputs: list[Input], least: LeastArea | None) -> str | None:
+def image_fault(tile: Tile, inputs: list[Input], measures: Measures) -> str | None:
     """What keeps a tile from being labelled, as far as its headers tell."""
     try:
         with TileReader(inputs, tile.paths):
             pass
-        if least:
-            least.pixels(raster.inspect(tile.first))
+        for measure in measures:
+            measure.pixels(raster.inspect(tile.first))
     except UserError as error:
         return str(error)
     return place_fault(tile)

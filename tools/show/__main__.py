@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tqdm import tqdm
 
@@ -193,7 +193,7 @@ def sheet(
     rows = -(-len(samples) // columns)
     lines = [line for warning in warnings for line in textwrap.wrap(warning, 46)]
     side = 0.3 * (source.palette.classes + 3) + 0.17 * len(lines)
-    figure = plt.figure(
+    figure = Figure(
         figsize=(columns * (card + _BETWEEN) + _SIDE + 2 * _MARGIN, _TOP + max(rows * (tall + _NAME), side) + _MARGIN)
     )
     width, height = figure.get_size_inches()
@@ -204,7 +204,6 @@ def sheet(
     _side(figure, counts, lines, source.palette, width - _SIDE - _MARGIN / 2)
     with whole_file(out) as temporary:
         figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
 def _columns(samples: int, shape: float) -> int:

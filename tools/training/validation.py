@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base.errors import UserError
 from tools.compute.distributed import ALONE, Ranks
 from tools.data.settings import DataSettings
@@ -29,7 +29,7 @@ def check(data: DataSettings, palette: Palette, window: Sequence[int], net: nn.M
     palette: of the classes. window: height and width of inference's window. patience: PATIENCE, which counts validations.
     """
     if data.val_ids:
-        check_size(*window, net.multiple)
+        check_windows(net, *window)
         data.dataset.check(data.with_labels, data.val_ids, palette)
     elif patience:
         raise UserError(f"PATIENCE = {patience} counts validations, but val_ids is empty: name some tiles, or set None.")
