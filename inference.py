@@ -123,7 +123,8 @@ def choose_windows(
     from tools.maps.results import windows_before
 
     if not args.window:
-        return settings.inference.windows
+        side = onnx_engine.fixed_size(net)
+        return settings.inference.windows_of((side, side)) if side else settings.inference.windows
     onnx_engine.refuse_window(net)
     folder = args.dir or settings.data.folder("results")
     before = windows_before(folder, args.overwrite, args.window) if args.resume else None

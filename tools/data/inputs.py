@@ -81,8 +81,16 @@ class Input:
         is_share = self.dtypes[i].startswith("float") and abs((self.fill or self.mean)[first]) <= 1
         return (self.file_bands or self.bands)[i] == 1 and not is_share
 
-    def normalise(self, pixels: "Tensor") -> "Tensor":
-        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0."""
+    @property
+    def of_integers(self) -> bool:
+        """Whether it was trained on whole numbers alone, as far as is known: no pixel is NaN or infinite then."""
+        return bool(self.dtypes) and not any(dtype.startswith("float") for dtype in self.dtypes)
+
+    def normalise(self, pixels: "Tensor", finite: bool = False) -> "Tensor":
+        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0.
+
+        finite: there are no such pixels, as in whole numbers.
+        """
         import torch
 
         def per_channel(values: Sequence) -> "Tensor":
@@ -95,7 +103,7 @@ class Input:
             seen = seen / per_channel(self.deviation)
         if self.clip:
             seen = torch.where(per_channel(self.clip), seen.clamp(0, 1), seen)
-        if not pixels.is_floating_point():
+        if finite or not pixels.is_floating_point():
             return seen
         return torch.nan_to_num(seen, posinf=0.0, neginf=0.0)  # the largest numbers would spoil the whole window
 
