@@ -146,10 +146,7 @@ def lead(
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)
-    if args.images:
-        failed = check_images(todo, inputs, wanted.measures, some_done)
-    else:
-        failed = check_tiles(todo, palette, inputs, wanted.measures)
+    failed = check_images(todo, inputs, wanted, some_done) if args.images else check_tiles(todo, palette, inputs, wanted)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
     with results.open():

@@ -5,16 +5,15 @@ from pathlib import Path
 from tools.base.errors import UserError, listing
 from tools.data.inputs import Input
 from tools.geo import raster
-from tools.geo.measures import Area, Length
 from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
+from tools.maps import stac
+from tools.maps.choice import Choice
 
-Measures = list[Area | Length]  # of the command line, that tiles must be able to tell in pixels
 
-
-def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], measures: Measures) -> dict[str, str]:
+def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], choice: Choice) -> dict[str, str]:
     """Raise UserError that names all files of the dataset which cannot be read to their end or do not fit.
 
     Tiles of the dataset are scored together, so that a part of them would be worth little.
@@ -28,9 +27,17 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], measur
     for tile in tiles:
         with TileReader(inputs, tile.paths):
             pass  # its modalities have one size, and the bands that the net was trained on
-        for measure in measures:
-            measure.pixels(raster.inspect(tile.first))
+        check_place(tile, choice)
     return {}
+
+
+def check_place(tile: Tile, choice: Choice) -> None:
+    """Raise UserError where a tile does not say of its place on Earth what the files that are wanted need."""
+    about = raster.inspect(tile.first)
+    for measure in choice.measures:
+        measure.pixels(about)
+    if choice.stac and (fault := stac.place_fault(about)):
+        raise UserError(fault)
 
 
 def size_fault(truth: Path, tile: Tile) -> str | None:
@@ -39,25 +46,24 @@ def size_fault(truth: Path, tile: Tile) -> str | None:
     return None if sizes[0] == sizes[1] else f"{truth} has {sizes[0]} pixels, {tile.first} has {sizes[1]}: they must agree."
 
 
-def check_images(tiles: list[Tile], inputs: list[Input], measures: Measures, some_done: bool = False) -> dict[str, str]:
+def check_images(tiles: list[Tile], inputs: list[Input], choice: Choice, some_done: bool = False) -> dict[str, str]:
     """What is wrong with some of the images, as far as their headers tell, by tile. Raises UserError where none will do.
 
     They are read just once, while they are labelled: whole cities take their time.
     some_done: others are labelled already, so that there is something to complete even if none of these will do.
     """
-    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, measures))}
+    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, choice))}
     if tiles and len(faults) == len(tiles) and not some_done:
         raise UserError(" ".join(list(faults.values())[:5]) + (f" (+{len(faults) - 5} more)" if len(faults) > 5 else ""))
     return faults
 
 
-def image_fault(tile: Tile, inputs: list[Input], measures: Measures) -> str | None:
+def image_fault(tile: Tile, inputs: list[Input], choice: Choice) -> str | None:
     """What keeps a tile from being labelled, as far as its headers tell."""
     try:
         with TileReader(inputs, tile.paths):
             pass
-        for measure in measures:
-            measure.pixels(raster.inspect(tile.first))
+        check_place(tile, choice)
     except UserError as error:
         return str(error)
     return place_fault(tile)
