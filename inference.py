@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tools.base import commands
 from tools.base.errors import PartlyFailedError, UserError, listing, run
 from tools.compute import options
+from tools.compute.waiting import choose_waiting
 from tools.maps import choice
 from tools.settings import Settings, read_settings
 
@@ -40,18 +41,28 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
 def main():
     args = arguments()
     settings = read_settings(args.config, args.set + ([f"THRESHOLD={args.threshold}"] if args.threshold is not None else []))
+    choose_waiting()
 
     from tools.compute import device, distributed
     from tools.export import onnx_engine
+    from tools.inference import averages
     from tools.inference.ranks import PATIENCE
     from tools.weights import snapshots
+    from tools.weights.caffe import is_caffemodel
 
+    if args.tta:
+        args.tta, args.samples, more = averages.read_looks(args.tta)
+        args.tiles += more  # ids that stood behind it
     weights = args.weights or [snapshots.newest(settings.snapshots)]
     ranks = distributed.from_environment()
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
     onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
-    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device))
+    if onnx and (args.precision != "auto" or args.samples):
+        raise UserError("--precision and --tta dropout are for PyTorch: leave them out, or give a snapshot and --engine torch.")
+    # Caffe computes in fp32: what its weights were tuned with, labels near ties come out as there.
+    precision = "fp32" if args.precision == "auto" and any(map(is_caffemodel, weights)) else args.precision
+    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device), precision)
     with distributed.joined(ranks, where.device, PATIENCE):
         label_tiles(args, settings, weights, where, ranks)
 
@@ -73,7 +84,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     folder, size = args.dir or data.folder("results"), about.get("pixel_size") if args.resample else None
     labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    wanted = choice.chosen(args, palette.names)
+    wanted = replace(choice.chosen(args, palette.names), variance=bool(args.samples))
     maps, crew = Mapmaker(labeller, palette, wanted, folder, size, area), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
@@ -86,7 +97,9 @@ def ready(
     args: argparse.Namespace, settings: Settings, net: "nn.Module", about: dict, where: "Device", tiles: list["Tile"]
 ) -> "Labeller":
     """The net, ready to label tiles as the config and the command line say; about: what the weights say of themselves."""
-    from nets.net import check_size
+    import torch
+
+    from nets.net import check_windows
     from tools.data.inputs import Input
     from tools.export import onnx_engine
     from tools.inference import averages
@@ -98,9 +111,12 @@ def ready(
     shapes = shapes_of(tiles, pixel_size) if args.window else []
     windows = choose_windows(args, settings, net, inputs, where, shapes)
     size, _ = windows
-    check_size(*size, net.multiple)
+    check_windows(net, *size)
     onnx_engine.check_windows(net, size)
-    if args.tta:
+    if args.samples:
+        torch.manual_seed(settings.data.SEED)  # the same map each time
+        net = averages.Sampled(net, args.samples)
+    elif args.tta:
         averages.check(args.tta, size, net.multiple)
         net = averages.Augmented(net, args.tta)
     return make_labeller(settings.inference, net, inputs, where, windows)
@@ -148,6 +164,8 @@ def lead(
     some_done = len(todo) < len(tiles)
     failed = check_images(todo, inputs, wanted, some_done) if args.images else check_tiles(todo, palette, inputs, wanted)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
+    for note in about.get("notes", ()):
+        print(f"note: {about['name']}: {note}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
     with results.open():
         todo = [tile for tile in todo if tile.name not in failed]
@@ -168,6 +186,7 @@ def details(
     return {
         "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
+        "passes": args.samples or None, "precision": None if args.precision == "auto" else args.precision,
         "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
         "threshold": labeller.threshold,
         "resampled_to": about.get("pixel_size") if args.resample else None, **wanted.to_dict(),
@@ -178,6 +197,7 @@ def details(
 
 def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
     """Classes and scores over all tiles, as tables."""
+    from tools.geo.gaps import Gaps
     from tools.labels import scores
     from tools.maps import class_statistics, zones
 
@@ -186,6 +206,9 @@ def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> N
         print(f"\n{len(statistics['zones'])} zones:\n{zones.as_text(statistics['zones'])}")
     if ious := statistics["squared"]:
         print(f"\n{len(ious)} polygons became rectangles; mean IoU with their pixels: {sum(ious) / len(ious):.3f}")
+    for modality, gaps in statistics["all"]["no_data"].items():
+        if line := Gaps.from_dict(gaps).describe():
+            print(f"{modality}: {line}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
@@ -208,8 +231,9 @@ def arguments():
     parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
     parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
                         help="a snapshot; several are averaged; without FILE, the newest one of the config's net")  # fmt: skip
-    parser.add_argument("--tta", metavar="LOOKS",
-                        help="average several looks at each window: flips (4), d4 (8, turned too) or scales (3)")  # fmt: skip
+    parser.add_argument("--tta", nargs="+", metavar="LOOKS",
+                        help="average several looks at each window: flips (4), d4 (8, turned too), scales (3), or dropout N:"
+                             " N passes with dropout on, whose variance is written, too")  # fmt: skip
     parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
                         help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
@@ -224,8 +248,10 @@ def arguments():
     parser.add_argument("--engine", choices=["torch", "onnxruntime"],
                         help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
     options.add_device(parser)
+    options.add_precision(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)
+    parser.set_defaults(samples=0)
     return parser.parse_args()
 
 

@@ -16,6 +16,7 @@ from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.geo import raster
 from tools.geo.area import PlacedArea
+from tools.geo.gaps import Gaps
 from tools.geo.windows import Window
 from tools.geo.windows import sliding as slide
 from tools.inference.blending import Part, Share, alone, predict, sums
@@ -38,6 +39,7 @@ class TileReader:
 
     def __init__(self, inputs: list[Input], paths: Mapping[str, str | Path], part: Window | None = None):
         self.inputs, self.paths, self.part = inputs, paths, part
+        self.gaps = {modality: Gaps() for modality in paths}  # what `valid` saw
         self._files = {}
         self._stack = contextlib.ExitStack()
         self._one_at_a_time = threading.Lock()  # GDAL's datasets are for one thread each
@@ -45,7 +47,9 @@ class TileReader:
     def __enter__(self) -> "TileReader":
         with self._stack:
             for modality, path in self.paths.items():  # closed, not left: rasterio would want that in the same thread
-                self._files[modality] = self._stack.enter_context(contextlib.closing(raster.open_raster(path)))
+                any_band = any(spec.one_band_is_enough(modality) for spec in self.inputs)
+                file = contextlib.closing(raster.open_image(path, any_band))
+                self._files[modality] = self._stack.enter_context(file)
             sizes = {m: f.shape for m, f in self._files.items()}
             if len(set(sizes.values())) > 1:
                 raise UserError(f"{self.paths}: the modalities of one tile differ in size ({sizes}).")
@@ -72,11 +76,18 @@ class TileReader:
         return window if self.part is None else window.shifted(self.part.row, self.part.col)
 
     def valid(self, window: Window) -> np.ndarray | None:
-        """Where all modalities have data in a window (h x w, bool), or None where none of them can lack any."""
+        """Where all modalities have data in a window (h x w, bool), or None where all of it has; `gaps` counts what has not."""
         window = self._in_the_file(window)
+        lacking = {modality: file for modality, file in self._files.items() if raster.may_lack_data(file)}
         with self._one_at_a_time:
-            masks = [raster.read_valid(file, window) for file in self._files.values() if raster.may_lack_data(file)]
-        return np.logical_and.reduce(masks) if masks else None
+            found = {modality: raster.read_with_gaps(file, window) for modality, file in lacking.items()}
+        for modality, gaps in self.gaps.items():
+            if modality in found:
+                gaps.add(lacking[modality], *found[modality])
+            else:
+                gaps.pixels += window.height * window.width
+        masks = [empty for _, empty in found.values() if empty is not None]
+        return ~np.logical_or.reduce(masks) if masks else None
 
     def read(self, window: Window) -> list[np.ndarray]:
         """The pixels of a window, channels x h x w for each input; neutral ones where a modality has no data."""
@@ -92,14 +103,16 @@ class Band:
     """A finished part of a labelled tile.
 
     row, col: where its upper left corner lies in the tile. labels: rows x columns, uint8. probabilities: classes x rows x
-    columns, float32. Bands do not overlap and cover the tile. They are as wide as the tile and come from top to bottom;
-    but where that would take too much memory, they come column strip by column strip, each from top to bottom.
+    columns, float32. variance: how much several passes differ (rows x columns), None if there was one. Bands do not overlap and
+    cover the tile. They are as wide as the tile and come from top to bottom; but where that would take too much memory, they
+    come column strip by column strip, each from top to bottom.
     """
 
     row: int
     labels: np.ndarray
     probabilities: np.ndarray
     col: int = 0
+    variance: np.ndarray | None = None
 
     @property
     def window(self) -> Window:
@@ -149,13 +162,14 @@ class Labeller:
         sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
         with TileReader(self.inputs, paths) as tile:
             shape = tile.shape
+        planes = getattr(self.net, "planes", self.net.classes)
         if area is None:
-            return Job(paths, Plan(shape, self.net.classes, sliding))
+            return Job(paths, Plan(shape, planes, sliding))
         part = reach(shape, self.size, self.step, area.window)
         windows = list(slide(part.height, part.width, self.size, self.step))
         wanted = area.touched([window.shifted(part.row, part.col) for window in windows])
         skip = frozenset(window[:2] for window, touched in zip(windows, wanted, strict=True) if not touched)
-        return Job(paths, Plan(part[2:], self.net.classes, sliding, skip), part)
+        return Job(paths, Plan(part[2:], planes, sliding, skip), part)
 
     def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
         """The label map of one tile, band by band."""
@@ -174,7 +188,9 @@ class Labeller:
                 valid = reading.tile.valid(Window(row, col, *labels.shape))
                 if valid is not None:
                     labels[~valid] = NO_DATA
-                band = Band(row, labels, probabilities, col)
+                classes = self.net.classes
+                variance = probabilities[classes] if len(probabilities) > classes else None
+                band = Band(row, labels, probabilities[:classes], col, variance)
                 if reading.area is None:
                     yield band
                 elif (inside := reading.inside(band)) is not None:
@@ -194,9 +210,9 @@ class Labeller:
             yield from sums(self.forward, job.plan, reading.batches, self.device)
 
     def choose(self, probabilities: Tensor) -> Tensor:
-        """The labels (rows x width, uint8) of class probabilities (classes x rows x width)."""
+        """The labels (rows x width, uint8) of class probabilities (classes x rows x width; further planes have no part)."""
         if self.threshold is None:
-            return probabilities.max(0).indices.byte()
+            return probabilities[: self.net.classes].max(0).indices.byte()
         return (probabilities[1] > self.threshold).byte()
 
     def labels(self, paths: Mapping[str, str | Path]) -> np.ndarray:
@@ -236,7 +252,8 @@ class Reading:
         here = Window(top, left, bottom - top, right - left)
         rows, cols = here.shifted(-row, -col).slices
         labels = np.where(self.area.mask(here), band.labels[rows, cols], NO_DATA).astype(np.uint8)
-        return Band(top - window.row, labels, band.probabilities[:, rows, cols].copy(), left - window.col)
+        variance = None if band.variance is None else band.variance[rows, cols].copy()
+        return Band(top - window.row, labels, band.probabilities[:, rows, cols].copy(), left - window.col, variance)
 
     def close(self) -> None:
         """Read no more."""

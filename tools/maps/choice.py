@@ -23,7 +23,8 @@ class Choice:
     the same of all classes. cog: whether GeoTIFFs are cloud optimised. clean: the area below which patches join their
     surroundings; their confidence stays that of the net's own label. polygons: the area below which there are none; None: no
     such file. simplify, square: how they are drawn (see tools/polygons/drawing.py). polygons_as: the kind of file. stac:
-    whether there is a STAC item.
+    whether there is a STAC item. variance: whether there is a file of how much several passes differ (`averages.Sampled`),
+    which no option of its own asks for.
     """
 
     confidence: str | None = None
@@ -35,6 +36,7 @@ class Choice:
     square: tuple[str, ...] = ()
     polygons_as: str = "gpkg"
     stac: bool = False
+    variance: bool = False
 
     @property
     def drawing(self) -> "Drawing":
@@ -90,7 +92,7 @@ def area_of(args: argparse.Namespace) -> "AreaOfInterest | None":
 
 def chosen(args: argparse.Namespace, classes: Sequence[str]) -> Choice:
     """What the options say of maps of these classes. Raises UserError where one needs another, or there is no such class."""
-    choice = Choice(**{field.name: getattr(args, field.name) for field in fields(Choice)})
+    choice = Choice(**{field.name: getattr(args, field.name) for field in fields(Choice) if field.name != "variance"})
     choice = replace(choice, square=tuple(choice.square))
     for name in ("simplify", "square"):
         if getattr(choice, name) and not choice.polygons:

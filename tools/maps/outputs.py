@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from tools.base.errors import DiskFullError, UserError
 from tools.base.folders import disk_full_is_said
 from tools.geo import raster
 from tools.geo.area import PlacedArea, cut
+from tools.geo.gaps import Gaps
 from tools.geo.pixel_size import pixel_areas
-from tools.geo.raster import BlockWriter
+from tools.geo.raster import NUMBERS, BlockWriter
 from tools.geo.windows import Window
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
@@ -79,11 +81,12 @@ class TileOutputs:
         self.matrices = {kind: np.zeros((palette.classes, palette.classes), np.int64) for kind in tile.truths}
         self.statistics = TileStatistics(self.about, palette.names, bool(tile.truths))
         self.drawn = Drawn()
+        self.gaps: Mapping[str, Gaps] = {}  # where each modality has no data
         self.work = work_folder(folder, tile.name)
         shutil.rmtree(self.work, ignore_errors=True)  # what a killed run left
         with disk_full_is_said(folder):
             self.work.mkdir(parents=True)
-            self.truths = {kind: raster.open_raster(path) for kind, path in tile.truths.items()}
+            self.truths = {kind: raster.open_numbers(path) for kind, path in tile.truths.items()}
             self.layers = self._layers()
             self.files = {name: self._create(name, layer, tags) for name, layer in self.layers.items()}
             self.uncleaned = Uncleaned(self.work, self.about) if choice.clean else None
@@ -100,6 +103,8 @@ class TileOutputs:
             layers["confidence"] = _share_layer(1, sure, lambda p: p.confidence[None])
         if choice.probabilities:
             layers["probabilities"] = _share_layer(palette.classes, choice.probabilities, lambda p: p)
+        if choice.variance:
+            layers["variance"] = Layer(1, "float32", np.nan, lambda p: p[None])
         if self.truths:
             layers["errors"] = Layer(1, "uint8", pictures.ERRORS.no_label, lambda p: p.errors[None], pictures.ERRORS.colours)
         return layers
@@ -108,7 +113,7 @@ class TileOutputs:
         if self.part:
             return True
         for path in self.tile.paths.values():
-            with raster.open_raster(path) as file:
+            with raster.open_image(path) as file:
                 if raster.may_lack_data(file):
                     return True
         return False
@@ -149,12 +154,15 @@ class TileOutputs:
         with disk_full_is_said(self.folder):
             if "probabilities" in self.layers:
                 self._write("probabilities", band.window, probabilities)
+            if "variance" in self.layers:
+                self._write("variance", band.window, np.where(labelled, band.variance, np.nan).astype(np.float32))
             (self.uncleaned.add if self.uncleaned else self._take)(band.window, band.labels, confidence)
 
     def _take(self, window: Window, labels: np.ndarray, confidence: np.ndarray) -> None:
         """Write a piece of the map, of final labels (h x w, NO_DATA where there are none), and count what is in it."""
         there = window.shifted(self.part.row, self.part.col) if self.part else window
-        truths = {kind: raster.read_window(file, there)[0] for kind, file in self.truths.items()}
+        no_label = self.palette.no_label
+        truths = {kind: raster.read_labels_window(file, there, no_label) for kind, file in self.truths.items()}
         for kind, truth in truths.items():
             self.matrices[kind] += scores.confusion(truth, labels, self.palette.classes)
         truth = next(iter(truths.values()), None)
@@ -164,7 +172,7 @@ class TileOutputs:
         labelled = labels != NO_DATA
         written = np.where(labelled, labels, self.palette.no_label).astype(np.uint8)
         errors = None if truth is None else pictures.errors(truth, labels, self.palette.classes)
-        for name in self.layers.keys() - {"probabilities"}:
+        for name in self.layers.keys() - {"probabilities", "variance"}:
             self._write(name, window, Piece(written, labelled, confidence, errors))
 
     def _write(self, name: str, window: Window, what: Any) -> None:
@@ -186,6 +194,7 @@ class TileOutputs:
             "statistics": self.statistics.to_dict() | self._of_the_tile(),
             "zones": self.zones.to_list() if self.zones else [],
             "squared": self.drawn.ious,
+            "no_data": {modality: gaps.to_dict() for modality, gaps in self.gaps.items()},
             "confusion": {kind: matrix.tolist() for kind, matrix in self.matrices.items()},
         }
 
@@ -232,10 +241,10 @@ class TileOutputs:
 
     def _draw(self) -> None:
         """Image, truth, prediction and errors side by side, reduced where the tile is large."""
-        image, truth = raster.read_small(self.tile.first, PICTURE_SIZE, 3, self.part), None
-        if "labels" in self.tile.truths:
-            truth = raster.read_small(self.tile.truths["labels"], PICTURE_SIZE, window=self.part)[0]
-        labels = raster.read_small(self.path("labels"), PICTURE_SIZE)[0]
+        image = raster.read_small(self.tile.first, PICTURE_SIZE, 3, self.part)
+        small = partial(raster.read_small, most=PICTURE_SIZE, role=NUMBERS)
+        truth = small(self.tile.truths["labels"], window=self.part)[0] if "labels" in self.tile.truths else None
+        labels = small(self.path("labels"))[0]
         pictures.comparison(self.work / f"{self.tile.name}.png", image, truth, labels, self.palette, self.tile.name)
 
     def abandon(self) -> None:

@@ -18,6 +18,7 @@ from tools.base.errors import UserError
 from tools.base.folders import DETAILS, plain, read_details, refuse_existing, replace_folder, write_details, write_json
 from tools.geo import raster
 from tools.geo.file_list import File
+from tools.geo.gaps import Gaps
 from tools.inference.tile_list import Tile
 from tools.labels import scores
 from tools.labels.palette import Palette
@@ -115,6 +116,7 @@ class Results:
         if self.settings.get("area"):
             found["zones"] = zones.together((record["zones"] for record in records.values()), palette.names)
             zones.write_csv(self.folder / "zones.csv", found["zones"])
+        found["all"]["no_data"] = _no_data(records)
         write_json(self.folder / "statistics.json", found)
         result = score(records, palette, ignored)
         if result:
@@ -164,6 +166,15 @@ def _summary(records: Mapping[str, Mapping]) -> dict[str, Any]:
         "truths": {name: truths for name, truths in parts["truths"].items() if truths},
         "files": parts["files"],
     }
+
+
+def _no_data(records: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Where each modality lacks data in all tiles: counts, as `Gaps.from_dict` reads them."""
+    found: dict[str, Gaps] = {}
+    for record in records.values():
+        for modality, gaps in record.get("no_data", {}).items():
+            found[modality] = found.get(modality, Gaps()) + Gaps.from_dict(gaps)
+    return {modality: gaps.to_dict() for modality, gaps in found.items()}
 
 
 def score(records: Mapping[str, Mapping], palette: Palette, ignored: list[int]) -> dict[str, Any]:

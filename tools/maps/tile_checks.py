@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from tools.base.errors import UserError, listing
+from tools.data.dataset import label_fault
 from tools.data.inputs import Input
-from tools.geo import raster
+from tools.geo import place, raster
 from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile
@@ -18,15 +19,17 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], choice
 
     Tiles of the dataset are scored together, so that a part of them would be worth little.
     """
-    faults = [raster.read_fault(path) for tile in tiles for path in tile.paths.values()]
+    faults = [raster.read_fault(path, role=raster.IMAGE) for tile in tiles for path in tile.paths.values()]
     for tile in tiles:
         for path in tile.truths.values():
-            faults.append(raster.label_fault(path) or raster.read_fault(path, palette.check_labels) or size_fault(path, tile))
+            faults.append(label_fault(path, palette) or truth_fault(path, tile))
     if any(faults):
         raise UserError(" ".join(fault for fault in faults if fault))
     for tile in tiles:
         with TileReader(inputs, tile.paths):
             pass  # its modalities have one size, and the bands that the net was trained on
+        if fault := place_fault(tile):
+            raise UserError(fault)
         check_place(tile, choice)
     return {}
 
@@ -40,10 +43,9 @@ def check_place(tile: Tile, choice: Choice) -> None:
         raise UserError(fault)
 
 
-def size_fault(truth: Path, tile: Tile) -> str | None:
-    """What to say of ground truth that is not as large as its tile."""
-    sizes = [f"{about.height}x{about.width}" for about in (raster.inspect(truth), raster.inspect(tile.first))]
-    return None if sizes[0] == sizes[1] else f"{truth} has {sizes[0]} pixels, {tile.first} has {sizes[1]}: they must agree."
+def truth_fault(truth: Path, tile: Tile) -> str | None:
+    """What to say of ground truth that is not as large as its tile, or lies elsewhere on Earth."""
+    return place.fault(raster.inspect(tile.first), raster.inspect(truth, raster.NUMBERS))
 
 
 def check_images(tiles: list[Tile], inputs: list[Input], choice: Choice, some_done: bool = False) -> dict[str, str]:
@@ -71,13 +73,7 @@ def image_fault(tile: Tile, inputs: list[Input], choice: Choice) -> str | None:
 
 def place_fault(tile: Tile) -> str | None:
     """What to say of files that are matched as one tile but lie elsewhere on Earth, where they say so."""
-    places = {m: about for m, path in tile.paths.items() if (about := raster.inspect(path)).transform and about.crs}
-    for modality, about in list(places.items())[1:]:
-        first = next(iter(places.values()))
-        apart = max(abs(a - b) for a, b in zip(about.transform[:6], first.transform[:6], strict=True))
-        if about.crs != first.crs or apart > abs(first.transform.determinant) ** 0.5 / 2:
-            return f"{about.path} ({modality}) does not lie where {first.path} lies: they are no files of one tile."
-    return None
+    return place.first_fault({modality: raster.inspect(path) for modality, path in tile.paths.items()})
 
 
 def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: float | None, resample: bool) -> None:
@@ -89,7 +85,7 @@ def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: f
     about = {tile.name: raster.inspect(tile.first) for tile in todo if tile.name not in failed}
     if count > len(todo):
         print(f"{count - len(todo)} of {count} tiles are finished already.")
-    nowhere = [name for name, found in about.items() if found.crs is None]
+    nowhere = [name for name, found in about.items() if not found.is_placed]
     if nowhere:
         print(f"warning: {listing(nowhere)} has no CRS, so its maps have none either.")
     odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained))}

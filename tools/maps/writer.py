@@ -96,6 +96,7 @@ class Mapmaker:
                 for band in bands:
                     outputs.add(band)
                     bar.update(band.labels.size)
+            outputs.gaps = begun.reading.tile.gaps
         except BaseException:
             outputs.abandon()
             raise

@@ -260,7 +260,7 @@ def overview(results: Results) -> tuple[list[Thumbnail], Mosaic | None]:
     side = int(np.clip((_ALL_THUMBNAILS / len(shown)) ** 0.5, *_THUMBNAIL))
     found = []
     for tile in tqdm(shown, "report", unit="tile", leave=False, delay=2):
-        labels = label_picture(raster.read_small(results.labels(tile), side)[0], results.colours)
+        labels = label_picture(raster.read_small(results.labels(tile), side, role=raster.NUMBERS)[0], results.colours)
         image = small_image(results.image(tile), side, results.part(tile))
         found.append(Thumbnail(tile, about[tile].height, about[tile].width, image, labels))
     return found, places
@@ -308,10 +308,10 @@ def _uri(picture: Image.Image, kind: str, **options) -> str:
 def show_window(results: Results, tile: str, block: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one of the worst windows: its place, its numbers, and crops as data URIs (or None)."""
     about = raster.inspect(results.labels(tile))
-    predicted = _crop(results.labels(tile), block, about)[0]
+    predicted = _crop(results.labels(tile), block, about, role=raster.NUMBERS)[0]
     image, truth = results.image(tile), results.truth(tile)
     part = results.part(tile)
-    truth = None if truth is None else _crop(truth, block, about, part)[0]
+    truth = None if truth is None else _crop(truth, block, about, part, raster.NUMBERS)[0]
     centre = None
     if about.transform is not None:
         centre = place(about).at(block["col"] + block["width"] / 2, block["row"] + block["height"] / 2)
@@ -335,17 +335,21 @@ def main_error(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
 
 
 def _crop(
-    path: str | Path, block: Mapping[str, int], about: raster.Raster, part: Mapping[str, int] | None = None
+    path: str | Path,
+    block: Mapping[str, int],
+    about: raster.Raster,
+    part: Mapping[str, int] | None = None,
+    role: str = raster.IMAGE,
 ) -> np.ndarray:
     """A block of a label map as another file shows it, perhaps in other pixels: bands x h x w, in the map's pixels.
 
-    part: of the other file, where the map does not show all of it.
+    part: of the other file, where the map does not show all of it. role: see views.plain.
     """
     shape = (block["height"], block["width"])
     if part:
         block = block | {"row": block["row"] + part["row"], "col": block["col"] + part["col"]}
     height, width = (part["of_height"], part["of_width"]) if part else (about.height, about.width)
-    with raster.open_raster(path) as file:
+    with (raster.open_numbers if role == raster.NUMBERS else raster.open_image)(path) as file:
         area = _in_other_pixels(block, (file.height / height, file.width / width))
         return raster.read_part(file, area, lambda window: file.read(window=window, out_shape=(file.count, *shape)))
 
