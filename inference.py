@@ -85,7 +85,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     wanted = replace(choice.chosen(args, palette.names), variance=bool(args.samples))
-    maps, crew = Mapmaker(labeller, palette, wanted, folder, size, area), Crew(ranks, where.device)
+    maps, crew = Mapmaker(labeller, palette, wanted, folder, size), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
             lead(args, weights, tiles, about, maps, crew)

@@ -13,6 +13,8 @@ from tools.labels.palette import Palette
 from tools.maps import stac
 from tools.maps.choice import Choice
 
+_MOST_PIXELS = 10**11  # of a tile: more than any raster on a disk, and weeks of work
+
 
 def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], choice: Choice) -> dict[str, str]:
     """Raise UserError that names all files of the dataset which cannot be read to their end or do not fit.
@@ -36,7 +38,11 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], choice
 
 def check_place(tile: Tile, choice: Choice) -> None:
     """Raise UserError where a tile does not say of its place on Earth what the files that are wanted need."""
-    about = raster.inspect(tile.first)
+    about = tile.inspect()
+    if about.height * about.width > _MOST_PIXELS:
+        raise UserError(
+            f"{tile.first} has {about.height} x {about.width} pixels, as services of the whole Earth do: add --area."
+        )
     for measure in choice.measures:
         measure.pixels(about)
     if choice.stac and (fault := stac.place_fault(about)):
@@ -82,7 +88,7 @@ def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: f
     todo: of `count` tiles, those not finished yet. failed: what is wrong with some of them. trained: the size (metres) of the
     pixels that the net was trained on, where it is known. resample: whether tiles are read at that size.
     """
-    about = {tile.name: raster.inspect(tile.first) for tile in todo if tile.name not in failed}
+    about = {tile.name: tile.inspect() for tile in todo if tile.name not in failed}
     if count > len(todo):
         print(f"{count - len(todo)} of {count} tiles are finished already.")
     nowhere = [name for name, found in about.items() if not found.is_placed]
