@@ -1,4 +1,4 @@
-"""Proves that the READMEs tell the truth about the repository: folders, modules, settings, nets and commands that they name exist."""
+"""Proves that the READMEs tell the truth: folders, modules, settings, nets and commands that they name exist, and all do."""
 
 import re
 import subprocess
@@ -16,7 +16,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def tracked(*patterns: str) -> set[str]:
     """The files of the checkout, below the project's folder."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", *patterns], cwd=ROOT, capture_output=True, text=True)
+    words = ["git", "ls-files", "-co", "--exclude-standard", *patterns]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
     return {f for f in listed.stdout.split("\n") if f and (ROOT / f).exists()}
