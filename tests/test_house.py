@@ -15,7 +15,7 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
     ("tools.data",),
     ("tools.record", "tools.export", "tools.solver", "tools.polygons"),
     ("tools.inference",),
-    ("tools.training", "tools.maps"),
+    ("tools.training", "tools.maps", "tools.page"),
     ("tools.settings",),  # the wings' sections, together
     (
         "tools.composite",

@@ -15,6 +15,7 @@ from rasterio.vrt import WarpedVRT
 from tools.geo import raster
 from tools.geo.file_list import File
 from tools.geo.pixel_size import pixel_size
+from tools.geo.views import GDAL_TYPES
 from tools.inference.tile_list import Tile
 
 TOLERANCE = 0.1  # of the size, within which nets do not mind
@@ -82,7 +83,7 @@ def _with_mask(file: rasterio.DatasetReader) -> str:
     ElementTree.SubElement(root, "GeoTransform").text = ", ".join(map(repr, file.transform.to_gdal()))
     for band, kind in enumerate(file.dtypes, 1):
         parent = root if band < file.count else ElementTree.SubElement(root, "MaskBand")
-        kind = "Byte" if band == file.count or kind == "uint8" else kind.capitalize().replace("Uint", "UInt")
+        kind = "Byte" if band == file.count else GDAL_TYPES[kind]
         source = ElementTree.SubElement(ElementTree.SubElement(parent, "VRTRasterBand", dataType=kind), "SimpleSource")
         ElementTree.SubElement(source, "SourceFilename").text = file.name
         ElementTree.SubElement(source, "SourceBand").text = str(band)

@@ -94,6 +94,12 @@ def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: f
     nowhere = [name for name, found in about.items() if not found.is_placed]
     if nowhere:
         print(f"warning: {listing(nowhere)} has no CRS, so its maps have none either.")
+    by_model = [name for name, found in about.items() if found.gcps or found.rpcs]
+    if by_model:
+        print(
+            f"note: {listing(by_model)} are placed by control points or RPCs alone: so are the maps, without areas; gdalwarp"
+            " makes them north-up."
+        )
     odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained))}
     if odd:
         sizes = listing((f"{name} ({size:.3g})" for name, size in odd.items()), 4)
