@@ -326,7 +326,7 @@ def test_a_file_that_would_label_otherwise_is_not_written(trained, tmp_path, mon
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "nothing to write: name a file with --onnx or --torch"),
+        ((), "nothing to write: name a file with --onnx, --torch or --page"),
         (("--onnx", "net.pth"), "--onnx net.pth: give it a name that ends in .onnx"),
         (("--torch", "net.pt2", "--int8"), "--int8 is for ONNX alone"),
         (("--torch", "net.pt2", "--resolution", "9"), "--resolution is for ONNX alone"),
