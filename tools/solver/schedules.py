@@ -135,8 +135,8 @@ class Schedule:
     base_lr: the rate before the policy. policy: as in the config; its `warmup_iterations` multiply the rate of iteration i
     (the first is 0) by (i + 1) / warmup_iterations, until that is 1, or its `warmup_share` does, of max_iterations; one_cycle's
     `lowest_momentum` is where the momentum goes while the rate rises, from SOLVER's (adamw's beta1) and back (left out: it
-    stays). last: how many iterations the policy is made for, None for any number. waits_for_scores: whether it needs `report`. Raises UserError for a rate or numbers that make
-    no sense.
+    stays). last: how many iterations the policy is made for, None for any number. waits_for_scores: whether it needs `report`.
+    Raises UserError for a rate or numbers that make no sense.
     """
 
     def __init__(self, base_lr: float, policy: Mapping[str, Any]):

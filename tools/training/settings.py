@@ -68,7 +68,7 @@ class TrainingSettings(Section):
         return self.BATCH_SIZE * self.ITER_SIZE
 
     def for_run(self, niter: int) -> "TrainingSettings":
-        """The settings of a run to iteration `niter`: where its rate ends and when it snapshots, if the config leaves that open."""
+        """The settings of a run to iteration `niter`: where its rate ends and when it snapshots, if the config does not say."""
         every = self.SNAPSHOT_EVERY or max(1, niter // 4)
         return replace(self, NITER=niter, SNAPSHOT_EVERY=every, LR_POLICY=ending(self.LR_POLICY, niter))
 
