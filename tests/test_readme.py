@@ -87,8 +87,9 @@ def test_the_commands_that_it_shows_name_scripts_and_options_that_exist():
         if module in ("venv",):
             continue
         path = ROOT / (module.replace(".", "/") + ".py")
-        path = path if path.exists() else ROOT / module / "__main__.py"
+        path = path if path.exists() else ROOT / module.replace(".", "/") / "__main__.py"
         assert path.exists(), command
-        text = path.read_text(encoding="utf-8") + (ROOT / "tools/base/commands.py").read_text(encoding="utf-8")
+        shared = ("tools/base/commands.py", "tools/compute/options.py", "tools/maps/choice.py")
+        text = "".join(p.read_text(encoding="utf-8") for p in (path, *(ROOT / name for name in shared)))
         for option in (word for word in words if word.startswith("--")):
             assert f'"{option}"' in text, f"{command}: no {option}"
