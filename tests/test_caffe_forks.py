@@ -530,6 +530,8 @@ def test_deeplabs_templates_are_filled_from_the_classes_and_net_options(tmp_path
     with pytest.raises(UserError, match=r"line 5 leaves \$\{K\} open: give it in NET_OPTIONS = \{'K': \.\.\.\}"):
         built(tmp_path, text)
     assert built(tmp_path, text, K=3).classes == 4
+    with pytest.raises(UserError, match="does not exist"):
+        nets.build(str(tmp_path / "no.prototxt"), {"irrg": 3}, 4, K=3)
 
 
 def test_scores_of_every_8th_pixel_are_enlarged_by_corners_as_deeplab_does(tmp_path):
@@ -656,9 +658,7 @@ def test_of_equal_losses_the_first_one_decides(tmp_path):
 
 
 def test_what_a_loss_weighs_and_sums_is_said(tmp_path):
-    weighs = (
-        "loss_param { weight_by_label_freqs: true class_weighting: 0.5 class_weighting: 2 normalize: false ignore_label: 1 }"
-    )
+    weighs = "weight_by_label_freqs: true class_weighting: 0.5 class_weighting: 2 normalize: false ignore_label: 1"
     notes = built(tmp_path, TWO + LOSS % ("main", "far", "label", f"loss_param {{ {weighs} }}")).notes
     assert "set CLASS_WEIGHTS = (0.5, 2)." in notes[0]
     assert notes[1] == "its loss ignores the label 1; to train so, set IGNORE_LABEL = 1."
