@@ -46,6 +46,7 @@ def main():
     args.niter = args.niter or settings.training.NITER
     if not args.niter:
         raise UserError("say how many iterations to train for: --niter N, or NITER in the config.")
+    settings = replace(settings, training=settings.training.for_run(args.niter))
     print_solver(settings)
     choose_waiting()
 
@@ -100,16 +101,7 @@ def train(
     patches = Patches(data.folder("lmdb"), "train", inputs, set(map(tile_name, held_out)))
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
-        settings.net,
-        training,
-        settings.classes,
-        data.SEED,
-        settings.sample_size,
-        inputs,
-        where,
-        ranks,
-        args.compile,
-        args.niter,
+        settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
     )
     log, before, trainer = begin(settings, args, setup, patches)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
