@@ -668,7 +668,9 @@ def test_what_a_loss_weighs_and_sums_is_said(tmp_path):
 def test_a_loss_of_the_other_phase_tells_what_the_scores_are(tmp_path):
     text = TWO + LOSS % ("main", "far", "label", "include { phase: TRAIN } loss_param { ignore_label: 3 }")
     text += 'layer { name: "shrink" type: "Interp" bottom: "label" top: "shrink" interp_param { shrink_factor: 8 } }'
-    assert built(tmp_path, text).output == "far"
+    text += LOSS % ("aux", "near", "label", "include { phase: TRAIN } loss_weight: 0.4")
+    net = built(tmp_path, text)
+    assert (net.output, net.auxiliary) == ("far", {"aux": 0.4})
     assert read_prototxt(tmp_path / "net.prototxt", {"data": 3}).ignore_label == 3
 
 
