@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-NITER ?= 1500
+NITER ?= 600
 PAGE ?= data/demo_page.html
 
 .PHONY: demo page test test-all lint clean
@@ -19,7 +19,7 @@ demo: $(VENV)/ready
 	$(RUN) inference.py 32 34 --overwrite
 
 page: $(VENV)/ready
-	$(RUN) -m tools.export "$$(ls data/demo_snapshots_segnet_slim/net_iter_*.safetensors | sort -V | tail -1)" --page $(PAGE) --overwrite
+	$(RUN) -m tools.export "$$(ls data/demo_snapshots_unet_light_efficientnet_lite0/net_iter_*.safetensors | sort -V | tail -1)" --page $(PAGE) --overwrite
 
 test: $(VENV)/ready
 	$(RUN) -m pytest -q -m "not slow"

@@ -12,7 +12,6 @@ their names and their georeference. Without files, --from-vector draws the polyg
 import argparse
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
-from tools.data.dataset import SPLITS, Dataset
+from tools.base.processes import pool
 from tools.data.splits import listed_masks
 from tools.geo import raster, vectors
 from tools.geo.file_list import find_local
@@ -46,7 +45,7 @@ class Job:
 
 def main():
     args = arguments()
-    settings = read_settings(args.config)
+    settings = read_settings(args.config, args.set)
     out, jobs = plan(args, settings)
     with whole_folder(out, args.overwrite) as folder:
         tallies = convert_all(jobs, folder)
@@ -55,6 +54,8 @@ def main():
         what = "colours" if args.to_color else "labels"
         write_details(folder, **details(what, args, settings, jobs, tallies))
     print(f"{len(jobs)} files of {what} in {out}")
+    for line in notes_on(args, settings, tallies):
+        print(line)
     if unscored := sum((tally.unknown for tally in tallies if tally), Counter()):
         print(note(args, unscored, sum(tally.pixels for tally in tallies)))
 
@@ -128,7 +129,8 @@ def plan(args, settings: Settings) -> tuple[Path, list[Job]]:
     if args.from_vector:
         out, jobs = given_polygons(args, settings) if args.files else polygons_of_the_config(args, settings)
     else:
-        convert = partial(to_colours, settings.legend.palette) if args.to_color else masks_converter(args, settings.legend)
+        legend = settings.classes.legend
+        convert = partial(to_colours, legend.palette) if args.to_color else masks_converter(args, legend)
         files = find_local([f for file in args.files for f in (listed_masks(file) if file.suffix == ".csv" else [file])])
         out, jobs = args.out, [Job(file_name(file), file, convert) for file in files]
     refuse_existing(out, args.overwrite)
@@ -178,14 +180,14 @@ def given_polygons(args, settings: Settings) -> tuple[Path, list[Job]]:
 
 def polygons_of_the_config(args, settings: Settings) -> tuple[Path, list[Job]]:
     """The polygons that are the config's labels, on the grid of each tile's first modality."""
-    dataset = Dataset(settings.DATASET_DIR, settings.folders)
+    dataset = settings.data.dataset
     if not dataset.is_vector("labels"):
-        given = settings.folders["labels"]
+        given = settings.data.folders["labels"]
         raise UserError(f"folders['labels'] = {given!r} is no vector file: name one, with --like and --out.")
-    tiles = [tile for split in SPLITS for tile in getattr(settings, f"{split}_ids")]
+    tiles = settings.data.all_ids
     images: dict[Path, dict[Path, str]] = {}
     for tile in tiles:
-        image = dataset.path(settings.modalities[0], tile)
+        image = dataset.path(settings.data.modalities[0], tile)
         images.setdefault(dataset.given("labels", tile), {})[image] = dataset.path("labels", tile).name
     jobs = [job for file, names in images.items() for job in polygon_jobs(args, settings, file, names)]
     return args.out or dataset.path("labels", tiles[0]).parent, jobs
@@ -193,9 +195,9 @@ def polygons_of_the_config(args, settings: Settings) -> tuple[Path, list[Job]]:
 
 def polygon_jobs(args, settings: Settings, file: Path, names: dict[Path, str]) -> list[Job]:
     """The jobs that draw one vector file. names: of the files to write, by image."""
-    legend, background = settings.legend, args.background or settings.LABEL_BACKGROUND
+    legend, background = settings.classes.legend, args.background or settings.classes.LABEL_BACKGROUND
     uncovered = legend.palette.no_label if background is None else label_of(background, legend)
-    attribute = args.attribute or settings.LABEL_ATTRIBUTE
+    attribute = args.attribute or settings.classes.LABEL_ATTRIBUTE
     polygons = vector_labels.read(file, legend, attribute, args.of_class, args.unknown)
     found = vector_labels.placed(polygons, names)
     moved = {f"{vectors.name(polygons.crs)} to {vectors.name(p.crs)}" for p in found.values() if p.crs != polygons.crs}
@@ -210,8 +212,8 @@ def polygon_jobs(args, settings: Settings, file: Path, names: dict[Path, str]) -
 
 def convert_all(jobs: list[Job], folder: Path) -> list[Tally | None]:
     """Do all jobs, on all cores. Raises UserError that names all that went wrong, what is of no class in one sentence."""
-    with ProcessPoolExecutor() as pool:
-        results = list(tqdm(pool.map(partial(outcome, folder), jobs), "converting", len(jobs)))
+    with pool() as helpers:
+        results = list(tqdm(helpers.map(partial(outcome, folder), jobs), "converting", len(jobs)))
     faults = [result for result in results if isinstance(result, str)]
     strange = {job.source: result for job, result in zip(jobs, results, strict=True) if isinstance(result, NoClassError)}
     if strange:
@@ -236,9 +238,9 @@ def to_colours(palette: Palette, source: Path, target: Path) -> None:
     if fault := raster.label_fault(source):
         raise UserError(fault)
     place = raster.inspect(source).place
-    with raster.open_raster(source) as file, raster.create(target, (3, *file.shape), np.uint8, **place) as out:
+    with raster.open_numbers(source) as file, raster.create(target, (3, *file.shape), np.uint8, **place) as out:
         for strip in masks.strips(*file.shape):
-            colours = palette.to_colours(raster.read_window(file, strip)[0])
+            colours = palette.to_colours(raster.read_labels_window(file, strip, palette.no_label))
             raster.write_rows(out, strip.row, colours.transpose(2, 0, 1))
 
 
@@ -259,9 +261,23 @@ def check_known(args, settings: Settings, tallies: list[Tally | None]) -> None:
     pixels = sum(tally.pixels for tally in tallies if tally)
     if args.foreground is None and 2 * unknown.total() > pixels:
         raise UserError(
-            f"{note(args, unknown, pixels)}: the classes in {args.config} (DATASET = '{settings.DATASET}') are not those of the"
-            " files; correct DATASET, the palette or SOURCE_CLASSES."
+            f"{note(args, unknown, pixels)}: the classes in {args.config} (DATASET = '{settings.data.DATASET}') are not those"
+            " of the files; correct DATASET, the palette or SOURCE_CLASSES."
         )
+
+
+def notes_on(args, settings: Settings, tallies: list[Tally | None]) -> list[str]:
+    """What to say of pixels that hold nothing, and of masks of numbers that seem to count from 1."""
+    found = [tally for tally in tallies if tally]
+    lines = []
+    if empty := sum(tally.empty for tally in found):
+        pixels = sum(tally.pixels for tally in found)
+        lines.append(f"{empty:,} of {pixels:,} pixels hold nothing (nodata, masked out, transparent) and are not scored.")
+    if args.from_index and args.foreground is None and found and settings.classes.SOURCE_CLASSES is None:
+        pixels = sum(tally.by_label for tally in found)
+        pixels[settings.classes.legend.palette.no_label] -= empty
+        lines += [f"note: {line}"] if (line := settings.classes.legend.palette.counted_from_one(pixels)) else []
+    return lines
 
 
 def note(args, others: Counter, pixels: int) -> str:
@@ -273,15 +289,15 @@ def note(args, others: Counter, pixels: int) -> str:
 
 def details(what: str, args, settings: Settings, jobs: list[Job], tallies: list[Tally | None]) -> dict:
     """What made the files, and how many pixels of each class are in them."""
-    palette = settings.legend.palette
+    palette = settings.classes.legend.palette
     about = {"what": what, "files": [job.source for job in jobs], "classes": palette.names, "palette": palette.colours}
     if args.to_color:
         return about
     pixels = sum(tally.by_label for tally in tallies)
     return about | {
-        "polygons": (args.files or settings.folders["labels"]) if args.from_vector else None,
-        "source_classes": settings.SOURCE_CLASSES,
-        "class_mapping": settings.CLASS_MAPPING,
+        "polygons": (args.files or settings.data.folders["labels"]) if args.from_vector else None,
+        "source_classes": settings.classes.SOURCE_CLASSES,
+        "class_mapping": settings.classes.CLASS_MAPPING,
         "options": {name: getattr(args, name) for name in ("unknown", "threshold", "nearest", "foreground", "background")},
         "pixels": {name: int(pixels[label]) for label, name in enumerate(palette.names)},
         "pixels_not_scored": int(pixels[palette.classes :].sum()),

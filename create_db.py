@@ -19,17 +19,17 @@ from tools.base.errors import UserError, run
 from tools.base.folders import read_details, refuse_existing, require, whole_folder, write_details
 from tools.data.database import Database, name_tag, pack, pair, shuffled
 from tools.data.dataset import SPLITS, tile_name
-from tools.data.patches import read_patch
+from tools.data.patches import patch_files, read_patch
 from tools.settings import Settings, read_settings
 
 
 def main():
     args = arguments()
-    settings = read_settings(args.config)
-    patches, out = settings.folder("patches"), settings.folder("lmdb")
+    settings = read_settings(args.config, args.set)
+    patches, out = settings.data.folder("patches"), settings.data.folder("lmdb")
     refuse_existing(out, args.overwrite)
     details = check_patches(settings, patches)
-    modalities = [*settings.modalities, "labels"]
+    modalities = settings.data.with_labels
     splits = [split for split in SPLITS if details["splits"][split]["patches"]]
     paired = {split: pair([patches / f"{m}_{split}" for m in modalities]) for split in splits}
     names = {split: scored(settings, patches / f"labels_{split}", paired[split]) for split in splits}
@@ -38,9 +38,9 @@ def main():
         details["splits"][split] |= {"patches": len(names[split]), "without labels": left_out[split]}
     with whole_folder(out, args.overwrite) as folder:
         for split in splits:
-            found = pack_split(settings, patches, folder, split, shuffled(names[split], settings.SEED))
+            found = pack_split(settings, patches, folder, split, shuffled(names[split], settings.data.SEED))
             details["splits"][split]["fingerprint"] = found
-        write_details(folder, **details, **{"made by": "create_db.py", "bgr": settings.BGR, "seed": settings.SEED})
+        write_details(folder, **details, **{"made by": "create_db.py", "bgr": settings.data.BGR, "seed": settings.data.SEED})
     for split in splits:
         if left_out[split]:
             print(f"note: {left_out[split]} of {len(paired[split])} {split} patches have no scored pixel and were left out.")
@@ -58,15 +58,15 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     """The details of the patches, once they are what the config asks for."""
     if not patches.exists():
         raise UserError(f"{patches} does not exist: make it with extract_images.py.")
-    details = read_details(patches)
+    details, cut, data = read_details(patches), settings.patches, settings.data
     require(
         details | {"train_ids": details["splits"]["train"]["tiles"]}, patches, "extract_images.py",
-        dataset=settings.DATASET, patch_size=list(settings.patch_size),
-        step_size=None if details.get("grid") else list(settings.step_size),  # the cells of a grid have no step
-        rotations=list(settings.ROTATIONS), flips=list(settings.FLIPS), classes=list(settings.label_values),
-        train_ids=list(map(tile_name, settings.train_ids)),
+        dataset=data.DATASET, patch_size=list(cut.patch_size),
+        step_size=None if details.get("grid") else list(cut.step_size),  # the cells of a grid have no step
+        rotations=list(cut.ROTATIONS), flips=list(cut.FLIPS), classes=list(settings.classes.label_values),
+        train_ids=list(map(tile_name, data.train_ids)),
     )  # fmt: skip
-    missing = [m for m in settings.modalities if m not in details["modalities"]]
+    missing = [m for m in data.modalities if m not in details["modalities"]]
     if missing:
         raise UserError(f"{patches} has no patches of {', '.join(missing)}: extract them with extract_images.py --overwrite.")
     del details["made"], details["made by"]
@@ -75,18 +75,18 @@ def check_patches(settings: Settings, patches: Path) -> dict:
 
 def scored(settings: Settings, folder: Path, names: list[str]) -> list[str]:
     """The names whose label patch has a pixel that gives a loss. Raises UserError where none has."""
-    counts = [c for c in range(len(settings.label_values)) if c not in settings.ignored]
-    suffix = next(folder.iterdir()).suffix
+    counts = settings.classes.scored
+    files = patch_files(folder)
 
     def any_scored(name: str) -> bool:
-        return bool(np.isin(read_patch(folder / (name + suffix)), counts).any())
+        return bool(np.isin(read_patch(files[name]), counts).any())
 
     with ThreadPoolExecutor() as pool:
         kept = [name for name, good in zip(names, pool.map(any_scored, names), strict=True) if good]
     if not kept:
         raise UserError(
             f"none of the {len(names)} patches in {folder} has a pixel that is scored: check the labels and IGNORE_LABEL"
-            f" ({settings.IGNORE_LABEL})."
+            f" ({settings.classes.IGNORE_LABEL})."
         )
     return kept
 
@@ -96,12 +96,10 @@ def pack_split(settings: Settings, patches: Path, folder: Path, split: str, name
 
     The fingerprint of all that they hold comes back.
     """
-    modalities = [*settings.modalities, "labels"]
+    modalities = settings.data.with_labels
     for modality in modalities:
-        source = patches / f"{modality}_{split}"
-        suffix = next(source.iterdir()).suffix
-        files = [source / (name + suffix) for name in names]
-        pack(folder / f"{modality}_{split}", files, settings.BGR, f"packing {modality}_{split}")
+        files = patch_files(patches / f"{modality}_{split}")
+        pack(folder / f"{modality}_{split}", [files[name] for name in names], settings.data.BGR, f"packing {modality}_{split}")
     (folder / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     return verify([Database(folder / f"{modality}_{split}") for modality in modalities], names)
 

@@ -14,7 +14,6 @@ Cells that no tile holds wholly are left out and counted.
 """
 
 import contextlib
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.data import grid
 from tools.data.dataset import SPLITS, Dataset, tile_name
 from tools.data.patches import Cutting, patch_suffix, write_patch
@@ -36,16 +36,18 @@ from tools.settings import Settings, read_settings
 
 def main():
     args = arguments()
-    settings = read_settings(args.config)
-    out = settings.folder("patches")
+    settings = read_settings(args.config, args.set)
+    out = settings.data.folder("patches")
     refuse_existing(out, args.overwrite)
-    cells = grid.read_grid(args.grid, args.shares, args.split_attribute, settings.SEED) if args.grid else None
-    dataset = Dataset(settings.DATASET_DIR, settings.folders)
-    tiles = {split: list(getattr(settings, f"{split}_ids")) for split in SPLITS}
-    palette = settings.colours
-    about = dataset.check([*settings.modalities, "labels"], [t for split in SPLITS for t in tiles[split]], palette)
+    cells = grid.read_grid(args.grid, args.shares, args.split_attribute, settings.data.SEED) if args.grid else None
+    dataset = settings.data.dataset
+    tiles = {split: settings.data.ids(split) for split in SPLITS}
+    palette = settings.classes.colours
+    about = dataset.check(settings.data.with_labels, settings.data.all_ids, palette)
     cuttings = {split: cutting(settings, split) for split in SPLITS}
-    plan = cells.plan(tiles, grid.tile_places(dataset, [*settings.modalities, "labels"], about)) if cells else None
+    for line in dataset.notes(palette):
+        print(line)
+    plan = cells.plan(tiles, grid.tile_places(dataset, settings.data.with_labels, about)) if cells else None
     if plan:
         print(plan.notes())
         counts = plan.patches_by_split(cuttings)
@@ -54,7 +56,7 @@ def main():
     with whole_folder(out, args.overwrite) as folder:
         moments = extract(settings, dataset, tiles, plan, cuttings, folder)
         if plan:
-            grid.write_metadata(folder, plan, cuttings, dataset, [*settings.modalities, "labels"])
+            grid.write_metadata(folder, plan, cuttings, dataset, settings.data.with_labels)
         write_details(folder, **details(settings, dataset, tiles, counts, moments, plan))
     print(f"{', '.join(f'{n} {split}' for split, n in counts.items())} patches in {out}")
 
@@ -75,9 +77,9 @@ def arguments():
 
 def cutting(settings: Settings, split: str) -> Cutting:
     """How the tiles of a split are cut."""
-    size, step = tuple(settings.patch_size), tuple(settings.step_size)
+    size, step = tuple(settings.patches.patch_size), tuple(settings.patches.step_size)
     if split == "train":
-        return Cutting(size, step, tuple(settings.ROTATIONS), tuple(settings.FLIPS))
+        return Cutting(size, step, tuple(settings.patches.ROTATIONS), tuple(settings.patches.FLIPS))
     return Cutting(size, size if split == "test" else step)
 
 
@@ -86,30 +88,30 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
 
     They are measured first: patches hold the mean where a tile has no data.
     """
-    no_label, memory = settings.colours.no_label, settings.TILE_MEMORY_MB * 1_000_000
+    no_label, memory = settings.classes.colours.no_label, settings.patches.tile_memory
     places = plan.places() if plan else [(split, t) for split in SPLITS for t in tiles[split]]
-    jobs = [(m, *place, []) for place in places for m in settings.modalities]
-    jobs += [("labels", *place, settings.modalities) for place in places]
+    jobs = [(m, *place, []) for place in places for m in settings.data.modalities]
+    jobs += [("labels", *place, settings.data.modalities) for place in places]
     for modality, split, *_ in jobs:
         (folder / f"{modality}_{split}").mkdir(exist_ok=True)
-    trained = [(m, tile) for split, tile in places if split == "train" for m in settings.modalities]
+    trained = [(m, tile) for split, tile in places if split == "train" for m in settings.data.modalities]
     measured_how = partial(measure_tile, dataset, memory)
     cut = partial(cut_tile, dataset, cuttings, no_label, memory, folder)
     if plan:
         measured_how = partial(grid.measure_tile, dataset, plan, cuttings["train"].size)
         cut = partial(grid.cut_tile, dataset, plan, cuttings, no_label, folder)
-    with ProcessPoolExecutor() as pool:
-        measured = tqdm(pool.map(measured_how, trained), "measuring", len(trained), unit="tile", leave=False)
+    with pool() as helpers:
+        measured = tqdm(helpers.map(measured_how, trained), "measuring", len(trained), unit="tile", leave=False)
         moments = by_modality(zip((modality for modality, _ in trained), measured, strict=True))
-        means = {m: moments[m].mean for m in settings.modalities}
-        list(tqdm(pool.map(partial(cut, means), jobs), "extracting", len(jobs), unit="tile"))
+        means = {m: moments[m].mean for m in settings.data.modalities}
+        list(tqdm(helpers.map(partial(cut, means), jobs), "extracting", len(jobs), unit="tile"))
     return moments
 
 
 def measure_tile(dataset: Dataset, memory: int, job: tuple) -> Moments:
     """The moments of one modality of one training tile."""
     modality, tile = job
-    return measure(dataset.path(modality, tile), memory)
+    return measure(dataset.path(modality, tile), memory, modality in dataset.any_band)
 
 
 def cut_tile(
@@ -122,13 +124,13 @@ def cut_tile(
     modality, split, tile, others = job
     home = folder / f"{modality}_{split}"
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(raster.open_raster(dataset.path(modality, tile)))
-        others = [stack.enter_context(raster.open_raster(dataset.path(m, tile))) for m in others]
+        file = stack.enter_context(dataset.open(modality, tile))
+        others = [stack.enter_context(dataset.open(m, tile)) for m in others]
         others = [other for other in others if raster.may_lack_data(other)]
         suffix = patch_suffix(file.count, file.dtypes[0])
         for strip in strips_of(file, cuttings[split], memory):
             if modality == "labels":
-                pixels = raster.read_window(file, strip)
+                pixels = raster.read_labels_window(file, strip, no_label)[None]
             else:
                 pixels = raster.fill_gaps(*raster.read_with_gaps(file, strip), means[modality])
             for other in others:
@@ -144,20 +146,23 @@ def strips_of(file: rasterio.DatasetReader, cutting: Cutting, memory: int) -> li
 
 def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict[str, Moments], plan: grid.Plan | None) -> dict:
     """What create_db.py and the curious need to know of the patches."""
-    first = {m: raster.inspect(dataset.path(m, tiles["train"][0])) for m in settings.modalities}
+    first = {m: raster.inspect(dataset.path(m, tiles["train"][0])) for m in settings.data.modalities}
     return {
         "made by": "extract_images.py",
-        "dataset": settings.DATASET,
-        "modalities": {m: {"bands": r.bands, "dtype": r.dtype, **moments[m].to_dict()} for m, r in first.items()},
-        "patch_size": settings.patch_size,
-        "pixel_size": None if plan else training_pixel_size(dataset, settings.modalities[0], tiles["train"]),
-        "step_size": None if plan else settings.step_size,
-        "rotations": settings.ROTATIONS,
-        "flips": settings.FLIPS,
-        "classes": settings.label_values,
-        "palette": settings.palette,
+        "dataset": settings.data.DATASET,
+        "modalities": {
+            m: {"bands": r.bands, "dtype": r.dtype, "any_band": m in dataset.any_band, **moments[m].to_dict()}
+            for m, r in first.items()
+        },
+        "patch_size": settings.patches.patch_size,
+        "pixel_size": None if plan else training_pixel_size(dataset, settings.data.modalities[0], tiles["train"]),
+        "step_size": None if plan else settings.patches.step_size,
+        "rotations": settings.patches.ROTATIONS,
+        "flips": settings.patches.FLIPS,
+        "classes": settings.classes.label_values,
+        "palette": settings.classes.palette,
         "splits": {s: {"tiles": list(map(tile_name, tiles[s])), "patches": counts[s]} for s in SPLITS},
-        "files": {m: settings.folders[m] for m in [*settings.modalities, "labels"]},
+        "files": {m: settings.data.folders[m] for m in settings.data.with_labels},
         "grid": plan and plan.to_dict(),
     }
 

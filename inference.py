@@ -14,62 +14,78 @@ breaks off is named at the end (exit code 1), and --resume does what is still to
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from nets.net import check_size
 from tools.base import commands
 from tools.base.errors import PartlyFailedError, UserError, listing, run
-from tools.compute import device, distributed
-from tools.compute.distributed import Ranks
-from tools.data.inputs import Input
-from tools.export import onnx_engine
-from tools.inference import averages
-from tools.inference.labeller import Labeller, make_labeller, prepared
-from tools.inference.load import OF_CONFIG, check_resampling, load_all
-from tools.inference.ranks import PATIENCE, Crew
-from tools.inference.tile_list import Tile, dataset_tiles, given_tiles
-from tools.inference.window_size import Windows, large_windows, shapes_of, windows_of
-from tools.labels import scores
-from tools.labels.palette import Palette
-from tools.maps import class_statistics
-from tools.maps.outputs import Choice
-from tools.maps.polygons import LeastArea
-from tools.maps.results import Results, fingerprint, windows_before
-from tools.maps.tile_checks import check_images, check_tiles, print_notes
-from tools.maps.writer import Mapmaker
-from tools.report.page import REPORT, write_report
+from tools.compute import options
+from tools.compute.waiting import choose_waiting
+from tools.maps import choice
 from tools.settings import Settings, read_settings
-from tools.weights import snapshots
+
+if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
+    from torch import nn
+
+    from tools.compute.device import Device
+    from tools.compute.distributed import Ranks
+    from tools.data.inputs import Input
+    from tools.inference.labeller import Labeller
+    from tools.inference.ranks import Crew
+    from tools.inference.tile_list import Tile
+    from tools.inference.window_size import Windows
+    from tools.maps.choice import Choice
+    from tools.maps.results import Results
+    from tools.maps.writer import Mapmaker
 
 
 def main():
     args = arguments()
-    settings = chosen(read_settings(args.config), args)
+    settings = read_settings(args.config, args.set + ([f"THRESHOLD={args.threshold}"] if args.threshold is not None else []))
+    choose_waiting()
+
+    from tools.compute import device, distributed
+    from tools.export import onnx_engine
+    from tools.inference import averages
+    from tools.inference.ranks import PATIENCE
+    from tools.weights import snapshots
+    from tools.weights.caffe import is_caffemodel
+
+    if args.tta:
+        args.tta, args.samples, more = averages.read_looks(args.tta)
+        args.tiles += more  # ids that stood behind it
     weights = args.weights or [snapshots.newest(settings.snapshots)]
     ranks = distributed.from_environment()
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
     onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
-    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device))
+    if onnx and (args.precision != "auto" or args.samples):
+        raise UserError("--precision and --tta dropout are for PyTorch: leave them out, or give a snapshot and --engine torch.")
+    # Caffe computes in fp32: what its weights were tuned with, labels near ties come out as there.
+    precision = "fp32" if args.precision == "auto" and any(map(is_caffemodel, weights)) else args.precision
+    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device), precision)
     with distributed.joined(ranks, where.device, PATIENCE):
         label_tiles(args, settings, weights, where, ranks)
 
 
-def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path], where: device.Device, ranks: Ranks) -> None:
-    """All of the work, or this process's share of it."""
-    tiles = given_tiles(args.images, settings.modalities) if args.images else dataset_tiles(settings, args.tiles)
-    net, about = load_all(settings, weights, tiles[0], args.engine)
-    inputs = [Input.from_dict(i) for i in about["inputs"]]
+def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path], where: "Device", ranks: "Ranks") -> None:
+    """All of the work, or this rank's share of it."""
+    from tools.inference.labeller import prepared
+    from tools.inference.load import Asked, check_resampling, load_all
+    from tools.inference.ranks import Crew
+    from tools.inference.tile_list import dataset_tiles, given_tiles, touched
+    from tools.labels.palette import Palette
+    from tools.maps.writer import Mapmaker
+
+    data, area = settings.data, choice.area_of(args)
+    tiles = given_tiles(args.images, data.modalities) if args.images else dataset_tiles(data, args.tiles)
+    tiles = touched(tiles, area) if area else tiles
+    net, about = load_all(Asked(data, settings.classes, settings.net), weights, tiles[0], args.engine)
     check_resampling(args.resample, about, weights[0])
-    folder, size = args.dir or settings.folder("results"), about.get("pixel_size") if args.resample else None
-    net = prepared(net, where)
-    windows = choose_windows(settings, args, net, inputs, where, shapes_of(tiles, size) if args.window else [], folder)
-    labeller = ready(settings, net, inputs, where, args, windows)
+    folder, size = args.dir or data.folder("results"), about.get("pixel_size") if args.resample else None
+    labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
-    maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
+    wanted = replace(choice.chosen(args, palette.names), variance=bool(args.samples))
+    maps, crew = Mapmaker(labeller, palette, wanted, folder, size), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
             lead(args, weights, tiles, about, maps, crew)
@@ -77,15 +93,79 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
         maps.help(crew)
 
 
-def lead(args, weights: list[Path], tiles: list[Tile], about: dict, maps: Mapmaker, crew: Crew) -> None:
-    """Find out what there is to do, have it done, and say what came of it."""
-    inputs, palette, choice, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
-    made_with = details(weights, about, maps.labeller, choice, args)
+def ready(
+    args: argparse.Namespace, settings: Settings, net: "nn.Module", about: dict, where: "Device", tiles: list["Tile"]
+) -> "Labeller":
+    """The net, ready to label tiles as the config and the command line say; about: what the weights say of themselves."""
+    import torch
+
+    from nets.net import check_windows
+    from tools.data.inputs import Input
+    from tools.export import onnx_engine
+    from tools.inference import averages
+    from tools.inference.labeller import make_labeller
+    from tools.inference.window_size import shapes_of
+
+    inputs = [Input.from_dict(i) for i in about["inputs"]]
+    pixel_size = about.get("pixel_size") if args.resample else None
+    shapes = shapes_of(tiles, pixel_size) if args.window else []
+    windows = choose_windows(args, settings, net, inputs, where, shapes)
+    size, _ = windows
+    check_windows(net, *size)
+    onnx_engine.check_windows(net, size)
+    if args.samples:
+        torch.manual_seed(settings.data.SEED)  # the same map each time
+        net = averages.Sampled(net, args.samples)
+    elif args.tta:
+        averages.check(args.tta, size, net.multiple)
+        net = averages.Augmented(net, args.tta)
+    return make_labeller(settings.inference, net, inputs, where, windows)
+
+
+def choose_windows(
+    args: argparse.Namespace,
+    settings: Settings,
+    net: "nn.Module",
+    inputs: list["Input"],
+    where: "Device",
+    shapes: list[tuple[int, int]],
+) -> "Windows":
+    """Size and step of the windows; if a run is resumed, those that it chose for the same --window.
+
+    shapes: height and width of the tiles.
+    """
+    from tools.export import onnx_engine
+    from tools.inference.window_size import large_windows
+    from tools.maps.results import windows_before
+
+    if not args.window:
+        side = onnx_engine.fixed_size(net)
+        return settings.inference.windows_of((side, side)) if side else settings.inference.windows
+    onnx_engine.refuse_window(net)
+    folder = args.dir or settings.data.folder("results")
+    before = windows_before(folder, args.overwrite, args.window) if args.resume else None
+    if before or not shapes:
+        return before or settings.inference.windows
+    return large_windows(net, inputs, where, args.window, shapes)
+
+
+def lead(
+    args: argparse.Namespace, weights: list[Path], tiles: list["Tile"], about: dict, maps: "Mapmaker", crew: "Crew"
+) -> None:
+    """Find out what there is to do, have it done, and print what came of it."""
+    from tools.maps.results import Results
+    from tools.maps.tile_checks import check_images, check_tiles, print_notes
+    from tools.report.page import write_report
+
+    inputs, palette, wanted, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
+    made_with = details(args, weights, about, maps.labeller, wanted)
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)
-    failed = check_images(todo, inputs, choice.polygons, some_done) if args.images else check_tiles(todo, palette, inputs)
+    failed = check_images(todo, inputs, wanted, some_done) if args.images else check_tiles(todo, palette, inputs, wanted)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
+    for note in about.get("notes", ()):
+        print(f"note: {about['name']}: {note}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
     with results.open():
         todo = [tile for tile in todo if tile.name not in failed]
@@ -96,104 +176,83 @@ def lead(args, weights: list[Path], tiles: list[Tile], about: dict, maps: Mapmak
     print_end(results, len(tiles), failed)
 
 
-def arguments():
-    parser = commands.parser(__doc__)
-    parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
-    parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
-                        help="a snapshot; several are averaged; without FILE, the newest one of the config's net")  # fmt: skip
-    parser.add_argument("--tta", choices=list(averages.LOOKS),
-                        help="average several looks at each window: 4 mirrored, 8 mirrored and turned, or 3 sizes")  # fmt: skip
-    parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
-                        help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
-    parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
-    parser.add_argument("--images", nargs="+", metavar="FILE",
-                        help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
-                             " where the net reads several modalities: irrg=top/ dsm=heights/")  # fmt: skip
-    for option, what in (("--confidence", "the probability of each label"), ("--probabilities", "those of all classes")):
-        parser.add_argument(option, nargs="?", const="uint8", choices=["uint8", "float32"],
-                            help=f"also write {what}: in per cent (uint8, the default) or as float32")  # fmt: skip
-    parser.add_argument("--polygons", nargs="?", const="0", type=LeastArea.of, metavar="LEAST",
-                        help="also write a GeoPackage of polygons, without those below so many m2 (or 50px)")  # fmt: skip
-    parser.add_argument("--cog", action="store_true", help="write cloud optimised GeoTIFFs, with overviews")
-    parser.add_argument("--threshold", type=float, metavar="P", help="of two classes, instead of the config's THRESHOLD")
-    parser.add_argument("--resample", action="store_true",
-                        help="read tiles at the pixel size that the net was trained on; so are their maps")  # fmt: skip
-    parser.add_argument("--resume", action="store_true", help="keep the tiles that are finished and label the others")
-    parser.add_argument("--engine", choices=["torch", "onnxruntime"],
-                        help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ... (default: CUDA where there is one)")
-    commands.add_overwrite(parser)
-    commands.add_config(parser)
-    return parser.parse_args()
-
-
-def chosen(settings: Settings, args) -> Settings:
-    """The config's settings, less what the command line says otherwise."""
-    return settings if args.threshold is None else replace(settings, THRESHOLD=args.threshold)
-
-
-def choose_windows(
-    settings: Settings,
-    args,
-    net: nn.Module,
-    inputs: list[Input],
-    where: device.Device,
-    shapes: list[tuple[int, int]],
-    folder: Path,
-) -> Windows:
-    """Size and step of the windows; where a run is resumed, those that it chose for the same --window.
-
-    shapes: height and width of the tiles. folder: where the maps go.
-    """
-    if not args.window:
-        return windows_of(settings)
-    onnx_engine.refuse_window(net)
-    before = windows_before(folder, args.overwrite, args.window) if args.resume else None
-    if before or not shapes:
-        return before or windows_of(settings)
-    return large_windows(net, inputs, where, args.window, shapes)
-
-
-def ready(settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, args, windows: Windows) -> Labeller:
-    """The net, ready to label tiles as the config and the command line say."""
-    size, _ = windows
-    check_size(*size, net.multiple)
-    onnx_engine.check_windows(net, size)
-    if args.tta:
-        averages.check(args.tta, size, net.multiple)
-        net = averages.Augmented(net, args.tta)
-    return make_labeller(settings, net, inputs, where, windows)
-
-
-def details(weights: list[Path], about: dict, labeller: Labeller, choice: Choice, args) -> dict[str, Any]:
+def details(
+    args: argparse.Namespace, weights: list[Path], about: dict, labeller: "Labeller", wanted: "Choice"
+) -> dict[str, Any]:
     """All that the maps depend on beside the tiles, for details.json."""
+    from tools.inference.load import OF_CONFIG
+    from tools.maps.results import fingerprint
+
     return {
         "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
+        "passes": args.samples or None, "precision": None if args.precision == "auto" else args.precision,
         "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
         "threshold": labeller.threshold,
-        "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
-        "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
+        "resampled_to": about.get("pixel_size") if args.resample else None, **wanted.to_dict(),
+        "area": args.area, "area_attribute": args.area_attribute,
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
     }  # fmt: skip
 
 
 def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
     """Classes and scores over all tiles, as tables."""
+    from tools.geo.gaps import Gaps
+    from tools.labels import scores
+    from tools.maps import class_statistics, zones
+
     print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
+    if "zones" in statistics:
+        print(f"\n{len(statistics['zones'])} zones:\n{zones.as_text(statistics['zones'])}")
+    if ious := statistics["squared"]:
+        print(f"\n{len(ious)} polygons became rectangles; mean IoU with their pixels: {sum(ious) / len(ious):.3f}")
+    for modality, gaps in statistics["all"]["no_data"].items():
+        if line := Gaps.from_dict(gaps).describe():
+            print(f"{modality}: {line}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
 
 
-def print_end(results: Results, count: int, failed: dict[str, str]) -> None:
+def print_end(results: "Results", count: int, failed: dict[str, str]) -> None:
     """Where the maps are. Raises PartlyFailedError that names the tiles which could not be labelled."""
+    from tools.report.page import REPORT
+
     print(f"\nmaps of {count - len(failed)} tiles in {results.folder}; report: {results.folder / REPORT}")
     if failed:
         raise PartlyFailedError(
             f"{len(failed)} of {count} tiles could not be labelled: {' '.join(list(failed.values())[:20])} Mend them and add"
             " --resume to label these too."
         )
+
+
+def arguments():
+    parser = commands.parser(__doc__)
+    parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
+    parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
+                        help="a snapshot; several are averaged; without FILE, the newest one of the config's net")  # fmt: skip
+    parser.add_argument("--tta", nargs="+", metavar="LOOKS",
+                        help="average several looks at each window: flips (4), d4 (8, turned too), scales (3), or dropout N:"
+                             " N passes with dropout on, whose variance is written, too")  # fmt: skip
+    parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
+                        help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
+    parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
+    parser.add_argument("--images", nargs="+", metavar="FILE",
+                        help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
+                             " where the net reads several modalities: irrg=top/ dsm=heights/")  # fmt: skip
+    choice.add_options(parser)
+    parser.add_argument("--threshold", type=float, metavar="P", help="of two classes, instead of the config's THRESHOLD")
+    parser.add_argument("--resample", action="store_true",
+                        help="read tiles at the pixel size that the net was trained on; so are their maps")  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="keep the tiles that are finished and label the others")
+    parser.add_argument("--engine", choices=["torch", "onnxruntime"],
+                        help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
+    options.add_device(parser)
+    options.add_precision(parser)
+    commands.add_overwrite(parser)
+    commands.add_config(parser)
+    parser.set_defaults(samples=0)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -61,16 +61,16 @@ def prepare(folder: Path, args) -> tuple[Path, Path]:
     config.write_text(given + "".join(f"\n{name} = {value!r}" for name, value in changes.items()), encoding="utf-8")
     settings = read_settings(config)
     torch.manual_seed(1)
-    net = nets.build("segnet", {"irrg": 3}, len(settings.label_values), planes=(args.planes,) * 5)
+    net = nets.build("segnet", {"irrg": 3}, len(settings.classes.label_values), planes=(args.planes,) * 5)
     spec = {"name": "irrg", "modalities": ["irrg"], "bands": [3], "bgr": True, "mean": [127.0] * 3}
     snapshots.save_net(weights, net, {"name": "segnet", "iteration": 1, **settings.about(), "inputs": [spec]})
     return config, weights
 
 
-def make_city(path: Path, height: int, width: int) -> None:
+def make_city(path: Path, height: int, width: int, **place) -> None:
     """Rows of noise blocks, every second one empty, which a sparse file does not store."""
     noise = np.random.default_rng(1).integers(0, 256, (3, BLOCK, BLOCK), np.uint8)
-    with raster.create(path, (3, height, width), np.uint8) as file:
+    with raster.create(path, (3, height, width), np.uint8, **place) as file:
         for row in range(0, height, 2 * BLOCK):
             for col in range(0, width, 16 * BLOCK):
                 raster.write_rows(file, row, noise[:, : height - row, : width - col], col)

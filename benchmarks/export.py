@@ -20,7 +20,6 @@ import nets
 from benchmarks import measure
 from tools.base.folders import read_details
 from tools.compute.device import Device
-from tools.data.inputs import make_inputs
 from tools.data.loader import Patches
 from tools.export import int8, onnx_file
 from tools.export.end_to_end import Program, file_order, trace
@@ -39,7 +38,7 @@ def main():
     net, about = snapshots.load_net(args.weights) if args.weights else random_net(args.net, settings)
     program = trace(net, about)
     with TemporaryDirectory() as folder:
-        engines = of_torch(program) | of_onnxruntime(program, about, settings.folder("lmdb"), Path(folder))
+        engines = of_torch(program) | of_onnxruntime(program, about, settings.data.folder("lmdb"), Path(folder))
     images = program.noise((args.batch, args.size, args.size))
     clock = time.process_time if args.processor_time else time.perf_counter
     times = measure.in_turn(*[lambda e=e: e(*images) for e in engines.values()], runs=args.runs, clock=clock)
@@ -55,10 +54,10 @@ def main():
 
 def random_net(name: str, settings: Settings) -> tuple[torch.nn.Module, dict]:
     """A net without training, for the config's inputs and classes."""
-    details = read_details(settings.folder("lmdb"))
-    inputs = make_inputs(settings.parts, details["modalities"], settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
+    details = read_details(settings.data.folder("lmdb"))
+    inputs = settings.data.inputs(details["modalities"])
     torch.manual_seed(1)
-    net = nets.build(name, {i.name: i.channels for i in inputs}, len(settings.label_values))
+    net = nets.build(name, {i.name: i.channels for i in inputs}, len(settings.classes.label_values))
     return net, settings.about() | {"name": name, "inputs": [i.to_dict() for i in inputs]}
 
 
@@ -92,7 +91,7 @@ def of_onnxruntime(program: Program, about: dict, lmdb: Path, folder: Path) -> d
 
 def quality(engines: dict[str, Engine], program: Program, about: dict, settings: Settings) -> Iterator[str]:
     """A line of a Markdown table per engine; the first engine is the one that the others are compared with."""
-    patches = Patches(settings.folder("lmdb"), "test", program.inputs)
+    patches = Patches(settings.data.folder("lmdb"), "test", program.inputs)
     items = [patches[i] for i in range(len(patches))]
     truth = torch.stack([labels for _, labels in items]).numpy()
     inputs = [

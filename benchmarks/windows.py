@@ -25,7 +25,7 @@ from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from benchmarks.measure import machine
 from tools.compute import device
-from tools.data.dataset import Dataset, tile_id, tile_name
+from tools.data.dataset import tile_id, tile_name
 from tools.data.inputs import Input
 from tools.geo import raster
 from tools.inference.labeller import Labeller
@@ -57,22 +57,24 @@ def main():
     settings, where = read_settings(args.config), device.choose(args.device)
     net, about = snapshots.load_net(args.weights)
     inputs, net = [Input.from_dict(i) for i in about["inputs"]], where.place(net.fuse()).eval()
-    dataset = Dataset(settings.DATASET_DIR, settings.folders)
-    tiles = [tile_id(word, list(settings.test_ids)) for word in args.tiles] if args.tiles else list(settings.test_ids)
-    paths = [{m: dataset.path(m, t) for m in settings.modalities} for t in tiles]
+    dataset = settings.data.dataset
+    tiles = [tile_id(word, list(settings.data.test_ids)) for word in args.tiles] if args.tiles else list(settings.data.test_ids)
+    paths = [{m: dataset.path(m, t) for m in settings.data.modalities} for t in tiles]
     truths = [raster.read_labels(dataset.path("labels", t)) for t in tiles]
     radius = effective_radius(net, [i.channels for i in inputs], where)
     size = min(min(t.shape) for t in truths)
     windows = [w for w in args.windows if w % net.multiple == 0]
     names = ", ".join(map(tile_name, tiles))
-    head = f"{machine()}; {about['name']}, iteration {about['iteration']}, {settings.DATASET}, tiles {names}"
-    head = f"{head}; effective radius {radius} pixels, blend {settings.BLEND}"
+    head = f"{machine()}; {about['name']}, iteration {about['iteration']}, {settings.data.DATASET}, tiles {names}"
+    head = f"{head}; effective radius {radius} pixels, blend {settings.inference.BLEND}"
     found = []
     for window, step, chosen in tqdm(ways(windows, args.shares, radius, net.multiple, size), "windows and steps"):
-        labeller = Labeller(net, inputs, (window, window), (step, step), None, where, settings.THRESHOLD, settings.BLEND)
+        labeller = Labeller(
+            net, inputs, (window, window), (step, step), None, where, settings.inference.THRESHOLD, settings.inference.BLEND
+        )
         found = sorted([*found, measure(labeller, paths, truths, about, chosen)], key=lambda m: (m.window, m.step))
         args.out.with_suffix(".md").write_text(f"{head}\n\n{as_table(found)}\n", encoding="utf-8")
-        draw(args.out.with_suffix(".png"), found, f"{about['name']} on {settings.DATASET}")
+        draw(args.out.with_suffix(".png"), found, f"{about['name']} on {settings.data.DATASET}")
     print(args.out.with_suffix(".md").read_text(encoding="utf-8"))
 
 

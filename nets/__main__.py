@@ -1,16 +1,15 @@
-"""Lists everything that NET can name in the config, with learnable values, or prints the table of one net.
+"""Lists what NET can name in the config, with learnable values, or prints the table of one net.
 
 python -m nets
+python -m nets --libraries
 python -m nets deeplabv3plus/vgg16
 python -m nets smp:Unet/resnet34 --inputs irrg=3 --classes 6
 """
 
 import argparse
 
-import torch
-
 import nets
-from nets.net import count_parameters
+from nets.net import count_parameters, without_values
 from tools.base.errors import UserError, run
 
 CLASSES = 6
@@ -25,6 +24,14 @@ def main():
     print("Tables of this folder (3 channels per input, 6 classes), and Caffe's of any .prototxt:")
     for name in nets.names_with_backbones():
         print_line(name)
+    if args.libraries:
+        print_libraries()
+    else:
+        print("Nets of segmentation_models_pytorch (smp:Unet/resnet34) and torchvision: python -m nets --libraries")
+
+
+def print_libraries() -> None:
+    """The nets of the libraries, which take seconds to import."""
     from nets import libraries
 
     print("\ntorchvision's:")
@@ -41,9 +48,8 @@ def main():
 def print_line(name: str) -> None:
     """The name of a net and its learnable values."""
     inputs = nets.example_inputs(name)
-    # Counting needs no values: on the meta device none are drawn.
     try:
-        with torch.device("meta"):
+        with without_values():  # counting needs none
             net = nets.build(name, inputs, CLASSES)
     except (RuntimeError, UserError):
         net = nets.build(name, inputs, CLASSES)
@@ -61,6 +67,7 @@ def one_input(word: str) -> tuple[str, int]:
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("net", nargs="?", help="the net to print")
+    parser.add_argument("--libraries", action="store_true", help="list the nets of the libraries, too")
     parser.add_argument("--inputs", nargs="+", type=one_input, metavar="NAME=CHANNELS", help="default: 3 channels each")
     parser.add_argument("--classes", type=int, default=CLASSES, help="default: %(default)s")
     args = parser.parse_args()

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from tools.base.choices import REQUIRED
 from tools.base.errors import UserError
 from tools.compute.torchvision_guard import torchvision
 from tools.data import augmentation
-from tools.data.augmentation import OPERATIONS, Augmentation, View, bands_of, move, read_recipe, record_weights, resample
+from tools.data.augmentation import Augmentation, View, bands_of, move, record_weights, resample
 from tools.data.augmentation import resample_labels as labels_at
 from tools.data.inputs import make_inputs
 from tools.data.loader import BatchOrder, Patches, batches
+from tools.data.operations import OPERATIONS, read_recipe
 from tools.settings import read_settings
 from tools.weights import snapshots
 
@@ -237,9 +239,7 @@ def test_no_class_appears_that_was_not_there(position, few):
 
 
 def test_all_operations_at_once_keep_sizes_and_pixel_types():
-    recipe = {
-        n: {k: v for k, v in numbers.items() if v not in (None, augmentation.REQUIRED)} for n, numbers in OPERATIONS.items()
-    }
+    recipe = {n: {k: v for k, v in numbers.items() if v not in (None, REQUIRED)} for n, numbers in OPERATIONS.items()}
     recipe = {n: numbers | ({"probability": 1} if "probability" in numbers else {}) for n, numbers in recipe.items()}
     recipe |= {n: recipe[n] | {"modalities": list(ABOUT)} for n in TONED}
     recipe["rotate"]["degrees"], recipe["crop"] = 30, {"height": 32, "width": 32}
@@ -538,7 +538,7 @@ def feed(databases, workers, start=0, stop=7, recipe=ONE):
     about = {"irrg": ABOUT["irrg"]}
     specs = make_inputs({"irrg": [("irrg", None)]}, about, {}, {"irrg": "mean"}, True)
     patches = Patches(databases.folder("lmdb"), "train", specs)
-    whole = Augmentation(own.recipe, bands_of(about, specs), NO_LABEL, 1) if recipe else None
+    whole = Augmentation(own.augmentation, bands_of(about, specs), NO_LABEL, 1) if recipe else None
     return list(batches(patches, BatchOrder(len(patches), 6, 1, start, stop), workers, False, whole))
 
 
@@ -655,7 +655,7 @@ def test_a_config_without_the_setting_has_no_augmentation(tmp_path):
     path = write_config(tmp_path / "config.py", tmp_path)
     path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("AUGMENTATION")))
     own = read_settings(path)
-    assert own.recipe == {}
+    assert own.augmentation == {}
     assert own.sample_size == (32, 32)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nets.caffe.prototxt import read_prototxt
 from nets.net import Net
-from tools.training.solver import SGD, Solver, parameter_groups
+from tools.solver.solver import SGD, Solver, parameter_groups
 from tools.weights.caffe import load_caffemodel, slots
 from tools.weights.caffe_batch_norm import batches_of, factor, use_caffe_average
 

@@ -63,8 +63,8 @@ def extracted(config, base, dataset):
     assert ran.code == 0, ran.err
     settings = read_settings(config)
     for split in SPLITS:
-        ids = getattr(settings, f"{split}_ids")
-        for modality in (*settings.modalities, "labels"):
+        ids = settings.data.ids(split)
+        for modality in (*settings.data.modalities, "labels"):
             assert len(list((base / f"{dataset}_patches/{modality}_{split}").glob("*"))) == 2 * len(ids)
     return settings
 
@@ -72,7 +72,7 @@ def extracted(config, base, dataset):
 def test_vaihingen(tmp_path):
     config = block(tmp_path, "vaihingen")
     root, settings = tmp_path / "vaihingen", read_settings(config)
-    for tile in [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]:
+    for tile in settings.data.all_ids:
         write_raster(root / f"top/top_mosaic_09cm_area{tile}.tif", image(tile).transpose(2, 0, 1), tile)
         labels = paint(classes(tile, 6), COLOURS).transpose(2, 0, 1)
         write_raster(root / f"gts_for_participants/top_mosaic_09cm_area{tile}.tif", labels, tile)
@@ -86,7 +86,7 @@ def test_vaihingen(tmp_path):
 def test_potsdam(tmp_path):
     config = block(tmp_path, "potsdam")
     root, settings = tmp_path / "potsdam", read_settings(config)
-    for row, col in [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]:
+    for row, col in settings.data.all_ids:
         write_raster(root / f"3_Ortho_IRRG/top_potsdam_{row}_{col}_IRRG.tif", image(100 * row + col).transpose(2, 0, 1))
         labels = paint(classes(100 * row + col, 6), COLOURS).transpose(2, 0, 1)
         write_raster(root / f"5_Labels_for_participants/top_potsdam_{row}_{col}_label.tif", labels)
@@ -118,8 +118,8 @@ def test_deepglobe_with_masks_whose_colours_are_not_pure(tmp_path):
     refused(call("convert_gt", *masks, "--from-color", "--out", root / "no", "--config", config), "119_mask.png")
     converted(config, root, *masks, "--from-color", "--threshold")
     settings = extracted(config, tmp_path, "deepglobe")
-    assert [len(ids) for ids in (settings.train_ids, settings.val_ids, settings.test_ids)] == [7, 1, 2]
-    assert settings.palette == palette
+    assert [len(ids) for ids in (settings.data.train_ids, settings.data.val_ids, settings.data.test_ids)] == [7, 1, 2]
+    assert settings.classes.palette == palette
     for number in numbers:
         assert np.array_equal(pixels(root / f"gts_numpy/{number}_mask.png")[0], classes(number, 7))
 
@@ -152,9 +152,9 @@ def test_openearthmap(tmp_path, in_colour):
     config = block(tmp_path, "openearthmap")
     converted(config, root, *sorted(root.glob("*/labels")), "--from-color" if in_colour else "--from-index")
     settings = extracted(config, tmp_path, "openearthmap")
-    assert settings.test_ids == [("al_qurnah", n) for n in range(1, 6)]
-    assert (len(settings.train_ids), len(settings.val_ids)) == (19, 1)
-    assert settings.palette == OPEN_EARTH
+    assert settings.data.test_ids == [("al_qurnah", n) for n in range(1, 6)]
+    assert (len(settings.data.train_ids), len(settings.data.val_ids)) == (19, 1)
+    assert settings.classes.palette == OPEN_EARTH
     patches = tmp_path / "openearthmap_patches"
     assert np.array_equal(pixels(patches / "labels_test/al_qurnah_3_00000_00008.png")[0], classes(3, 9)[:, 8:])
 
@@ -172,13 +172,13 @@ def test_the_small_openearthmap_of_jpeg_and_png(tmp_path):
 def test_dubai_with_its_faults(tmp_path):
     config = block(tmp_path, "dubai")
     root, settings = tmp_path / "dubai", read_settings(config)
-    assert {tile for tile, _ in settings.train_ids + settings.val_ids} == {1, 2, 3, 4, 5, 6}
-    assert {tile for tile, _ in settings.test_ids} == {7}
+    assert {tile for tile, _ in settings.data.train_ids + settings.data.val_ids} == {1, 2, 3, 4, 5, 6}
+    assert {tile for tile, _ in settings.data.test_ids} == {7}
     for tile in range(1, 8):
         for part in range(1, 10):
             picture(root / f"images/tile{tile}_{part:03d}.jpg", image(10 * tile + part))
             labels = classes(10 * tile + part, 6)
-            mask = paint(labels, settings.palette)
+            mask = paint(labels, settings.classes.palette)
             mask[0, :3] = 0  # in no legend
             if part % 2:
                 picture(root / f"masks/tile{tile}_{part:03d}.png", mask)
@@ -205,8 +205,8 @@ def test_a_folder_of_images_and_masks_by_equal_stems(tmp_path):
     config = block(tmp_path, "folder")
     converted(config, root, root / "masks", "--from-index", "--foreground", "255")
     settings = extracted(config, tmp_path, "folder")
-    assert sorted(settings.train_ids + settings.val_ids + settings.test_ids) == [f"plot {i}" for i in range(10)]
-    assert [len(ids) for ids in (settings.train_ids, settings.val_ids, settings.test_ids)] == [7, 2, 1]
+    assert sorted(settings.data.train_ids + settings.data.val_ids + settings.data.test_ids) == [f"plot {i}" for i in range(10)]
+    assert [len(ids) for ids in (settings.data.train_ids, settings.data.val_ids, settings.data.test_ids)] == [7, 2, 1]
     assert np.array_equal(pixels(root / "gts_numpy/plot 3.png")[0], classes(3, 2))
 
 
@@ -241,14 +241,14 @@ def test_a_folder_whose_files_stand_in_a_list(tmp_path):
     [ids] = [line.strip() for line in text.splitlines() if line.strip().startswith("_ids = find_ids") and "blocks" in line]
     listed = '_list = read_list(DATASET_DIR + "list.csv", labels_folder="gts_numpy")'
     config = block(tmp_path, "folder", **{
-        "import split_by_share": "import read_list, split_by_share",
+        ", split_by_share": ", read_list, split_by_share",
         folders: f'{listed}\n    folders = {{"rgb": _list.images, "labels": _list.labels}}',
         ids: "",
         "split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1)": "_list.split",
     })  # fmt: skip
     converted(config, root, root / "list.csv", "--from-index", "--foreground", "255")
     settings = extracted(config, tmp_path, "folder")
-    assert settings.train_ids == ["ortho_0", "ortho_1"]
+    assert settings.data.train_ids == ["ortho_0", "ortho_1"]
     assert np.array_equal(pixels(tmp_path / "folder_patches/labels_test/ortho_3_00000_00000.png")[0], classes(3, 2)[:, :32])
 
 

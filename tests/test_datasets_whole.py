@@ -98,8 +98,8 @@ def test_openearthmap_from_the_download_to_scored_maps(tmp_path, without_picture
     ran = call("convert_gt", *folders, "--from-index", "--out", root / "gts_numpy", "--config", config)
     assert ran.code == 0, ran.err
     settings = read_settings(config)
-    assert len(settings.train_ids + settings.val_ids) == 16
-    assert settings.test_ids == tiles[16:]
+    assert len(settings.data.train_ids + settings.data.val_ids) == 16
+    assert settings.data.test_ids == tiles[16:]
     results = labelled(config, tmp_path, "openearthmap")
     tested = [f"{region}_{number}" for region, number in tiles[16:]]
     check_scores(results, {name: truths[name] for name in tested}, 9)

@@ -18,8 +18,8 @@ from tools.compute.device import Device, memory_suffices, told_if_not_determinis
 from tools.compute.distributed import Ranks
 from tools.data.inputs import Input
 from tools.data.loader import stacked, workers_for
-from tools.training.losses import LOSSES, NO_LOSS
-from tools.training.solver import Solver
+from tools.solver.losses import LOSSES, NO_LOSS
+from tools.solver.solver import Solver
 from tools.training.trainer import NotFiniteError, Trainer
 from tools.weights import snapshots
 

@@ -219,7 +219,7 @@ def interrupt(*_):
 @pytest.mark.slow
 def test_a_fold_of_before_is_not_taken_for_one_that_is_done_where_it_was_to_be_replaced(own, monkeypatch):
     assert train_folds(own, 1).code == 0
-    monkeypatch.setattr("training.snapshot", interrupt)
+    monkeypatch.setattr("tools.training.loop.Loop._snapshot", interrupt)
     assert train_folds(own, 1, "--overwrite").code == 130
     assert not snapshots.found(folder(own) / "fold_2")
     assert not (folder(own) / "folds.json").exists()

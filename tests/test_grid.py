@@ -175,7 +175,8 @@ def test_databases_are_made_and_accepted_for_training_as_with_windows(town):
     ran = call("create_db", "--config", town.config())
     assert ran.code == 0, ran.err
     assert (town.folder("lmdb") / "val.txt").read_text() == "15_cell000003\n"
-    (wanted,) = check_database(read_settings(town.config()))
+    settings = read_settings(town.config())
+    (wanted,) = check_database(settings.data, settings.patches, settings.classes)
     assert wanted.channels == 3
 
 

@@ -13,11 +13,20 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
     ("nets",),
     ("tools.weights", "tools.labels"),
     ("tools.data",),
-    ("tools.settings",),
-    ("tools.record", "tools.export"),
+    ("tools.record", "tools.export", "tools.solver", "tools.polygons"),
     ("tools.inference",),
-    ("tools.training", "tools.maps"),
-    ("tools.composite", "tools.demo", "tools.report", "tools.show", "tools.blocks", "tools.caffe"),
+    ("tools.training", "tools.maps", "tools.page"),
+    ("tools.settings",),  # the wings' sections, together
+    (
+        "tools.composite",
+        "tools.demo",
+        "tools.report",
+        "tools.show",
+        "tools.blocks",
+        "tools.caffe",
+        "tools.adopt",
+        "tools.export.__main__",
+    ),
     SCRIPTS,
 ]
 LEVEL = {folder: level for level, line in enumerate(ORDER) for folder in line}
@@ -68,8 +77,8 @@ def test_folders_import_one_way():
     [
         ("tools.base.errors", "from tools.geo import raster"),
         ("tools.geo.raster", "def late():\n    import tools.compute.device"),
-        ("tools.data.loader", "from tools.settings import Settings"),
-        ("tools.training.losses", "import importlib\nimportlib.import_module('tools.maps.outputs')"),
+        ("tools.data.loader", "from tools.inference.forward import Forward"),
+        ("tools.training.trainer", "import importlib\nimportlib.import_module('tools.maps.outputs')"),
         ("nets.layers", "from tools.labels.palette import Palette"),
         ("tools.maps.outputs", "import training"),
     ],

@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from tools.base.errors import UserError
 from tools.labels.class_weights import Counts, class_weights, count, effective
-from tools.training.losses import LOSSES, NO_LOSS, Loss, read_loss
+from tools.solver.losses import LOSSES, NO_LOSS, Loss, read_loss
 
 CLASSES = 5
 WEIGHTS = [0.5, 2.0, 0.0, 1.25, 3.0]

@@ -41,10 +41,10 @@ from nets.layers import concat, conv, data, pool, score, unpool
 from nets.net import Net
 from tools.compute.device import Device
 from tools.data.inputs import Input
-from tools.export import page as page_of_export
 from tools.geo import raster
 from tools.geo.pixel_size import pixel_areas
 from tools.inference.labeller import Labeller, prepared
+from tools.page import assemble as page_of_export
 from tools.weights import snapshots
 
 SOURCES = REPO / "tools" / "page"

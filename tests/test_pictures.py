@@ -1,8 +1,11 @@
 """Proves that the pictures for people are there, are PNGs, and show the palette's colours and the errors where they are."""
 
+import gc
+
 import numpy as np
 import pytest
 from conftest import COLOURS, NAMES, names
+from matplotlib.figure import Figure
 from PIL import Image
 
 import nets
@@ -89,11 +92,15 @@ def test_a_plot_that_finds_no_room_leaves_no_figure_in_memory(tmp_path, monkeypa
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pictures.plt.Figure, "savefig", full)
-    open_before = pictures.plt.get_fignums()
+    def figures():
+        gc.collect()
+        return sum(type(thing) is Figure for thing in gc.get_objects())
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    before = figures()
     with pytest.raises(DiskFullError):
         plots.loss_plot(tmp_path / "loss.png", [1.0, 0.5], [], [], "a run")
-    assert pictures.plt.get_fignums() == open_before
+    assert figures() == before
 
 
 def test_the_loss_plot_shows_scores_and_rate_where_they_are(tmp_path):

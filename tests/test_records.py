@@ -21,8 +21,8 @@ from tools.record.log import Log
 from tools.record.provenance import changed, made_with
 from tools.record.tensorboard import Curves
 from tools.settings import read_settings
+from tools.solver.losses import NO_LOSS
 from tools.training.batch_scores import EVERY, RunningScores
-from tools.training.losses import NO_LOSS
 from tools.training.progress import Progress
 
 QUICK = {"VAL_EVERY": 2, "SNAPSHOT_EVERY": 2}
@@ -59,7 +59,7 @@ def test_settings_versions_device_data_and_history_are_on_record(own):
     train(own, 3, SEED=7)
     found = metrics(own)
     given = read_settings(own.config(**QUICK, SEED=7))
-    assert set(found["settings"]) == set(given.__dataclass_fields__)
+    assert set(found["settings"]) == set(given.values())
     assert (found["settings"]["SEED"], found["settings"]["test_ids"], found["settings"]["NET"]) == (7, [32], "segnet_slim")
     assert (found["versions"]["torch"], found["versions"]["numpy"]) == (torch.__version__, np.__version__)
     assert found["versions"]["orthonets"] == "0.1.0"
@@ -68,7 +68,7 @@ def test_settings_versions_device_data_and_history_are_on_record(own):
     details = read_json(own.folder("lmdb") / "details.json")
     assert found["database"]["fingerprint"] == details["splits"]["train"]["fingerprint"]
     assert [e["iteration"] for e in found["training"]] == [1, 2, 3]
-    assert all(e["images_per_second"] > 0 and e["rate"] == given.BASE_LR for e in found["training"])
+    assert all(e["images_per_second"] > 0 and e["rate"] == given.training.BASE_LR for e in found["training"])
     assert [v["iteration"] for v in found["validation"]] == [2, 3]
     assert set(found["validation"][0]["iou"]) == set(NAMES)
     assert np.array(found["validation"][0]["confusion"]).sum() == found["validation"][0]["pixels"] == 72 * 90
@@ -241,8 +241,9 @@ BEATS = [("plateau", None, True), ("plateau", 5, False), ("fixed", None, False)]
 def test_the_beat_of_snapshots_counts_where_the_rate_goes_by_it(own, policy, val_every, counts):
     numbers = {"gamma": 0.1, "patience_validations": 2} if policy == "plateau" else {}
     settings = read_settings(own.config(VAL_EVERY=val_every, LR_POLICY={"name": policy} | numbers))
-    odd = changed(made_with(settings), made_with(replace(settings, SNAPSHOT_EVERY=9)))
-    assert odd == ([f"SNAPSHOT_EVERY = 9 (it was {settings.SNAPSHOT_EVERY})"] if counts else [])
+    other = replace(settings, training=replace(settings.training, SNAPSHOT_EVERY=9))
+    odd = changed(*(made_with(s.with_effect(), own.folder("lmdb")) for s in (settings, other)))
+    assert odd == ([f"SNAPSHOT_EVERY = 9 (it was {settings.training.SNAPSHOT_EVERY})"] if counts else [])
 
 
 # ----------------------------------------------------------------------------------------------------------- TensorBoard

@@ -9,7 +9,7 @@ from conftest import COLOURS, FOLDERS, NAMES, REPO, call, refused, write_config
 
 from tools.base.errors import UserError
 from tools.data.dataset import SPLITS
-from tools.settings import RULES, Settings, read_settings
+from tools.settings import KNOWN, SECTIONS, read_settings
 
 POTSDAM_TEST = [(2, 11), (7, 12), (3, 11), (5, 12), (7, 10)]
 POTSDAM_TRAIN = [
@@ -43,25 +43,25 @@ def block(tmp_path, dataset):
 
 def test_the_demo_is_the_default_and_is_laid_out_as_vaihingen(tmp_path):
     settings = read_settings(REPO / "config.py")
-    assert settings.DATASET == "demo"
-    assert settings.folders == block(tmp_path, "vaihingen").folders
+    assert settings.data.DATASET == "demo"
+    assert settings.data.folders == block(tmp_path, "vaihingen").data.folders
 
 
 def test_vaihingen_has_the_originals_split_and_file_names(tmp_path):
     settings = block(tmp_path, "vaihingen")
-    assert sorted(settings.train_ids + settings.val_ids) == [1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30]
-    assert settings.test_ids == [32, 34, 37]
-    assert settings.folders["irrg"] == "top/top_mosaic_09cm_area{}.tif"
-    assert settings.folders["dsm"] == "dsm/dsm_09cm_matching_area{}.tif"
-    assert settings.folders["ndsm"] == "ndsm/dsm_09cm_matching_area{}_normalized.jpg"
-    assert settings.MEAN_PIXEL["irrg"] == (120.90, 81.93, 81.29)
+    assert sorted(settings.data.train_ids + settings.data.val_ids) == [1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30]
+    assert settings.data.test_ids == [32, 34, 37]
+    assert settings.data.folders["irrg"] == "top/top_mosaic_09cm_area{}.tif"
+    assert settings.data.folders["dsm"] == "dsm/dsm_09cm_matching_area{}.tif"
+    assert settings.data.folders["ndsm"] == "ndsm/dsm_09cm_matching_area{}_normalized.jpg"
+    assert settings.data.MEAN_PIXEL["irrg"] == (120.90, 81.93, 81.29)
 
 
 def test_potsdam_has_the_originals_split_and_file_names(tmp_path):
     settings = block(tmp_path, "potsdam")
-    assert sorted(settings.train_ids + settings.val_ids) == sorted(POTSDAM_TRAIN)
-    assert settings.test_ids == POTSDAM_TEST
-    names = {m: pattern.format(2, 10) for m, pattern in settings.folders.items()}
+    assert sorted(settings.data.train_ids + settings.data.val_ids) == sorted(POTSDAM_TRAIN)
+    assert settings.data.test_ids == POTSDAM_TEST
+    names = {m: pattern.format(2, 10) for m, pattern in settings.data.folders.items()}
     assert names["rgb"] == "2_Ortho_RGB/top_potsdam_2_10_RGB.tif"
     assert names["irrg"] == "3_Ortho_IRRG/top_potsdam_2_10_IRRG.tif"
     assert names["rgbir"] == "4_Ortho_RGBIR/top_potsdam_2_10_RGBIR.tif"
@@ -72,10 +72,10 @@ def test_potsdam_has_the_originals_split_and_file_names(tmp_path):
 @pytest.mark.parametrize("dataset", ["demo", "vaihingen", "potsdam"])
 def test_the_blocks_share_isprs_classes(tmp_path, dataset):
     settings = block(tmp_path, dataset)
-    assert settings.label_values == NAMES
-    assert settings.palette == COLOURS
-    assert settings.ignored == [5]
-    assert settings.val_ids, "no tiles are set aside for validation"
+    assert settings.classes.label_values == NAMES
+    assert settings.classes.palette == COLOURS
+    assert settings.classes.ignored == [5]
+    assert settings.data.val_ids, "no tiles are set aside for validation"
 
 
 def test_a_dataset_without_a_block_is_refused(tmp_path):
@@ -95,10 +95,10 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_name(tmp_path):
 def test_names_with_an_underscore_and_imported_modules_are_the_users_own(tmp_path):
     path = config(tmp_path)
     path.write_text("import os\n_mine = 3\n" + path.read_text())
-    assert read_settings(path).SEED == 1
+    assert read_settings(path).data.SEED == 1
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.default is f.default_factory is MISSING])
+@pytest.mark.parametrize("name", [f.name for f in KNOWN.values() if f.default is f.default_factory is MISSING])
 def test_a_missing_setting_is_named(tmp_path, name):
     path = config(tmp_path)
     path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if not line.startswith(f"{name} = ")))
@@ -106,25 +106,82 @@ def test_a_missing_setting_is_named(tmp_path, name):
         read_settings(path)
 
 
-def attributes(tree, owner):
-    """The names X of all `owner.X` in some code."""
-    found = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == owner]
-    return {n.attr for n in found}
+def attributes(path):
+    """The names X of all `anything.X` in a file."""
+    return {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
 
 
 def test_every_setting_is_read_by_a_script_or_a_tool():
-    files = [p for p in [*REPO.glob("*.py"), *REPO.glob("tools/**/*.py")] if p.name not in ("config.py", "settings.py")]
-    read = {f"{split}_ids" for split in SPLITS}  # getattr(settings, f"{split}_ids")
-    read |= {name for file in files for name in attributes(ast.parse(file.read_text()), "settings")}
-    classes = [n for n in ast.parse((REPO / "tools/settings.py").read_text()).body if isinstance(n, ast.ClassDef)]
-    methods = {n.name: attributes(n, "self") for n in classes[0].body if isinstance(n, ast.FunctionDef)}
-    for _ in methods:  # what a script reads may be made from others
-        read |= {name for method in read & set(methods) for name in methods[method]}
-    assert {f.name for f in fields(Settings)} - read == set()
+    files = [p for p in [*REPO.glob("*.py"), *REPO.glob("tools/**/*.py")] if p.name != "config.py"]
+    read = {f"{split}_ids" for split in SPLITS} | {"RECIPE"}  # read by name
+    assert set(KNOWN) - read - set().union(*map(attributes, files)) == set()
 
 
-def test_every_setting_has_a_rule_for_its_form():
-    assert set(RULES) == {f.name for f in fields(Settings)}
+def test_a_section_stands_in_the_wing_that_uses_it_and_a_setting_stands_once():
+    homes = {section.__module__ for section in SECTIONS.values()}
+    assert homes == {f"tools.{wing}.settings" for wing in ("labels", "data", "weights", "training", "inference")}
+    assert len(KNOWN) == sum(len(fields(section)) for section in SECTIONS.values())
+
+
+def test_the_whole_is_seen_by_the_scripts_and_four_commands_alone():
+    """Everybody else gets a section, or plain values."""
+    seen = set()
+    for path in [*REPO.glob("*.py"), *REPO.glob("tools/**/*.py"), *REPO.glob("nets/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "tools.settings":
+                seen.add(path.relative_to(REPO).as_posix())
+    scripts = {f"{name}.py" for name in ("convert_gt", "extract_images", "create_db", "training", "inference")}
+    assert seen - scripts == {f"tools/{name}/__main__.py" for name in ("composite", "export", "show")}
+
+
+def test_a_setting_that_the_config_leaves_out_has_its_default_and_says_so(tmp_path):
+    path = config(tmp_path, BATCH_SIZE=7)
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if not line.startswith("ITER_SIZE = ")))
+    settings = read_settings(path)
+    assert settings.training.ITER_SIZE == 1
+    assert settings.origins["ITER_SIZE"] == "default" and settings.origins["BATCH_SIZE"] == "config"
+
+
+def test_all_faults_of_a_config_are_told_at_once(tmp_path):
+    sentence = fault(tmp_path, BATCH_SIZE=0, BGR=3, test_patch_size=5)
+    assert all(word in sentence for word in ("BATCH_SIZE = 0", "BGR = 3", "test_patch_size = 5"))
+    path = config(tmp_path)
+    path.write_text(path.read_text() + "BATCHSIZE = 1\nSEEDS = 2\n")
+    with pytest.raises(UserError, match=r"'BATCH_SIZE'.*'SEEDS'"):
+        read_settings(path)
+
+
+# ------------------------------------------------------------------------------------------------- --set on the command line
+
+
+def test_a_change_takes_the_place_of_the_configs_own_line_so_that_what_follows_from_it_follows():
+    settings = read_settings(REPO / "config.py", ["DATASET=vaihingen", "BATCH_SIZE=4", "NET=unet", "patch_size=(64, 96)"])
+    assert settings.data.test_ids == [32, 34, 37] and settings.data.DATASET_DIR == "data/vaihingen/"
+    assert (settings.training.BATCH_SIZE, settings.net.NET, settings.patches.patch_size) == (4, "unet", (64, 96))
+    assert settings.origins["BATCH_SIZE"] == "--set"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("BATCHSIZE=4", "--set BATCHSIZE=4: there is no setting 'BATCHSIZE'. Did you mean 'BATCH_SIZE'?"),
+        ("BATCH_SIZE", "--set BATCH_SIZE: write NAME=VALUE"),
+        ("BATCH_SIZE=1O", "BATCH_SIZE = '1O': it must be a whole number"),
+        ("BATCH_SIZE=", "BATCH_SIZE = '': it must be a whole number"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(change, words):
+    with pytest.raises(UserError) as found:
+        read_settings(REPO / "config.py", [change])
+    assert words in str(found.value)
+
+
+def test_every_script_takes_changes(tmp_path):
+    path = config(tmp_path)
+    for script in ("extract_images", "create_db", "inference"):
+        refused(call(script, "--config", path, "--set", "SEDE=2"), "--set SEDE=2", "Did you mean 'SEED'?")
+    refused(call("training", "--niter", 3, "--config", path, "--set", "SEDE=2"), "Did you mean 'SEED'?")
+    refused(call("convert_gt", "--from-color", "--out", tmp_path / "o", path, "--config", path, "--set", "X=1"), "--set X=1")
 
 
 # ------------------------------------------------------------------------------------------------------------ wrong form
@@ -136,10 +193,13 @@ WRONG = {
     "IGNORE_LABEL": ["clutter", [None], True, -1], "MEAN_PIXEL": [None, {"irrg": 5}, {"irrg": ("a",)}],
     "INPUTS": [{}, {"irrg": "irrg"}, {"irrg": []}, ["irrg"]], "patch_size": [128, (128,), (0, 32), (32.0, 32)],
     "step_size": [16, (16, 0)], "ROTATIONS": [90, [], [45], [0, 0], ["0"], [[0]]], "FLIPS": [True, [], [True, True], [[]]],
-    "BGR": [1, None], "NET": ["", None], "INIT_MODEL": [""], "BATCH_SIZE": [0, 2.5, True], "BASE_LR": [0, -1, "0.1"],
+    "BGR": [1, None], "NET": ["", None], "INIT_MODEL": [""],
+    "INIT_PARTIAL": [None, 1], "INIT_UNITS": [{}, "imagenet", (1, 2)],
+    "BATCH_SIZE": [0, 2.5, True], "BASE_LR": [0, -1, "0.1"],
     "LR_POLICY": ["step", {}], "SOLVER": ["sgd", {}],
     "LOSS": ["", None, ["ce"]], "CLASS_WEIGHTS": ["inverted", None, {}], "MULTIPLIERS": [None, {"a": 1}, {"a": {"lr": "1"}}],
-    "FREEZE_ITERATIONS": [-1, None], "GRADIENT_CLIP": [0, "1"], "ITER_SIZE": [0, 1.5], "EMA_DECAY": [0, 1, 2, "a"],
+    "PRETRAINED_RATE": [0, "a", None], "FROZEN_NORM": [1, None],
+    "FREEZE_ITERATIONS": [-1, 2.5, "all"], "GRADIENT_CLIP": [0, "1"], "ITER_SIZE": [0, 1.5], "EMA_DECAY": [0, 1, 2, "a"],
     "AUGMENTATION": [None, ["flip"], {"flip": True}], "SNAPSHOT_EVERY": [0, None], "VAL_EVERY": [0, 1.5], "PATIENCE": [0],
     "KEEP_SNAPSHOTS": [0, -1], "SEED": [-1, 1.5], "WORKERS": [-1],
     "test_patch_size": [64], "test_step_size": [(0, 1)], "TEST_BATCH_SIZE": [0],
@@ -147,7 +207,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [*((n, v) for n, values in WRONG.items() for v in values), *((n, 1j) for n in RULES)]
+    ("name", "value"), [*((n, v) for n, values in WRONG.items() for v in values), *((n, 1j) for n in KNOWN)]
 )
 def test_a_setting_of_the_wrong_form_is_named_with_its_value(tmp_path, name, value):
     sentence = fault(tmp_path, **{name: value})
@@ -209,15 +269,15 @@ def test_a_mistake_in_the_config_is_one_sentence_at_the_command_line(tmp_path):
 
 def test_folders_follow_from_base_dataset_and_suffix(tmp_path):
     settings = read_settings(config(tmp_path, FOLDER_SUFFIX="_fold1", NET="smp:Unet/resnet34"))
-    assert settings.folder("patches") == tmp_path / "vaihingen_patches_fold1"
+    assert settings.data.folder("patches") == tmp_path / "vaihingen_patches_fold1"
     assert settings.snapshots == tmp_path / "vaihingen_snapshots_smp_Unet_resnet34_fold1"
 
 
 @pytest.mark.parametrize(("given", "ignored"), [(None, []), (0, [0]), ([1, 5], [1, 5])])
 def test_ignored_classes_may_be_none_one_or_several(tmp_path, given, ignored):
-    assert read_settings(config(tmp_path, IGNORE_LABEL=given)).ignored == ignored
+    assert read_settings(config(tmp_path, IGNORE_LABEL=given)).classes.ignored == ignored
 
 
 def test_modalities_stand_once_in_the_order_of_the_inputs(tmp_path):
     inputs = {"a": ["dsm", "irrg"], "b": ["irrg"]}
-    assert read_settings(config(tmp_path, INPUTS=inputs)).modalities == ["dsm", "irrg"]
+    assert read_settings(config(tmp_path, INPUTS=inputs)).data.modalities == ["dsm", "irrg"]

@@ -5,7 +5,8 @@ import pytest
 from conftest import COLOURS, NAMES, call, pixels, refused, write_raster
 from PIL import Image
 
-from tools.data.augmentation import Augmentation, bands_of, read_recipe
+from tools.data.augmentation import Augmentation, bands_of
+from tools.data.operations import read_recipe
 from tools.data.patches import read_patch
 from tools.labels.palette import Palette
 from tools.settings import read_settings
@@ -141,7 +142,8 @@ def test_patches_and_records_are_the_same_samples_in_the_files_band_order(databa
 
 
 def test_tiles_count_all_of_their_labels_though_they_are_drawn_small(tiles):
-    source = Tiles(read_settings(tiles.config()), [1, 3], most=40)
+    settings = read_settings(tiles.config())
+    source = Tiles(settings.data, settings.classes.colours, [1, 3], most=40)
     assert source[0].images["irrg"].shape == (3, 32, 40)
     assert source[0].labels.shape == (32, 40)
     labels = np.concatenate([pixels(tiles.path("labels", t)).ravel() for t in (1, 3)])

@@ -11,8 +11,10 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 def add_config(arguments: argparse.ArgumentParser) -> None:
-    """The --config option, which every script has."""
+    """The options of every script that reads a config."""
     arguments.add_argument("--config", default="config.py", metavar="FILE", help="the config file (default: config.py)")
+    arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                           help="another value of a setting, such as BATCH_SIZE=4; may be repeated")  # fmt: skip
 
 
 def add_overwrite(arguments: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ label there.
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,24 +34,27 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.composite.alignment import same_grid
 from tools.composite.bands import Heights, sum_of
 from tools.composite.files import bands_of, destination, filled, is_pattern, layout, path_of, sources
 from tools.composite.terrain import GroundFilter, Terrain
 from tools.composite.tile import GDAL, Job, Recipe, compose, measure
 from tools.data.dataset import Dataset, tile_name
+from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.geo.raster import Raster
 from tools.geo.windows import Window
-from tools.settings import Settings, read_settings
+from tools.settings import read_settings
 
 
 def main():
     args = arguments()
-    settings = read_settings(args.config) if any(not is_pattern(word) for word in sources(args).values()) else None
-    dataset, tiles = layout(args, settings)
-    out, name = destination(args, settings, dataset, tiles)
-    recipe = recipe_of(args, settings)
+    by_name = any(not is_pattern(word) for word in sources(args).values())
+    data = read_settings(args.config, args.set).data if by_name else None
+    dataset, tiles = layout(args, data)
+    out, name = destination(args, data, dataset, tiles)
+    recipe = recipe_of(args, data)
     refuse_existing(out, args.overwrite)
     jobs = [Job(t, {s: path_of(dataset, s, t) for s in dataset.patterns}, filled(name, t)) for t in tiles]
     with rasterio.Env(**GDAL):
@@ -61,10 +64,10 @@ def main():
         print("dsm: {:.2f} to {:.2f} metres become 0 to 255 in all tiles".format(*recipe.dsm_range))
         with whole_folder(out, args.overwrite) as folder:
             missing = list(in_parallel(partial(compose, recipe, folder), jobs, args.workers, "composites"))
-            write_details(folder, **details(args, settings, recipe, dataset, jobs, heights, missing, name))
+            write_details(folder, **details(args, data, recipe, dataset, jobs, heights, missing, name))
     print(f"{len(jobs)} composites in {out}, {np.mean(missing):.2%} of their pixels without data")
-    if settings and "composite" not in settings.folders:
-        print(f'To use them, add "composite": "{os.path.relpath(out / name, settings.DATASET_DIR)}" to folders.')
+    if data and "composite" not in data.folders:
+        print(f'To use them, add "composite": "{os.path.relpath(out / name, data.DATASET_DIR)}" to folders.')
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -101,7 +104,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def recipe_of(args: argparse.Namespace, settings: Settings | None = None) -> Recipe:
+def recipe_of(args: argparse.Namespace, data: DataSettings | None = None) -> Recipe:
     """What the command line asks for. Raises UserError where it makes no sense."""
     chosen = {"window_metres": args.window, "rise_metres": args.rise and tuple(args.rise), "slope": args.slope}
     chosen = {name: value for name, value in chosen.items() if value is not None}
@@ -114,7 +117,7 @@ def recipe_of(args: argparse.Namespace, settings: Settings | None = None) -> Rec
             raise UserError(f"--{name} {limits[0]:g} {limits[1]:g}: the first must be below the second.")
     if not 0 <= args.percentiles[0] < args.percentiles[1] <= 100:
         raise UserError(f"--percentiles {args.percentiles[0]:g} {args.percentiles[1]:g}: they go from 0 to 100.")
-    ground, bands = GroundFilter(**chosen), bands_of(args, settings)
+    ground, bands = GroundFilter(**chosen), bands_of(args, data)
     return Recipe(bands, ground, args.ndsm_step, args.ndsm_top, args.pixel_size, args.nodata)
 
 
@@ -124,12 +127,8 @@ def in_parallel(work: Callable, jobs: list[Job], workers: int, title: str) -> It
     if workers == 1:
         yield from tqdm(map(work, jobs), title, len(jobs), unit="tile")
         return
-    with ProcessPoolExecutor(workers) as pool:
-        try:
-            yield from tqdm(pool.map(work, jobs), title, len(jobs), unit="tile")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with pool(workers) as helpers:
+        yield from tqdm(helpers.map(work, jobs), title, len(jobs), unit="tile")
 
 
 def check(recipe: Recipe, jobs: list[Job]) -> None:
@@ -195,13 +194,13 @@ def _grid(about: Raster) -> str:
     return f"{about.crs.to_string() if about.crs else 'an unknown CRS'}, pixels {size}"
 
 
-def details(args, settings, recipe: Recipe, dataset: Dataset, jobs, heights: Heights, missing, name: str) -> dict[str, Any]:
+def details(args, data, recipe: Recipe, dataset: Dataset, jobs, heights: Heights, missing, name: str) -> dict[str, Any]:
     """What details.json says."""
     estimated = not (args.terrain or args.ndsm)
     terrain = recipe.ground.describe() if estimated else {"method": "given"}
     return {
-        "made by": "tools/composite/__main__.py",
-        "dataset": settings.DATASET if settings else None,
+        "made by": "tools.composite",
+        "dataset": data.DATASET if data else None,
         "sources": dict(dataset.patterns),
         "files": name,
         "image_bands": recipe.bands | ({"infrared": 1} if args.infrared else {}),

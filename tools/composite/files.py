@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 from tools.base.errors import UserError, listing, nearest
-from tools.data.dataset import SPLITS, Dataset, TileId, matching_ids, tile_id, tile_name
+from tools.data.dataset import Dataset, TileId, matching_ids, tile_id, tile_name
+from tools.data.settings import DataSettings
 from tools.geo import raster
-from tools.settings import Settings
 
 COLOURS = {"ir": "ir", "nir": "ir", "infrared": "ir", "red": "red", "r": "red", "green": "green", "blue": "blue"}
 ORDERS = {  # bands of an image whose modality has this name
@@ -25,11 +25,11 @@ def sources(args: argparse.Namespace) -> dict[str, str]:
     return {role: getattr(args, role) for role in roles if getattr(args, role) is not None}
 
 
-def layout(args: argparse.Namespace, settings: Settings | None) -> tuple[Dataset, list[TileId]]:
+def layout(args: argparse.Namespace, data: DataSettings | None) -> tuple[Dataset, list[TileId]]:
     """Where the files of each role are, and the tiles to work on."""
-    patterns = {role: _pattern(role, word, settings) for role, word in sources(args).items()}
+    patterns = {role: _pattern(role, word, data) for role, word in sources(args).items()}
     dataset = Dataset(".", patterns)
-    known = settings and [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]
+    known = data and data.all_ids
     if known is None or is_pattern(args.image):
         known = matching(patterns["image"])
     tiles = [tile_id(word, known) for word in args.ids] if args.ids else known
@@ -44,19 +44,19 @@ def layout(args: argparse.Namespace, settings: Settings | None) -> tuple[Dataset
     return dataset, tiles
 
 
-def _pattern(role: str, word: str, settings: Settings | None) -> str:
+def _pattern(role: str, word: str, data: DataSettings | None) -> str:
     if is_pattern(word):
         return word
-    modalities = [m for m in settings.folders if not m.startswith("labels")]
+    modalities = data.images
     if word not in modalities:
         raise UserError(
             f"--{role} names the modality '{word}', which folders does not have.{nearest(word, modalities)} It has"
             f" {listing(modalities)}; a pattern of files has a {{}} or a suffix such as .tif."
         )
-    pattern = settings.folders[word]
+    pattern = data.folders[word]
     if not isinstance(pattern, str):
         raise UserError(f"--{role} {word}: folders['{word}'] lists its files one by one; give a pattern with {{}} instead.")
-    return str(Path(settings.DATASET_DIR) / pattern)
+    return str(Path(data.DATASET_DIR) / pattern)
 
 
 def is_pattern(word: str) -> bool:
@@ -92,13 +92,13 @@ def _parts(tile: TileId) -> tuple:
     return tile if isinstance(tile, tuple) else (tile,)
 
 
-def destination(args, settings: Settings | None, dataset: Dataset, tiles: list[TileId]) -> tuple[Path, str]:
+def destination(args, data: DataSettings | None, dataset: Dataset, tiles: list[TileId]) -> tuple[Path, str]:
     """The folder to make, and the pattern of the files in it."""
-    usual = settings.folders.get("composite") if settings else None
+    usual = data.folders.get("composite") if data else None
     name = args.name or (Path(usual).name if usual else f"composite_{'_'.join(['{}'] * len(_parts(tiles[0])))}.tif")
-    if not args.out and not settings:
+    if not args.out and not data:
         raise UserError("there is no --out: name the folder for the composites, such as --out data/mine/composite.")
-    out = args.out or Path(settings.DATASET_DIR) / (Path(usual).parent if usual else "composite")
+    out = args.out or Path(data.DATASET_DIR) / (Path(usual).parent if usual else "composite")
     if _FIELD.search(str(out)):
         raise UserError(f"composites go into one folder, and '{out}' has a {{}}: name another with --out.")
     _check_name(name, tiles)
@@ -124,14 +124,14 @@ def _check_name(name: str, tiles: list[TileId]) -> None:
         raise UserError(f"--name '{name}' must be a file name that ends in .tif: composites carry a mask and a georeference.")
 
 
-def bands_of(args: argparse.Namespace, settings: Settings | None = None) -> dict[str, int]:
+def bands_of(args: argparse.Namespace, data: DataSettings | None = None) -> dict[str, int]:
     """Where in the image the bands "ir" and "red" are, from 1. Raises UserError where one is unknown or missing."""
     wanted = ["red"] if args.infrared else ["ir", "red"]
     example = ",".join(f"{colour}={n}" for n, colour in enumerate(wanted, 1))
     if args.bands:
         found = dict(_band(word, example) for word in args.bands.split(","))
-    elif settings and args.image in settings.bands:
-        names = [COLOURS.get(name.lower()) for name in settings.bands[args.image]]
+    elif data and args.image in data.bands:
+        names = [COLOURS.get(name.lower()) for name in data.bands[args.image]]
         found = {colour: n for n, colour in enumerate(names, 1) if colour}
     else:
         found = ORDERS.get(args.image, {})

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tools.base.errors import UserError
 
-PRECISIONS = ("auto", "bf16", "tf32", "fp32")
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")  # in messages of RuntimeErrors
 
 
@@ -26,8 +25,8 @@ class Device:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """channels_last is what bf16 convolutions want, on the CPU and on CUDA."""
-        return torch.channels_last if self.bf16 else torch.contiguous_format
+        """channels_last is what bf16 convolutions want, and what all of them want on the CPU (1.04 to 1.3 times as fast)."""
+        return torch.channels_last if self.bf16 or self.device.type == "cpu" else torch.contiguous_format
 
     def current(self) -> contextlib.AbstractContextManager:
         """The context in which what is said of no device in particular, such as events, is about this one."""
@@ -145,3 +144,8 @@ def memory_suffices(otherwise: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise UserError(otherwise) from None
+
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    """Pixels of any number type as a tensor; uint16, which PyTorch can hardly compute with, as int32."""
+    return torch.from_numpy(pixels.astype(np.int32) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels))

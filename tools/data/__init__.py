@@ -15,4 +15,4 @@ def __getattr__(name: str):
     """Loads a function of this page when it is first asked for: a config that needs none of them costs no import."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"tools.data.{_HOMES[name]}"), name)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tools.base.errors import UserError
+from tools.compute.device import as_tensor
 from tools.compute.signals import leave_to_parent
 from tools.data.augmentation import Augmentation, Pixels
 from tools.data.database import Database
@@ -26,7 +27,7 @@ class Patches(Dataset):
     """
 
     def __init__(self, folder: Path, split: str, inputs: list[Input], without: Collection[str] = ()):
-        self.inputs = inputs
+        self.folder, self.inputs = folder, inputs
         self.images = {m: Database(folder / f"{m}_{split}") for m in modalities_of(inputs)}
         self.labels = Database(folder / f"labels_{split}")
         for database in self.images.values():
@@ -96,11 +97,6 @@ class Samples(Dataset):
         if self.augmentation is None:
             return self.patches[draw.record]
         return self.patches.stack(*self.augmentation(self.patches.read, len(self.patches), *draw))
-
-
-def as_tensor(pixels: np.ndarray) -> Tensor:
-    """Pixels of any number type as a tensor; uint16, which PyTorch can hardly compute with, as int32."""
-    return torch.from_numpy(pixels.astype(np.int32) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels))
 
 
 def stacked(items: list[tuple[list[Tensor], Tensor]]) -> tuple[list[Tensor], Tensor]:

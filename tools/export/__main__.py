@@ -27,9 +27,10 @@ from torch import Tensor
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import whole_file
-from tools.export import int8, onnx_file, page
+from tools.export import int8, onnx_file
 from tools.export.end_to_end import Program, quiet, trace
 from tools.export.onnx_engine import OnnxNet
+from tools.page import assemble
 from tools.settings import read_settings
 from tools.weights import snapshots
 
@@ -91,7 +92,7 @@ def can_be_written_to(folder: Path) -> bool:
 
 def write_onnx(args, program: Program, about: dict) -> None:
     """Write the ONNX file, once onnxruntime gives what the net gives."""
-    examples = int8.Examples(read_settings(args.config).folder("lmdb"), program) if args.int8 else None
+    examples = int8.Examples(read_settings(args.config, args.set).data.folder("lmdb"), program) if args.int8 else None
     model = onnx_file.convert(program)
     if examples:
         model = int8.quantise(model, examples)
@@ -124,15 +125,15 @@ def write_torch(path: Path, program: Program, about: dict) -> None:
 
 def write_page(args, program: Program, about: dict) -> None:
     """Write the page, once the net in it gives what the net gives."""
-    settings = read_settings(args.config)
-    page.check(program, about, settings)
+    settings = read_settings(args.config, args.set)
+    assemble.check(program, about, settings.classes.label_values, settings.inference)
     model = onnx_file.convert(program)
     onnx_file.describe(model, program, about, args.resolution)
     with tempfile.TemporaryDirectory() as folder:
         onnx_file.save(model, Path(folder) / "net.onnx")
         likeness = Likeness.of(program, OnnxNet(Path(folder) / "net.onnx").probabilities, noise(program))
     likeness.check(args.page)
-    page.write(args.page, model, page.facts_of(program, model, about, settings, args.weights))
+    assemble.write(args.page, model, assemble.facts_of(program, model, about, settings.inference, args.weights))
     print(f"{args.page}: a page of {args.page.stat().st_size / 1e6:.1f} MB, {program}\n{likeness} noise")
 
 

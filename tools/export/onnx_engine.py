@@ -58,8 +58,8 @@ class OnnxNet(nn.Module):
         """Raise UserError where the file takes no images of a height and width (pixels)."""
         if self.size and tuple(size) != (self.size, self.size):
             raise UserError(
-                f"{self.path} was exported with --size {self.size}: it takes no windows of {size[0]}x{size[1]} pixels; export"
-                f" it without --size, or set the window to ({self.size}, {self.size})."
+                f"{self.path} was exported with --size {self.size}: it takes no windows of {size[0]}x{size[1]} pixels, as"
+                f" another net here does; export both for one size, or without --size."
             )
 
 
@@ -68,6 +68,12 @@ def check_windows(net: nn.Module, size: tuple[int, int]) -> None:
     for part in net.modules():
         if isinstance(part, OnnxNet):
             part.check_window(size)
+
+
+def fixed_size(net: nn.Module) -> int | None:
+    """The only height and width (pixels) that some part of a net takes which onnxruntime computes; None if it takes any."""
+    sizes = [part.size for part in net.modules() if isinstance(part, OnnxNet) and part.size]
+    return sizes[0] if sizes else None
 
 
 def refuse_window(net: nn.Module) -> None:

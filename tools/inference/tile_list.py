@@ -2,50 +2,62 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tools.base.errors import UserError, listing, nearest
-from tools.data import dataset
-from tools.data.dataset import SPLITS
+from tools.data.dataset import TileId, tile_id, tile_name
+from tools.data.settings import DataSettings
 from tools.geo import raster
+from tools.geo.area import AreaOfInterest, PlacedArea, cut
 from tools.geo.file_list import File, find
-from tools.settings import Settings
+from tools.geo.raster import Raster
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded")."""
+    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded").
+
+    area: what is wanted of it, None for all.
+    """
 
     name: str
     paths: Mapping[str, File]
     truths: Mapping[str, File] = field(default_factory=dict)
+    area: AreaOfInterest | None = None
 
     @property
     def first(self) -> File:
         """The file of the first modality: the map takes its size and its place on Earth."""
         return next(iter(self.paths.values()))
 
+    def placed_area(self) -> PlacedArea | None:
+        """The area on the pixels of the first file, if there is one."""
+        return self.area and self.area.on(raster.inspect(self.first))
 
-def dataset_tiles(settings: Settings, words: list[str]) -> list[Tile]:
+    def inspect(self) -> Raster:
+        """What the first file says of itself, cut to the window around the area, if there is one."""
+        about, area = raster.inspect(self.first), self.placed_area()
+        return cut(about, area.window) if area else about
+
+
+def dataset_tiles(data: DataSettings, words: list[str]) -> list[Tile]:
     """The tiles that the ids name, or all test tiles, with what ground truth there is of them."""
-    known = [t for split in SPLITS for t in getattr(settings, f"{split}_ids")]
-    ids = [dataset.tile_id(word, known) for word in words] or list(settings.test_ids)
-    seen = [dataset.tile_name(t) for t in ids if t in settings.train_ids]
+    ids = [tile_id(word, data.all_ids) for word in words] or data.ids("test")
+    seen = [tile_name(t) for t in ids if t in data.train_ids]
     if seen:
         print(f"note: {', '.join(seen)} was trained on, so its scores say little about other places.")
-    return tiles_of(settings, ids)
+    return tiles_of(data, ids)
 
 
-def tiles_of(settings: Settings, ids: Iterable[dataset.TileId]) -> list[Tile]:
+def tiles_of(data: DataSettings, ids: Iterable[TileId]) -> list[Tile]:
     """These tiles of the dataset, with what ground truth there is of them."""
-    files = dataset.Dataset(settings.DATASET_DIR, settings.folders)
     kinds = ["labels", "labels_eroded"]
     return [
         Tile(
-            dataset.tile_name(t),
-            {m: files.path(m, t) for m in settings.modalities},
-            {kind: files.path(kind, t) for kind in kinds if files.has(kind, t)},
+            tile_name(t),
+            {m: data.dataset.path(m, t) for m in data.modalities},
+            {kind: data.dataset.path(kind, t) for kind in kinds if data.dataset.has(kind, t)},
         )
         for t in ids
     ]
@@ -66,6 +78,25 @@ def given_tiles(words: Sequence[str], modalities: Sequence[str]) -> list[Tile]:
     names = list(found[modalities[0]])
     matched = {modality: _match(found, modalities[0], modality) for modality in modalities}
     return [Tile(name, {m: matched[m][name] for m in modalities}) for name in names]
+
+
+def touched(tiles: Sequence[Tile], area: AreaOfInterest) -> list[Tile]:
+    """The tiles that an area of interest touches, and those that cannot be read, which is said in their turn.
+
+    Raises UserError where it touches none.
+    """
+    kept, missed = [], []
+    for tile in tiles:
+        try:
+            about = raster.inspect(tile.first)
+        except UserError:
+            kept.append(tile)
+            continue
+        found = area.on(about)
+        kept.append(replace(tile, area=area)) if found else missed.append(about)
+    if not kept:
+        raise UserError(area.missed(missed[0]))
+    return kept
 
 
 def _by_modality(words: Sequence[str], modalities: Sequence[str]) -> dict[str, list[str]]:
@@ -94,14 +125,14 @@ def _by_modality(words: Sequence[str], modalities: Sequence[str]) -> dict[str, l
 
 def _named(files: Sequence[File]) -> dict[str, File]:
     """The files by the names of their tiles."""
-    names = [tile_name(file) for file in files]
+    names = [name_of_file(file) for file in files]
     twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise UserError(f"several images are called {listing(twice)}: label them in two runs, with a --dir each.")
     return dict(zip(names, files, strict=True))
 
 
-def tile_name(file: File) -> str:
+def name_of_file(file: File) -> str:
     """What a tile is called: its file's name without suffix, nor what follows a remote one's "?"."""
     text = str(file).split("?")[0] if raster.is_remote(file) else str(file)
     return Path(text).stem
@@ -117,7 +148,7 @@ def _match(found: Mapping[str, Mapping[str, File]], first: str, other: str) -> d
     if len(ours) == len(theirs) == 1:
         files = dict(zip(wanted, files.values(), strict=True))  # there is nothing to confuse
     lonely = [name for key, name in wanted.items() if key not in files]
-    spare = [tile_name(file) for key, file in files.items() if key not in wanted]
+    spare = [name_of_file(file) for key, file in files.items() if key not in wanted]
     if lonely or spare:
         raise UserError(
             f"the files of {first} and {other} do not match by name ({first} alone has {listing(lonely, 4) or 'none'}, {other}"

@@ -10,11 +10,9 @@ from nets.net import check_size
 from tools.base.errors import UserError
 from tools.compute.device import Device
 from tools.data.inputs import Input
-from tools.geo import raster
-from tools.geo.windows import positions, step_in_pixels
+from tools.geo.windows import positions
 from tools.inference import resampled
 from tools.inference.tile_list import Tile
-from tools.settings import Settings
 
 SHARE = 0.9  # of what a pixel's scores depend on, measured by squared gradients
 _LOOKS = 4  # images and directions of the scores that are tried
@@ -64,12 +62,6 @@ def step_for(size: int, radius: int, multiple: int) -> int:
 Windows = tuple[tuple[int, int], tuple[int, int]]  # size and step, in pixels (height, width)
 
 
-def windows_of(settings: Settings) -> Windows:
-    """Size and step of the sliding window, in pixels, as the config says."""
-    size = tuple(settings.test_patch_size)
-    return size, step_in_pixels(settings.test_step_size, size)
-
-
 def large_windows(net: nn.Module, inputs: list[Input], device: Device, most: int, shapes: list[tuple[int, int]]) -> Windows:
     """Size and step of windows of up to `most` pixels to a side, that overlap by as far as the net looks.
 
@@ -102,7 +94,7 @@ def shapes_of(tiles: Iterable[Tile], pixel_size: float | None = None) -> list[tu
     shapes = []
     for tile in tiles:
         with contextlib.suppress(UserError):
-            about = raster.inspect(tile.first)
+            about = tile.inspect()
             other = pixel_size and resampled.differs(tile, pixel_size)
             shapes.append(resampled.shape_at(about, pixel_size) if other else (about.height, about.width))
     return shapes

@@ -1,16 +1,17 @@
-"""Pictures for people: loss curves, networks, and label maps beside image and truth."""
+"""Pictures for people: label maps beside image and truth.
+
+Figures are made without pyplot: it takes half a second to import, wants a screen to be chosen, and keeps figures alive.
+"""
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from tools.base.folders import whole_file
 from tools.labels.palette import Palette
 
-matplotlib.use("Agg")  # no screen is needed
 ERRORS = Palette(["right", "wrong"], {0: (255, 255, 255), 1: (222, 45, 38), 2: (160, 160, 160)})  # 2: not scored
 _TALLEST = 8  # times the width, in comparisons: that of a tile one pixel wide would take gigabytes
 
@@ -28,14 +29,15 @@ def comparison(
         panels[1:1] = [("ground truth", palette.to_colours(truth))]
         panels.append(("errors (red), not scored (grey)", errors))
     tall = min(image.shape[1] / image.shape[2], _TALLEST)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 4 * tall + 0.9))
+    figure = Figure(figsize=(4 * len(panels), 4 * tall + 0.9))
+    axes = figure.subplots(1, len(panels))
     for axis, (name, picture) in zip(axes, panels, strict=True):
         axis.imshow(picture, interpolation="nearest" if max(picture.shape[:2]) < 600 else "antialiased")
         axis.set_title(name, fontsize=10)
         axis.axis("off")
     legend(figure, palette)
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def legend(figure, palette: Palette) -> None:
@@ -64,11 +66,8 @@ def errors(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray
     return np.where((truth >= classes) | (predicted >= classes), ERRORS.no_label, truth != predicted).astype(np.uint8)
 
 
-def _save(figure, path: Path, bottom: float = 0.05) -> None:
-    """bottom: the share of the height that is kept for a legend."""
-    try:
-        with whole_file(path) as temporary:
-            figure.tight_layout(rect=(0, bottom, 1, 1))
-            figure.savefig(temporary, dpi=110)
-    finally:
-        plt.close(figure)  # on a full disk, too, where training goes on and draws the next one
+def save(figure: Figure, path: Path, bottom: float = 0.05) -> None:
+    """Write a figure as a whole file; bottom: the share of the height that is kept for a legend."""
+    with whole_file(path) as temporary:
+        figure.tight_layout(rect=(0, bottom, 1, 1))
+        figure.savefig(temporary, dpi=110)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from nets.net import Net
-from tools.labels.pictures import _save
+from tools.labels.pictures import save
 
 _KIND_COLOURS = {"data": "#d9d9d9", "conv": "#9ecae1", "pool": "#fdae6b", "unpool": "#a1d99b"}
 _OTHER_COLOUR = "#dadaeb"
@@ -23,7 +23,8 @@ def loss_plot(
     losses: per iteration, from the first on. training: "iteration", "rate" and "mean_iou" of some of them. validation:
     "iteration", "loss" and "mean_iou_without_ignored". What is None is left out.
     """
-    figure, axes = plt.subplots(3, 1, figsize=(8, 8), sharex=True, height_ratios=(3, 3, 1.2))
+    figure = Figure(figsize=(8, 8))
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.2))
     _draw_losses(axes[0], losses, _points(validation, "loss"))
     _draw_scores(axes[1], _points(training, "mean_iou"), _points(validation, "mean_iou_without_ignored"))
     axes[2].plot(*_points(training, "rate"), color=_TRAINING, drawstyle="steps-pre")
@@ -32,7 +33,7 @@ def loss_plot(
     for axis in axes:
         axis.grid(color="#e5e5e5", linewidth=0.6)
         axis.set_axisbelow(True)
-    _save(figure, path, bottom=0)
+    save(figure, path, bottom=0)
 
 
 def _draw_losses(axis, losses: Sequence[float], validation: tuple[list, list]) -> None:
@@ -79,7 +80,8 @@ def net_graph(path: Path, net: Net, title: str) -> None:
     rows = net.table()
     place = {row[0]: -i for i, row in enumerate(rows)}
     writer = {blob: name for name, blobs in net.writes.items() for blob in blobs}
-    figure, axis = plt.subplots(figsize=(9, 0.32 * len(rows) + 1))
+    figure = Figure(figsize=(9, 0.32 * len(rows) + 1))
+    axis = figure.subplots()
     for name, kind, _, size, learnable in rows:
         colour = _KIND_COLOURS.get(kind, _OTHER_COLOUR)
         axis.add_patch(FancyBboxPatch((-1, place[name] - 0.3), 2, 0.6, boxstyle="round,pad=0.02", fc=colour, ec="#636363"))
@@ -91,7 +93,7 @@ def net_graph(path: Path, net: Net, title: str) -> None:
             _arrow(axis, place[writer[blob]], place[row.name])
     axis.set(xlim=(-4.2, 4.2), ylim=(-len(rows) + 0.3, 0.7), title=title)
     axis.axis("off")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _arrow(axis, start: float, end: float) -> None:

@@ -5,7 +5,6 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,38 +13,33 @@ from torch import nn
 
 from tools.base.folders import read_details
 from tools.compute.device import Device
-from tools.settings import Settings
 
 _REPOSITORY = Path(__file__).parent.parent.parent
 _LIBRARIES = ("torch", "torchvision", "numpy", "lmdb", "rasterio", "safetensors", "segmentation-models-pytorch", "timm")
-# Settings that a run may change without becoming another run: places, speed, and what is written or kept.
-_WITHOUT_EFFECT = {
-    "BASE_DIR", "DATASET_DIR", "FOLDER_SUFFIX", "folders", "palette", "test_ids", "WORKERS", "TILE_MEMORY_MB",
-    "MEMORY_MB", "SNAPSHOT_EVERY", "KEEP_SNAPSHOTS", "PATIENCE", "TEST_BATCH_SIZE",
-}  # fmt: skip
 
 
-def about(settings: Settings, net: nn.Module, device: Device, niter: int) -> dict[str, Any]:
-    """What a run is made of, as JSON values: the net, device, database, versions and settings."""
+def about(
+    name: str, net: nn.Module, device: Device, lmdb: Path, niter: int, settings: Mapping[str, Any], origins: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a run is made of, as JSON values: the net called `name`, device, database, versions and settings.
+
+    lmdb: the folder of the databases. settings: all of them by name; origins: where each value came from.
+    """
     return {
-        "net": {"name": settings.NET, "learnable values": sum(p.numel() for p in net.parameters())},
+        "net": {"name": name, "learnable values": sum(p.numel() for p in net.parameters())},
         "device": str(device),
-        "database": {"folder": str(settings.folder("lmdb")), "fingerprint": fingerprint(settings)},
+        "database": {"folder": str(lmdb), "fingerprint": fingerprint(lmdb)},
         "versions": versions(),
         "git": git_state(),
         "iterations": niter,
-        "settings": settings_of(settings),
+        "settings": as_json(settings),
+        "origins": dict(origins),
     }
 
 
-def fingerprint(settings: Settings) -> str | None:
-    """A number that changes with any pixel and any label of the database; None where an older create_db.py made it."""
-    return read_details(settings.folder("lmdb"))["splits"]["train"].get("fingerprint")
-
-
-def settings_of(settings: Settings) -> dict[str, Any]:
-    """All settings as JSON values."""
-    return as_json({f.name: getattr(settings, f.name) for f in fields(settings)})
+def fingerprint(lmdb: Path) -> str | None:
+    """A number that changes with any pixel and any label of the database; None if an older create_db.py made it."""
+    return read_details(lmdb)["splits"]["train"].get("fingerprint")
 
 
 def as_json(value: Any) -> Any:
@@ -53,13 +47,12 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def made_with(settings: Settings) -> dict[str, Any]:
-    """What makes a run the run that it is, as JSON values: settings, and the fingerprint of the data."""
-    whole = settings_of(settings)
-    found = {name: value for name, value in whole.items() if name not in _WITHOUT_EFFECT}
-    if settings.VAL_EVERY is None and settings.LR_POLICY["name"] == "plateau":  # then the rate may fall at each snapshot
-        found["SNAPSHOT_EVERY"] = whole["SNAPSHOT_EVERY"]
-    return found | {"database": fingerprint(settings)}
+def made_with(settings: Mapping[str, Any], lmdb: Path) -> dict[str, Any]:
+    """What makes a run the run that it is, as JSON values.
+
+    settings: those whose change makes another run, by name. lmdb: the folder of the databases, whose fingerprint is added.
+    """
+    return as_json(settings) | {"database": fingerprint(lmdb)}
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tqdm import tqdm
 
@@ -24,7 +24,6 @@ from tools.base.errors import UserError, listing, run
 from tools.base.folders import require, whole_file
 from tools.data.augmentation import Augmentation, bands_of
 from tools.data.dataset import SPLITS, tile_id
-from tools.data.inputs import make_inputs
 from tools.labels import pictures
 from tools.labels.palette import Palette
 from tools.settings import read_settings
@@ -89,28 +88,28 @@ def open_source(args) -> Source:
         raise UserError("name either a folder of patches or LMDBs, or tiles of the config with --tiles.")
     if args.folder:
         return open_folder(args.folder, args.split)
-    settings = read_settings(args.config)
-    known = [tile for split in SPLITS for tile in getattr(settings, f"{split}_ids")]
-    return Tiles(settings, [tile_id(word, known) for word in args.tiles])
+    settings = read_settings(args.config, args.set)
+    known = settings.data.all_ids
+    return Tiles(settings.data, settings.classes.colours, [tile_id(word, known) for word in args.tiles])
 
 
 def open_augmentation(args, source: Source) -> Augmentation:
     """What the config's AUGMENTATION does to the patches of the folder."""
     if args.tiles:
         raise UserError("--augmented is for patches, as training has them: name a folder of patches or LMDBs, not --tiles.")
-    settings = read_settings(args.config)
-    if not settings.AUGMENTATION:
+    settings = read_settings(args.config, args.set)
+    if not settings.training.AUGMENTATION:
         raise UserError(f"{args.config}: AUGMENTATION is {{}}, there is nothing to draw: name operations, such as 'flip'.")
     require(
-        source.details, args.folder, "extract_images.py", dataset=settings.DATASET, patch_size=list(settings.patch_size),
-        classes=list(settings.label_values),
+        source.details, args.folder, "extract_images.py", dataset=settings.data.DATASET,
+        patch_size=list(settings.patches.patch_size), classes=list(settings.classes.label_values),
     )  # fmt: skip
-    missing = [m for m in settings.modalities if m not in source.modalities]
+    missing = [m for m in settings.data.modalities if m not in source.modalities]
     if missing:
         raise UserError(f"{args.folder} has no {listing(missing)}, which INPUTS of {args.config} names: make it again.")
     about = source.details["modalities"]
-    inputs = make_inputs(settings.parts, about, settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
-    return Augmentation(settings.recipe, bands_of(about, inputs), source.palette.no_label, settings.SEED)
+    inputs = settings.data.inputs(about)
+    return Augmentation(settings.augmentation, bands_of(about, inputs), source.palette.no_label, settings.data.SEED)
 
 
 def with_versions(source: Source, chosen: Iterable[int], augmentation: Augmentation, versions: int) -> list[Sample]:
@@ -194,7 +193,7 @@ def sheet(
     rows = -(-len(samples) // columns)
     lines = [line for warning in warnings for line in textwrap.wrap(warning, 46)]
     side = 0.3 * (source.palette.classes + 3) + 0.17 * len(lines)
-    figure = plt.figure(
+    figure = Figure(
         figsize=(columns * (card + _BETWEEN) + _SIDE + 2 * _MARGIN, _TOP + max(rows * (tall + _NAME), side) + _MARGIN)
     )
     width, height = figure.get_size_inches()
@@ -205,7 +204,6 @@ def sheet(
     _side(figure, counts, lines, source.palette, width - _SIDE - _MARGIN / 2)
     with whole_file(out) as temporary:
         figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
 def _columns(samples: int, shape: float) -> int:

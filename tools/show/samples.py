@@ -10,13 +10,13 @@ import numpy as np
 from tools.base.errors import UserError, listing
 from tools.base.folders import read_details
 from tools.data.database import Database, pair
-from tools.data.dataset import Dataset, TileId, tile_name
+from tools.data.dataset import TileId, tile_name
 from tools.data.inputs import reorder
-from tools.data.patches import read_patch
+from tools.data.patches import patch_files, read_patch
+from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.geo.windows import Window
 from tools.labels.palette import Palette
-from tools.settings import Settings
 
 _ROWS = 1024  # of a tile, counted at a time
 
@@ -77,13 +77,10 @@ class PatchFolder(_Made):
     def __init__(self, folder: Path, split: str):
         super().__init__(folder, split)
         self.names = pair([folder / f"{m}_{split}" for m in [*self.modalities, "labels"]])
-        self._suffixes = {m: next(self._home(m).iterdir()).suffix for m in [*self.modalities, "labels"]}
-
-    def _home(self, modality: str) -> Path:
-        return self.folder / f"{modality}_{self.split}"
+        self._files = {m: patch_files(folder / f"{m}_{split}") for m in [*self.modalities, "labels"]}
 
     def _read(self, modality: str, name: str) -> np.ndarray:
-        return read_patch(self._home(modality) / (name + self._suffixes[modality]))
+        return read_patch(self._files[modality][name])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -123,16 +120,16 @@ class Databases(_Made):
 class Tiles:
     """Tiles of a config, reduced to `most` pixels along the longer side (labels count in full)."""
 
-    settings: Settings
+    data: DataSettings
+    palette: Palette
     ids: list[TileId]
     most: int = 512
 
     def __post_init__(self):
-        self.palette = Palette(self.settings.label_values, self.settings.palette)
-        self.modalities, self.ranges = self.settings.modalities, {}
-        self.title = self.settings.DATASET
+        self.modalities, self.ranges = self.data.modalities, {}
+        self.title = self.data.DATASET
         self.kind = "tiles"
-        self._dataset = Dataset(self.settings.DATASET_DIR, self.settings.folders)
+        self._dataset = self.data.dataset
         self._dataset.check([*self.modalities, "labels"], self.ids, self.palette)
 
     def __len__(self) -> int:
@@ -141,7 +138,9 @@ class Tiles:
     def __getitem__(self, i: int) -> Sample:
         tile = self.ids[i]
         images = {m: raster.read_small(self._dataset.path(m, tile), self.most) for m in self.modalities}
-        return Sample(tile_name(tile), images, raster.read_small(self._dataset.path("labels", tile), self.most)[0])
+        return Sample(
+            tile_name(tile), images, raster.read_small(self._dataset.path("labels", tile), self.most, role=raster.NUMBERS)[0]
+        )
 
     def labels(self) -> Iterator[np.ndarray]:
         for tile in self.ids:

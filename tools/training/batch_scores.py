@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tools.training.losses import NO_LOSS
+from tools.solver.losses import NO_LOSS
 
 EVERY = 4  # rows and columns: one pixel in 16 says enough, and costs nothing that a clock would show
 

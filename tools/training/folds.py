@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from tools.base.errors import UserError, listing
 from tools.base.folders import write_json
 from tools.data.dataset import tile_name
 from tools.record.history import METRICS, read_history
-from tools.record.provenance import changed, made_with
-from tools.settings import Settings
+from tools.record.provenance import changed
 from tools.training import resume
 from tools.weights import snapshots
 
@@ -40,18 +38,23 @@ def divide(tiles: Sequence, folds: int, seed: int) -> list[list]:
 
 
 def cross_validate(
-    settings: Settings, folds: int, home: Path, train: Callable[[Settings, Path], Mapping[str, Any] | None], writer: bool
+    tiles: Sequence,
+    folds: int,
+    seed: int,
+    home: Path,
+    train: Callable[[list, list, Path], Mapping[str, Any] | None],
+    writer: bool,
 ) -> None:
-    """Train once for each fold of the training tiles, scored on those that it holds out, and say what all folds found.
+    """Train once for each fold of the training tiles, scored on those that it holds out, and print what all folds found.
 
-    train: called with the settings of a fold, which name what it holds out as val_ids, and its folder in `home`; gives its
-    scores, or None where it was told to stop. writer: whether this process is the one that writes files.
+    train: called with the tiles that a fold keeps, those that it holds out, and its folder in `home`; returns its scores, or
+    None if it was told to stop. writer: whether this rank writes files.
     """
     found = []
-    for number, held_out in enumerate(divide(settings.train_ids, folds, settings.SEED), 1):
-        kept = [tile for tile in settings.train_ids if tile not in held_out]
+    for number, held_out in enumerate(divide(tiles, folds, seed), 1):
+        kept = [tile for tile in tiles if tile not in held_out]
         print(f"\nfold {number} of {folds} holds out {listing(map(tile_name, held_out))}")
-        scores = train(replace(settings, train_ids=kept, val_ids=held_out), home / f"{_FOLDER}{number}")
+        scores = train(kept, held_out, home / f"{_FOLDER}{number}")
         if scores is None:
             print(f"stopped in fold {number}; go on with --folds {folds} --restore")
             return
@@ -88,17 +91,17 @@ def clear(folder: Path, overwrite: bool) -> None:
     resume.clear(folder, overwrite)
 
 
-def result_of(folder: Path, niter: int, settings: Settings) -> dict[str, Any] | None:
-    """The scores of a fold that has been trained to its end, None where that is still to do.
+def result_of(folder: Path, niter: int, made_with: Mapping[str, Any], patience: int | None) -> dict[str, Any] | None:
+    """The scores of a fold that has been trained to its end, None if that is still to do.
 
-    settings: of the fold as it would be trained now. Raises UserError where its folder is of another run, or where its scores
-    are lost.
+    made_with: what provenance says of the fold as it would be trained now; patience: PATIENCE. Raises UserError if its folder
+    is of another run, or if its scores are lost.
     """
     iterations = list(map(snapshots.iteration_of, snapshots.found(folder)))
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         before = metrics["settings"] | {"database": metrics["database"]["fingerprint"]}
-        early = metrics["stopped early"] and before["PATIENCE"] == settings.PATIENCE
+        early = metrics["stopped early"] and before["PATIENCE"] == patience
         last = ([{"iteration": -1}] + read_history(folder / METRICS)["validation"])[-1]
     except (UserError, OSError, ValueError, KeyError, TypeError):
         if max(iterations, default=0) < niter:
@@ -107,7 +110,7 @@ def result_of(folder: Path, niter: int, settings: Settings) -> dict[str, Any] | 
             f"{folder} is trained to its end, iteration {iterations[-1]}, but its {METRICS}, where its scores stood, is missing"
             " or damaged: put it back, or remove that folder, so that this fold is trained again; then go on with --restore."
         ) from None
-    if odd := changed(before, made_with(settings)):
+    if odd := changed(before, made_with):
         raise UserError(
             f"{folder} was trained with other settings, so that its scores do not belong to the others: {'; '.join(odd)}; set"
             " them back, or begin again with --overwrite."

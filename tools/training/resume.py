@@ -1,6 +1,8 @@
 """Where a run begins: anew, in a folder that is cleared, or at a snapshot that it goes on from."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -9,12 +11,9 @@ from tools.base.errors import UserError, listing
 from tools.data.inputs import Input
 from tools.record import provenance, recorder
 from tools.record.log import Log
-from tools.settings import Settings
 from tools.weights import snapshots
 from tools.weights.caffe import refuse_solverstate
 from tools.weights.snapshots import Snapshot
-
-NEWEST = Path("the newest snapshot")  # --restore without a name
 
 
 def to_restore(restore: Path | None, init: str | None, folder: Path, overwrite: bool, log: Log) -> Snapshot | None:
@@ -27,14 +26,13 @@ def to_restore(restore: Path | None, init: str | None, folder: Path, overwrite: 
         return None
     if init:
         raise UserError("--init and --restore do not go together: a restored run has its weights already.")
-    path = folder if restore == NEWEST else restore
-    elsewhere = not same_folder(path if path.is_dir() else path.parent, folder)
+    elsewhere = not same_folder(restore if restore.is_dir() else restore.parent, folder)
     if elsewhere and (snapshots.found(folder) or snapshots.bests(folder)) and not overwrite:
-        raise UserError(f"{folder} holds another run than {path} is of: choose another --snapshot, or add --overwrite.")
-    if path == folder or path.is_dir():
-        return snapshots.load_newest(path, log.warn)
-    refuse_solverstate(path)
-    return snapshots.load(path)
+        raise UserError(f"{folder} holds another run than {restore} is of: choose another --snapshot, or add --overwrite.")
+    if restore == folder or restore.is_dir():
+        return snapshots.load_newest(restore, log.warn)
+    refuse_solverstate(restore)
+    return snapshots.load(restore)
 
 
 def refuse_held(folder: Path, overwrite: bool) -> None:
@@ -59,11 +57,11 @@ def check_same(before: Snapshot, net: nn.Module, inputs: list[Input], name: str)
         )
 
 
-def go_on(settings: Settings, folder: Path, before: Snapshot, log: Log) -> None:
-    """Say what a restored run should know, and see to its folder."""
+def go_on(made_with: Mapping[str, Any], folder: Path, before: Snapshot, log: Log) -> None:
+    """Log what a restored run should know, and see to its folder; made_with: what provenance says of the run now."""
     iteration = before.state["iteration"]
     log.say(f"restored from {before.path}, iteration {iteration}")
-    if odd := provenance.changed(before.state.get("made_with", {}), provenance.made_with(settings)):
+    if odd := provenance.changed(before.state.get("made_with", {}), made_with):
         log.warn(f"the snapshot was made with other settings, so that this will be another run: {'; '.join(odd)}.")
     clear(folder, overwrite=not same_folder(before.path.parent, folder))
     snapshots.adopt_bests(before.path.parent, folder)

@@ -1,110 +1,238 @@
-"""What a run learns from: databases that are what the config asks for; how their patches are drawn, changed and weighed."""
+"""What a run is made from: databases that are what the config asks for, a trainer, and how patches are drawn and changed."""
 
-import argparse
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-import nets
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base.errors import UserError, listing
 from tools.base.folders import read_details, require
-from tools.compute import compilation, device
+from tools.compute.compilation import compiled
+from tools.compute.device import Device
 from tools.compute.distributed import Ranks
+from tools.compute.frozen_batch_norm import freeze_norms, frozen_norms, norms_with_statistics
 from tools.compute.sync_batch_norm import synchronise
 from tools.data.augmentation import Augmentation, bands_of, record_weights
-from tools.data.dataset import Dataset, tile_name
-from tools.data.inputs import Input, make_inputs
-from tools.data.loader import BatchOrder, Patches
+from tools.data.dataset import tile_name
+from tools.data.inputs import Input
+from tools.data.loader import BatchOrder, Patches, batches, workers_for
+from tools.data.settings import DataSettings, PatchSettings
 from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
-from tools.record import provenance
+from tools.labels.settings import ClassSettings
 from tools.record.log import Log
-from tools.record.recorder import PLOT, Recorder
-from tools.settings import Settings
-from tools.training.losses import Loss
-from tools.training.pretrained import initialise
+from tools.solver.losses import Loss
+from tools.solver.schedules import ending
+from tools.solver.solver import CAFFES, Solver
+from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
 from tools.training.selection import Selection
-from tools.training.solver import Solver
+from tools.training.settings import TrainingSettings
 from tools.training.trainer import NotFiniteError, Trainer
 from tools.weights import snapshots
+from tools.weights.net import build
+from tools.weights.settings import NetSettings
 from tools.weights.snapshots import Snapshot
 
 
-def check_database(settings: Settings, held_out: Sequence = ()) -> list[Input]:
-    """The net's inputs, once the databases are what the config asks for; held_out: tiles in them that are not trained on.
+@dataclass(frozen=True)
+class Setup:
+    """What a trainer is made from.
 
-    Where some are held out, they have no part in the normalisation either.
+    net, training, classes: sections of the config; seed: SEED. sample_size: height and width of what the net learns from.
+    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net. niter: the last iteration.
     """
-    lmdb = settings.folder("lmdb")
+
+    net: NetSettings
+    training: TrainingSettings
+    classes: ClassSettings
+    seed: int
+    sample_size: tuple[int, int]
+    inputs: list[Input]
+    device: Device
+    ranks: Ranks
+    compile: bool
+    niter: int
+
+    def build(self) -> nn.Module:
+        """The config's net with fresh weights."""
+        return build(self.net, self.inputs, len(self.classes.label_values))
+
+
+# ---------------------------------------------------------------------------------------------------------- the databases
+
+
+def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSettings, held_out: Sequence = ()) -> list[Input]:
+    """The net's inputs, once the databases are what the config asks for.
+
+    held_out: tiles in the databases that are not trained on; they have no part in the normalisation either.
+    """
+    lmdb = data.folder("lmdb")
     if not lmdb.exists():
         raise UserError(f"{lmdb} does not exist: make it with create_db.py.")
     details = read_details(lmdb)
     require(
-        details | {"train_ids": sorted(details["splits"]["train"]["tiles"])}, lmdb, "create_db.py", dataset=settings.DATASET,
-        patch_size=list(settings.patch_size), classes=list(settings.label_values), bgr=settings.BGR,
-        train_ids=sorted(map(tile_name, [*settings.train_ids, *held_out])),  # else val tiles may be among the trained ones
+        details | {"train_ids": sorted(details["splits"]["train"]["tiles"])}, lmdb, "create_db.py", dataset=data.DATASET,
+        patch_size=list(patches.patch_size), classes=list(classes.label_values), bgr=data.BGR,
+        train_ids=sorted(map(tile_name, [*data.train_ids, *held_out])),  # else val tiles may be among the trained ones
     )  # fmt: skip
-    missing = [m for m in settings.modalities if m not in details["modalities"]]
+    missing = [m for m in data.modalities if m not in details["modalities"]]
     if missing:
         raise UserError(f"{lmdb} has no {', '.join(missing)}: make it again, with extract_images.py and create_db.py.")
     about = details["modalities"]
     if held_out and not details.get("grid"):  # the cells of a grid are measured one by one, and not from file to file
-        about = about | own_statistics(settings, about)
-    return make_inputs(settings.parts, about, settings.MEAN_PIXEL, settings.normalisation, settings.BGR)
+        about = about | own_statistics(data, about, patches.tile_memory)
+    return data.inputs(about)
 
 
-def own_statistics(settings: Settings, about: Mapping[str, dict]) -> dict[str, dict]:
-    """What details.json says of the modalities that statistics normalise, with those of the config's training tiles alone."""
-    given = {m for m, values in settings.MEAN_PIXEL.items() if values and settings.normalisation.get(m) == "mean"}
-    measured = [m for m in settings.modalities if m not in given and settings.normalisation[m] != "imagenet"]
-    dataset = Dataset(settings.DATASET_DIR, settings.folders)
-    files = [(m, dataset.path(m, tile)) for m in measured for tile in settings.train_ids]
-    shown, memory = tqdm(files, "measuring", leave=False, unit="tile", delay=1), settings.TILE_MEMORY_MB * 1_000_000
-    moments = by_modality((modality, measure(path, memory)) for modality, path in shown)
+def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -> dict[str, dict]:
+    """What details.json says of the modalities that statistics normalise, with those of the config's training tiles alone.
+
+    memory: bytes that a tile may take while it is measured.
+    """
+    given = {m for m, values in data.MEAN_PIXEL.items() if values and data.normalisation.get(m) == "mean"}
+    measured = [m for m in data.modalities if m not in given and data.normalisation[m] != "imagenet"]
+    files = [(m, data.dataset.path(m, tile)) for m in measured for tile in data.train_ids]
+    shown = tqdm(files, "measuring", leave=False, unit="tile", delay=1)
+    moments = by_modality((modality, measure(path, memory, modality in data.dataset.any_band)) for modality, path in shown)
     return {m: about[m] | {"fill": about[m]["mean"]} | moments[m].to_dict() for m in measured}
 
 
-def about_net(settings: Settings, inputs: list[Input]) -> dict:
-    """What the weights file of a net that learns from the databases says of itself."""
-    size = read_details(settings.folder("lmdb")).get("pixel_size")
-    return {"name": settings.NET, **settings.about(), "pixel_size": size, "inputs": [i.to_dict() for i in inputs]}
-
-
-def check_batch(settings: Settings, patches: Patches) -> None:
-    """Raise UserError where an iteration would see a patch twice."""
-    if settings.patches_per_iteration > len(patches):
+def check_batch(training: TrainingSettings, patches: Patches, lmdb: Path) -> None:
+    """Raise UserError if an iteration would see a patch twice."""
+    if training.patches_per_iteration > len(patches):
         raise UserError(
-            f"BATCH_SIZE = {settings.BATCH_SIZE} x ITER_SIZE = {settings.ITER_SIZE} is more than the {len(patches)} patches in"
-            f" {settings.folder('lmdb')}: lower them, or extract more patches with a smaller step_size."
+            f"BATCH_SIZE = {training.BATCH_SIZE} x ITER_SIZE = {training.ITER_SIZE} is more than the {len(patches)} patches in"
+            f" {lmdb}: lower them, or extract more patches with a smaller step_size."
         )
 
 
-def make_loss(settings: Settings, patches: Patches) -> Loss:
+# -------------------------------------------------------------------------------------------------------------- the trainer
+
+
+def check_compilable(training: TrainingSettings, ranks: Ranks) -> None:
+    """Raise UserError if batch norm does what compiled code cannot."""
+    if (name := training.SOLVER["name"]) in CAFFES:
+        raise UserError(f"--compile and SOLVER '{name}' do not go together, as its batch norm changes each time: take 'sgd'.")
+    if training.SYNC_BATCH_NORM and ranks.count > 1:
+        raise UserError(
+            "--compile and SYNC_BATCH_NORM do not go together, as compiled code would stop at each batch norm for the other"
+            " processes: leave one of them out."
+        )
+
+
+def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
+    """A net at iteration 0; init: the weights that it begins with, instead of INIT_MODEL."""
+    torch.manual_seed(setup.seed)
+    net = setup.build()
+    report = begin_with(net, init, setup.net, setup.inputs)
+    print(report or "all layers begin with random weights")
+    if setup.training.FROZEN_NORM:
+        freeze_norms(net, norms_with_statistics(net, report.loaded if report else []))
+        print(f"{len(frozen_norms(net))} batch norms keep the statistics that came with their weights")
+    for note in getattr(net, "notes", ()):
+        print(f"note: {setup.net.NET}: {note}")
+    setup.ranks.own_random_numbers(setup.seed)
+    return make_trainer(setup, net, loss, report.loaded if report else [])
+
+
+def restored(setup: Setup, loss: Loss, before: Snapshot) -> Trainer:
+    """The run as it stood at a snapshot."""
+    check_same(before, setup.build(), setup.inputs, setup.net.NET)
+    if setup.training.FROZEN_NORM:
+        freeze_norms(before.net, before.state.get("frozen_norms", []))
+    setup.ranks.own_random_numbers(setup.seed)  # for ranks that there were not before
+    trainer = make_trainer(setup, before.net, loss, before.state["pretrained"])
+    trainer.restore(before.state)
+    return trainer
+
+
+def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]) -> Trainer:
+    """The net on its device, with the config's solver; pretrained: the layers whose weights come from elsewhere."""
+    training, device, ranks = setup.training, setup.device, setup.ranks
+    check_windows(net, *setup.sample_size)
+    net = device.place(net)
+    if training.SYNC_BATCH_NORM and ranks.count > 1:
+        synchronise(net)
+    solver = Solver(
+        net, training.BASE_LR, ending(training.LR_POLICY, setup.niter), training.SOLVER, pretrained, training.MULTIPLIERS,
+        training.GRADIENT_CLIP, training.FREEZE_ITERATIONS, training.PRETRAINED_RATE,
+    )  # fmt: skip
+    forward = ranks.parallel(net, compiled(net, device.device) if setup.compile else net, device.device)
+    ignored = setup.classes.ignored
+    return Trainer(net, solver, setup.inputs, ignored, device, loss, training.ITER_SIZE, training.EMA_DECAY, ranks, forward)
+
+
+def check_schedule(trainer: Trainer, niter: int, val_ids: Sequence) -> None:
+    """Raise UserError if there is nothing left to do, the learning rate would end before, or lacks the scores it goes by."""
+    if trainer.solver.schedule.waits_for_scores and not val_ids:
+        raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
+    if niter <= trainer.iteration:
+        raise UserError(f"--niter {niter}: {trainer.iteration} iterations are done already; give a larger number.")
+    trainer.solver.schedule.check(niter)
+
+
+def make_selection(classes: int, patience: int | None, before: Snapshot | None, log: Log) -> Selection:
+    """The best validations so far, of those whose weights are still there."""
+    selection = Selection(classes, patience)
+    if before and "selection" in before.state:
+        selection.load_state_dict(before.state["selection"])
+        gone = [name for name in selection.best if not snapshots.best_of(before.path.parent, name).exists()]
+        if gone:
+            log.warn(f"no net_best_* lies beside the snapshot for {listing(gone)}: the best so far by that is forgotten.")
+        selection.forget(gone)
+    return selection
+
+
+# -------------------------------------------------------------------------------------------------------------- the patches
+
+
+def make_loss(training: TrainingSettings, classes: ClassSettings, patches: Patches) -> Loss:
     """The config's loss, with class weights from the labels that are to be learned."""
     records = tqdm(patches.all_labels(), "counting labels", len(patches), leave=False, unit="patch", delay=1)
-    return Loss(settings.LOSS, class_weights(settings.CLASS_WEIGHTS, records, len(settings.label_values), settings.ignored))
+    weights = class_weights(training.CLASS_WEIGHTS, records, len(classes.label_values), classes.ignored)
+    return Loss(training.LOSS, weights)
 
 
-def drawn_how(settings: Settings, patches: Patches, trainer: Trainer, niter: int) -> tuple[BatchOrder, Augmentation | None]:
-    """The order of the patches from the trainer's iteration to the last, and what is done to them; None for nothing."""
-    recipe, weights, ranks = settings.recipe, None, trainer.ranks
-    if "rare" in recipe:
+def feed(
+    setup: Setup, augmentation: Mapping[str, Mapping], patches: Patches, iteration: int, niter: int
+) -> tuple[BatchOrder, Iterable]:
+    """The order of the patches from one iteration to the last, and the batches in this order.
+
+    augmentation: the operations that change them, with all their numbers.
+    """
+    order = _order(setup, augmentation, patches, iteration, niter)
+    change = None
+    if augmentation:
+        bands = bands_of(read_details(patches.folder)["modalities"], setup.inputs)
+        change = Augmentation(augmentation, bands, setup.classes.colours.no_label, setup.seed)
+    device, workers = setup.device.device, setup.training.WORKERS
+    workers = workers_for(device, change) if workers is None else workers
+    return order, batches(patches, order, workers, device.type == "cuda", change)
+
+
+def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int, niter: int) -> BatchOrder:
+    weights, training, ranks = None, setup.training, setup.ranks
+    if "rare" in augmentation:
         records = tqdm(patches.all_labels(), "weighing patches", len(patches), leave=False, unit="patch", delay=1)
-        weights = record_weights(records, len(settings.label_values), settings.ignored, **recipe["rare"])
-    order = BatchOrder(
-        len(patches), settings.patches_per_iteration, settings.SEED, trainer.iteration, niter, weights, settings.ITER_SIZE,
+        classes = setup.classes
+        weights = record_weights(records, len(classes.label_values), classes.ignored, **augmentation["rare"])
+    return BatchOrder(
+        len(patches), training.patches_per_iteration, setup.seed, iteration, niter, weights, training.ITER_SIZE,
         ranks.rank, ranks.count,
     )  # fmt: skip
-    if not recipe:
-        return order, None
-    bands = bands_of(read_details(settings.folder("lmdb"))["modalities"], patches.inputs)
-    return order, Augmentation(recipe, bands, settings.colours.no_label, settings.SEED)
+
+
+def about_net(setup: Setup, about: Mapping[str, Any], lmdb: Path) -> dict[str, Any]:
+    """What the weights file of the net says of itself; about: of the data. lmdb: the databases that it learned from."""
+    size = read_details(lmdb).get("pixel_size")
+    return {"name": setup.net.NET, **about, "pixel_size": size, "inputs": [i.to_dict() for i in setup.inputs]}
 
 
 @contextlib.contextmanager
@@ -115,92 +243,3 @@ def told_which_patches(patches: Patches, order: BatchOrder) -> Iterator[None]:
     except NotFiniteError as error:
         batch = listing(patches.names[i] for i in order.records(error.iteration - 1))
         raise UserError(f"{error} Its patches: {batch}.") from None
-
-
-def check_compilable(settings: Settings, ranks: Ranks) -> None:
-    """Raise UserError where batch norm does what compiled code cannot."""
-    if settings.SOLVER["name"] == "caffe":
-        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
-    if settings.SYNC_BATCH_NORM and ranks.count > 1:
-        raise UserError(
-            "--compile and SYNC_BATCH_NORM do not go together, as compiled code would stop at each batch norm for the other"
-            " processes: leave one of them out."
-        )
-
-
-def fresh(
-    settings: Settings, inputs: list[Input], where: device.Device, loss: Loss, init: str | None, ranks: Ranks, compiled: bool
-) -> Trainer:
-    """A net at iteration 0, perhaps with weights from elsewhere."""
-    torch.manual_seed(settings.SEED)
-    net = build(settings, inputs)
-    source = init or settings.INIT_MODEL
-    report = initialise(net, source, inputs) if source else None
-    print(report or "all layers begin with random weights")
-    ranks.own_random_numbers(settings.SEED)
-    return make_trainer(settings, net, inputs, where, loss, report.loaded if report else [], ranks, compiled)
-
-
-def restored(
-    settings: Settings, inputs: list[Input], where: device.Device, loss: Loss, before: Snapshot, ranks: Ranks, compiled: bool
-) -> Trainer:
-    """The run as it stood at a snapshot."""
-    check_same(before, build(settings, inputs), inputs, settings.NET)
-    ranks.own_random_numbers(settings.SEED)  # for processes that there were not before
-    trainer = make_trainer(settings, before.net, inputs, where, loss, before.state["pretrained"], ranks, compiled)
-    trainer.restore(before.state)
-    return trainer
-
-
-def check_iterations(niter: int, trainer: Trainer) -> None:
-    """Raise UserError where there is nothing left to do, or where the learning rate would end before."""
-    if niter <= trainer.iteration:
-        raise UserError(f"--niter {niter}: {trainer.iteration} iterations are done already; give a larger number.")
-    trainer.solver.schedule.check(niter)
-
-
-def build(settings: Settings, inputs: list[Input]) -> nn.Module:
-    """The config's net, for these inputs and its classes."""
-    return nets.build(settings.NET, {i.name: i.channels for i in inputs}, len(settings.label_values), **settings.NET_OPTIONS)
-
-
-def make_trainer(
-    settings: Settings, net: nn.Module, inputs: list[Input], where: device.Device, loss: Loss, pretrained: list[str],
-    ranks: Ranks, compiled: bool,
-) -> Trainer:  # fmt: skip
-    """The net on its device, with the config's solver."""
-    check_size(*settings.sample_size, net.multiple)
-    net = where.place(net)
-    if settings.SYNC_BATCH_NORM and ranks.count > 1:
-        synchronise(net)
-    solver = Solver(
-        net, settings.BASE_LR, settings.LR_POLICY, settings.SOLVER, pretrained, settings.MULTIPLIERS,
-        settings.GRADIENT_CLIP, settings.FREEZE_ITERATIONS,
-    )  # fmt: skip
-    if solver.schedule.waits_for_scores and not settings.val_ids:
-        raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
-    forward = ranks.parallel(net, compilation.compiled(net, where.device) if compiled else net, where.device)
-    return Trainer(net, solver, inputs, settings.ignored, where, loss, settings.ITER_SIZE, settings.EMA_DECAY, ranks, forward)
-
-
-def make_selection(settings: Settings, before: Snapshot | None, log: Log) -> Selection:
-    """The best validations so far, of those whose weights are still there."""
-    selection = Selection(len(settings.label_values), settings.PATIENCE)
-    if before and "selection" in before.state:
-        selection.load_state_dict(before.state["selection"])
-        gone = [name for name in selection.best if not snapshots.best_of(before.path.parent, name).exists()]
-        if gone:
-            log.warn(f"no net_best_* lies beside the snapshot for {listing(gone)}: the best so far by that is forgotten.")
-        selection.forget(gone)
-    return selection
-
-
-def make_recorder(
-    settings: Settings, folder: Path, args: argparse.Namespace, log: Log, trainer: Trainer, before: Snapshot | None
-) -> Recorder:
-    """Where the run is written down, with what it is made of."""
-    about = provenance.about(settings, trainer.net, trainer.device, args.niter)
-    title = f"{settings.NET} on {settings.DATASET}"
-    came_from = before and before.path.parent
-    plot = args.plot or folder / PLOT
-    return Recorder(folder, plot, log, about, title, trainer.iteration, came_from, trainer.ranks.writer)

@@ -1,6 +1,6 @@
 """One HTML file that labels images in a browser: the net, what runs it and what reads and saves images, all inside.
 
-Our own modules are in tools/page/. The libraries that they build on are fetched by npm when the first page is made, at the
+Our own modules stand beside this file. The libraries that they build on are fetched by npm when the first page is made, at the
 versions that a lock file names; node bundles both.
 """
 
@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,22 @@ from nets.net import check_size
 from tools.base.errors import UserError, listing
 from tools.base.folders import whole_file
 from tools.export.end_to_end import Program, file_order, raw
-from tools.geo.windows import step_in_pixels
-from tools.settings import Settings
+from tools.inference.settings import InferenceSettings
 
-SOURCES = Path(__file__).parent.parent / "page"
+SOURCES = Path(__file__).parent
 _LEAST_NODE = 18
 _OF_NET = ("name", "iteration", "classes", "palette", "ignored")
 
 
-def check(program: Program, about: Mapping[str, Any], settings: Settings) -> None:
+def check(program: Program, about: Mapping[str, Any], classes: Sequence[str], inference: InferenceSettings) -> None:
     """Raise UserError if no page can be made for want of node, or if the config is not for this net."""
     _node()
-    if list(settings.label_values) != about["classes"]:
+    if list(classes) != about["classes"]:
         raise UserError(
             f"{about['name']} knows the classes {listing(about['classes'])}, the config's label_values are"
-            f" {listing(settings.label_values)}: name the config that it was trained with, --config FILE."
+            f" {listing(classes)}: name the config that it was trained with, --config FILE."
         )
-    window = tuple(settings.test_patch_size)
+    window, _ = inference.windows
     check_size(*window, program.multiple)
     if program.size and window != (program.size, program.size):
         raise UserError(f"--size {program.size}: the page's windows are test_patch_size = {window}: leave out --size.")
@@ -57,16 +56,18 @@ def write(path: Path, model: onnx.ModelProto, facts: Mapping[str, Any]) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def facts_of(program: Program, model: onnx.ModelProto, about: Mapping[str, Any], settings: Settings, weights: Path) -> dict:
+def facts_of(
+    program: Program, model: onnx.ModelProto, about: Mapping[str, Any], inference: InferenceSettings, weights: Path
+) -> dict:
     """What the page knows of its net, as JSON values: what the snapshot says, how windows are laid and averaged, and whence.
 
     on_processor: nodes that WebGPU lacks, poolings that also give indices.
     """
-    window = tuple(settings.test_patch_size)
+    window, step = inference.windows
     return {name: about[name] for name in _OF_NET} | {
         "dataset": about.get("dataset"), "pixel_size": about.get("pixel_size"), "inputs": [_input(i) for i in program.inputs],
-        "window": window, "step": step_in_pixels(settings.test_step_size, window), "blend": settings.BLEND,
-        "threshold": settings.THRESHOLD, "memory": settings.MEMORY_MB * 2**20,
+        "window": window, "step": step, "blend": inference.BLEND,
+        "threshold": inference.THRESHOLD, "memory": inference.MEMORY_MB * 2**20,
         "on_processor": [n.name for n in model.graph.node if _gives_indices(n)],
         "made": {"weights": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "on": str(date.today())},
     }  # fmt: skip
