@@ -16,10 +16,10 @@ import numpy as np
 
 from tools.base import commands
 from tools.base.errors import UserError, run
-from tools.base.folders import read_details, refuse_existing, require, whole_folder, write_details
+from tools.base.folders import refuse_existing, require, whole_folder, write_details
 from tools.data.database import Database, name_tag, pack, pair, shuffled
 from tools.data.dataset import SPLITS, tile_name
-from tools.data.patches import read_patch
+from tools.data.patches import read_about, read_patch
 from tools.settings import Settings, read_settings
 
 MADE_BY = "create_db.py"
@@ -60,7 +60,7 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     """The details of the patches, once they are what the config asks for."""
     if not patches.exists():
         raise UserError(f"{patches} does not exist: make it with extract_images.py.")
-    details, cut, data = read_details(patches), settings.patches, settings.data
+    details, cut, data = read_about(patches), settings.patches, settings.data
     require(
         details | {"train_ids": details["splits"]["train"]["tiles"]}, patches, "extract_images.py",
         dataset=data.DATASET, patch_size=list(cut.patch_size),

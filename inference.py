@@ -21,6 +21,7 @@ from tools.base.contents import nested
 from tools.base.errors import PartlyFailedError, UserError, listing, run
 from tools.base.locks import locked
 from tools.compute import options
+from tools.data.dataset import tile_name
 from tools.maps.least_area import LeastArea
 from tools.settings import Settings, read_settings
 
@@ -49,6 +50,9 @@ def main():
     from tools.weights import snapshots
 
     weights = args.weights or [snapshots.newest(settings.snapshots)]
+    ids = set(map(tile_name, settings.data.all_ids))
+    if swallowed := [str(path) for path in weights if str(path) in ids and not path.exists()]:
+        raise UserError(f"--weights takes all words after it, {listing(swallowed)} too: name the tiles first.")
     ranks = distributed.from_environment()
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")

@@ -44,6 +44,7 @@ def main():
     settings = read_settings(args.config, args.set)
 
     from tools.compute import compilation, device, distributed
+    from tools.training import earlier
     from tools.training.run_setup import check_compilable
 
     if args.deterministic:
@@ -57,7 +58,9 @@ def main():
         if args.folds:
             cross_validate(settings, args, where, ranks)
         else:
-            train(settings, args, where, ranks)
+            folder = args.snapshot or settings.snapshots
+            with earlier.replaced(folder, lambda: [folder], ranks.writer):
+                train(settings, args, where, ranks)
 
 
 def train(
@@ -77,7 +80,8 @@ def train(
 
     data, training = settings.data, settings.training
     inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
-    patches = Patches(data.folder("lmdb"), "train", inputs, set(map(tile_name, held_out)))
+    held_out_names = set(map(tile_name, held_out))
+    patches = Patches(data.folder("lmdb"), "train", inputs, held_out_names, settings.classes.colours.check_labels)
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
         settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
@@ -109,8 +113,9 @@ def begin(
     loss = run_setup.make_loss(training, settings.classes, patches)
     log = Log(folder / LOG if setup.ranks.writer else None)
     restore = folder if args.restore == NEWEST else args.restore
-    before = resume.to_restore(restore, args.init, folder, args.overwrite, log)
-    trainer = run_setup.restored(setup, loss, before) if before else run_setup.fresh(setup, loss, args.init)
+    use = partial(run_setup.restored, setup, loss)
+    before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
+    trainer = trainer or run_setup.fresh(setup, loss, args.init)
     window, palette = settings.inference.test_patch_size, settings.classes.colours
     validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
     run_setup.check_schedule(trainer, args.niter, settings.data.val_ids)
@@ -153,17 +158,18 @@ def validate(settings: Settings, trainer: "Trainer") -> "Validation":
 
 def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks") -> None:
     """Train and score one net for each fold."""
-    from tools.training import folds, resume
+    from tools.training import earlier, folds, resume
 
     if args.plot or args.graph:
         raise UserError("--plot and --graph name one file, but --folds trains several nets: leave them out.")
     if args.restore not in (None, NEWEST):
         raise UserError(f"--restore {args.restore}: with --folds, --restore alone goes on where the folds stopped.")
     home = args.snapshot or settings.snapshots.with_name(settings.snapshots.name + "_folds")
-    for folder in folds.folders(home) if not args.restore else ():
-        resume.refuse_held(folder, args.overwrite)
-    one = partial(train_fold, settings, args, where, ranks)
-    folds.cross_validate(settings.data.train_ids, args.folds, settings.data.SEED, home, one, ranks.writer)
+    with earlier.replaced(home, lambda: [home, *folds.folders(home)], ranks.writer):
+        for folder in folds.folders(home) if not args.restore else ():
+            resume.refuse_held(folder, args.overwrite)
+        one = partial(train_fold, settings, args, where, ranks)
+        folds.cross_validate(settings.data.train_ids, args.folds, settings.data.SEED, home, one, ranks.writer)
 
 
 def train_fold(

@@ -2,6 +2,7 @@
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -48,6 +49,8 @@ def matching_ids(root: str | Path, pattern: str) -> list[TileId]:
     """The same, which may be none."""
     words, found = _regular(pattern), []
     for file in Path(root).glob("*".join(glob.escape(text) for text in re.split(r"\{[^{}]*\}", pattern))):
+        if file.name.startswith("."):  # hidden, such as what macOS keeps beside a file (._1.tif)
+            continue
         if match := words.fullmatch(file.relative_to(root).as_posix()):
             found.append(_id_of(match, pattern))
     return sorted((tile for tile in found if tile is not None), key=_order)
@@ -197,24 +200,26 @@ class Dataset:
         path = self.path(modality, tile)
         if not path.exists():
             return f"tile {tile_name(tile)} has no {modality}: {path} does not exist."
+        if not path.is_file():
+            return f"tile {tile_name(tile)}: {path} is no file but a folder, a pipe or a device."
         if not is_labels(modality):
             return raster.read_fault(path)
         return raster.label_fault(path) or raster.read_fault(path, palette.check_labels if palette else None)
 
     def _mismatches(self, modalities: list[str], tiles: list[TileId]) -> list[str]:
         faults = []
-        bands: dict[str, tuple] = {}
+        about = {t: {m: raster.inspect(self.path(m, t)) for m in modalities} for t in tiles}
+        usual = {m: Counter((a[m].bands, a[m].dtype) for a in about.values()).most_common(1)[0][0] for m in modalities if tiles}
         for tile in tiles:
-            about = {m: raster.inspect(self.path(m, tile)) for m in modalities}
-            sizes = {m: f"{r.height}x{r.width}" for m, r in about.items()}
+            sizes = {m: f"{r.height}x{r.width}" for m, r in about[tile].items()}
             if len(set(sizes.values())) > 1:
                 faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}).")
-            for m, r in about.items():
-                first = bands.setdefault(m, (r.bands, r.dtype, tile))
-                if first[:2] != (r.bands, r.dtype):
+            for m, r in about[tile].items():
+                if usual[m] != (r.bands, r.dtype):
+                    other = next(t for t in tiles if (about[t][m].bands, about[t][m].dtype) == usual[m])
                     faults.append(
-                        f"tile {tile_name(tile)}: {m} has {r.bands} band(s) of {r.dtype}, tile {tile_name(first[2])} has"
-                        f" {first[0]} of {first[1]}."
+                        f"tile {tile_name(tile)}: {m} has {r.bands} band(s) of {r.dtype}, tile {tile_name(other)} has"
+                        f" {usual[m][0]} of {usual[m][1]}."
                     )
         return faults
 

@@ -36,7 +36,7 @@ AGREEMENT = 0.99  # of the pixels of noise must get the net's labels; trained ne
 def main():
     args = arguments()
     check_arguments(args)
-    net, about = snapshots.load_net(args.weights)
+    net, about = snapshots.load_labeller(args.weights)
     program = trace(net, about, args.size)
     if args.onnx:
         write_onnx(args, program, about)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyogrio
 import shapely
 from rasterio import CRS
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
@@ -38,6 +40,8 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
     """
     if not Path(path).exists():
         raise UserError(f"{path} does not exist.")
+    if not Path(path).is_file() and not Path(path).is_dir():
+        raise UserError(f"{path} is no file but a pipe or a device: save the polygons as a file.")
     try:
         meta, numbers, shapes, columns = pyogrio.raw.read(path, layer=_layer(path), return_fids=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.GeometryError) as error:
@@ -59,8 +63,13 @@ def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Fea
     """The features in another CRS. Raises UserError where one cannot be brought there."""
     try:
         shapes = transform_geom(source, target, [f.geometry for f in features])
-    except (RasterioError, ValueError) as error:
-        raise UserError(f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}).") from None
+        if not all(np.isfinite(shapely.geometry.shape(shape).bounds).all() for shape in shapes):
+            raise ValueError("some lie where the other has no coordinates")
+    except (RasterioError, CPLE_BaseError, ValueError) as error:
+        raise UserError(
+            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): see that they are in the CRS that"
+            " their file names, longitude before latitude."
+        ) from None
     return [Feature(shape, f.properties, f.number) for shape, f in zip(shapes, features, strict=True)]
 
 
@@ -94,7 +103,7 @@ def _layer(path: str | Path) -> str:
 def _crs(path: str | Path, words: str | None) -> CRS | None:
     try:
         return CRS.from_user_input(words) if words else None
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise UserError(f"{path} has a CRS that is not understood ({_reason(error)}).") from None
 
 

@@ -23,7 +23,6 @@ Measured: SegNet on eight tiles of vaihingen_small, 200 iterations of 4 patches 
 1.12. So early the gain is small: the decoder, which is random in both, is what has most to learn.
 """
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from nets.net import Net
 from tools.base.errors import UserError, listing, nearest
 from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
 from tools.weights.caffe import is_caffemodel, load_caffemodel
-from tools.weights.snapshots import read_weights
+from tools.weights.snapshots import read_weights, reason
 
 # Our layer: the number of its convolution among torchvision's `features`, in vgg16 and in vgg16_bn. In the latter, the batch
 # norm has the number after it.
@@ -166,10 +165,9 @@ def read(source: str) -> dict[str, Tensor]:
         return read_weights(path)[0]
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    except Exception as error:  # whatever the damage makes PyTorch stumble over
         raise UserError(
-            f"{path} is damaged, or holds more than weights ({reason}): give a .pth or .safetensors file."
+            f"{path} is damaged, or holds more than weights ({reason(error)}): give a .pth or .safetensors file."
         ) from None
     for wrapper in ("state_dict", "model"):
         weights = weights.get(wrapper, weights) if isinstance(weights, Mapping) else weights

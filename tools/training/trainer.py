@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class Trainer:
         batch norm, whose statistics are each part's own; losses of regions (Dice ...) are averages over the parts. The same is
         true of the shares of several processes (of which batch norm may have common statistics: sync_batch_norm.py).
         """
-        with memory_suffices(self._when_memory_does_not(len(labels))):
+        with memory_suffices(self._when_memory_does_not(len(labels))), told_if_too_few():
             self._pending.append(self._learn(images, labels))
         self.iteration += 1
 
@@ -200,14 +200,20 @@ class Trainer:
 
         Raises UserError where the state is of another net or solver.
         """
-        self.solver.load_state_dict(state)
-        if "own_weights" in state:
-            if self.average:
-                self.average.values = copy_of(self.net)
-            self.net.load_state_dict(state["own_weights"])
-        self.iteration = state["iteration"]
-        self.losses = state["losses"].tolist()
-        self._restore_random_state(state)
+        try:
+            self.solver.load_state_dict(state)
+            if "own_weights" in state:
+                if self.average:
+                    self.average.values = copy_of(self.net)
+                self.net.load_state_dict(state["own_weights"])
+            self.iteration = state["iteration"]
+            self.losses = list(map(float, state["losses"]))
+            self._restore_random_state(state)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise UserError(
+                f"the solverstate is damaged, or of another net or solver ({reason}): restore another one."
+            ) from None
 
     def _restore_random_state(self, state: dict[str, Any]) -> None:
         """Exact with as many processes as before; further ones go on with random numbers of their own."""
@@ -220,3 +226,17 @@ class Trainer:
         """This process's random state of a kind, None where there is none."""
         states = [state[name], *state.get(f"{name}_others", [])] if name in state else []
         return states[self.ranks.rank] if self.ranks.rank < len(states) else None
+
+
+@contextlib.contextmanager
+def told_if_too_few() -> Iterator[None]:
+    """Within this block batch norm is not left without anything to measure. Raises UserError if it is."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "batch norm cannot learn from one value per channel, as this net comes down to one pixel: set BATCH_SIZE to 2 or"
+            " more for each process and part of the batch (ITER_SIZE), or take larger patches."
+        ) from None
