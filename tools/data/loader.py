@@ -65,8 +65,8 @@ class Patches(Dataset):
         """The labels (1 x h x w) of a record. Raises UserError if it holds something else, as where images were put there."""
         if len(labels) != 1 or labels.dtype != np.uint8:
             raise UserError(
-                f"record {i} of {self.labels.folder} has {len(labels)} band(s) of {labels.dtype}, but labels are one of uint8: put"
-                " the labels there."
+                f"record {i} of {self.labels.folder} has {len(labels)} band(s) of {labels.dtype}, but labels are one of uint8:"
+                " put the labels there."
             )
         if self._check:
             try:

@@ -67,8 +67,8 @@ def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Fea
             raise ValueError("some lie where the other has no coordinates")
     except (RasterioError, CPLE_BaseError, ValueError) as error:
         raise UserError(
-            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): see that they are in the CRS that"
-            " their file names, longitude before latitude."
+            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): see that they are in the CRS"
+            " that their file names, longitude before latitude."
         ) from None
     return [Feature(shape, f.properties, f.number) for shape, f in zip(shapes, features, strict=True)]
 
