@@ -74,11 +74,14 @@ def train(
     """
     from tools.compute.signals import Signals
     from tools.data.loader import Patches
+    from tools.labels.pictures import refuse_others
     from tools.training import resume, run_setup
     from tools.training.loop import Loop
     from tools.training.progress import Progress
 
     data, training = settings.data, settings.training
+    for picture in filter(None, (args.plot, args.graph)):
+        refuse_others(picture)
     inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
     held_out_names = set(map(tile_name, held_out))
     patches = Patches(data.folder("lmdb"), "train", inputs, held_out_names, settings.classes.colours.check_labels)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import NAMES, REPO, TRAIN, call, done, names, pixels, read_json, refused, spawn, train, wait_for
+from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -18,6 +19,7 @@ from torch import nn
 from tools.base.locks import locked
 from tools.compute.device import Device
 from tools.data.inputs import Input
+from tools.labels import pictures
 from tools.solver.solver import Solver
 from tools.training.trainer import NO_LOSS, Trainer, masked_cross_entropy
 from tools.weights import snapshots
@@ -292,6 +294,20 @@ def test_a_kill_costs_not_the_run_that_was_to_be_replaced_until_the_first_snapsh
     else:
         assert files_of(own.snapshots) == before
     assert not list(own.snapshots.glob(".before*"))
+
+
+@pytest.mark.parametrize("option", ["--plot", "--graph"])
+def test_a_file_that_is_no_such_picture_is_not_replaced_by_one(own, tmp_path, option):
+    (tmp_path / "notes.png").write_text("the only copy")
+    refused(train(own, 1, option, tmp_path / "notes.png", "--overwrite"), tmp_path / "notes.png", "no picture that training.py")
+    assert (tmp_path / "notes.png").read_text() == "the only copy"
+
+
+def test_a_picture_of_ours_is_known_by_what_it_says_of_itself(tmp_path):
+    for suffix in ("png", "pdf", "svg"):
+        path = tmp_path / f"a.{suffix}"
+        pictures.save(Figure(), path)
+        pictures.refuse_others(path)  # which would raise
 
 
 @pytest.mark.parametrize("name", ["net_iter_4.safetensors", "net_iter_4.solverstate"])

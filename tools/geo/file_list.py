@@ -27,13 +27,13 @@ def find(words: Iterable[str | Path]) -> list[File]:
 
 def _local(word: str) -> list[File]:
     path = Path(word)
+    refuse_special(path)
     if word.startswith("@") or path.suffix.lower() == ".txt":
         return _listed(word.removeprefix("@"))
     if path.is_dir():
         return _some(sorted(path.iterdir()), f"the folder {path}")
     if glob.has_magic(word) and not path.exists():
         return _some(sorted(map(Path, glob.glob(word, recursive=True))), f"the pattern {word}")  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    refuse_special(path)
     return [path]
 
 
