@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import time
 import traceback
@@ -38,11 +39,11 @@ class Case:
     codes: tuple[int, ...] = (0, 1, 2)
 
 
-def faults(case: Case, base: Path) -> list[str]:
+def faults(warm: "Warm", case: Case, base: Path) -> list[str]:
     """What a script did wrong on a case; base: the copy of the town that it runs in."""
     case.spoil(base)
     before = contents(base)
-    code, err = forked(case.script, [str(word).replace("@", f"{base}/") for word in case.words], base)
+    code, err = warm.run(case.script, [str(word).replace("@", f"{base}/") for word in case.words], base)
     after = contents(base)
     found = []
     if code is None:
@@ -64,32 +65,61 @@ def faults(case: Case, base: Path) -> list[str]:
     return [f"{case.name}: {fault}: {' | '.join(lines[-12:] if code == 70 else lines[-1:])[-1500:]}" for fault in found]
 
 
-def forked(script: str, words: list[str], base: Path) -> tuple[int | None, str]:
-    """Exit code (None: it hung) and standard error of a script in a child of this process."""
-    module = importlib.import_module(script)
-    if hasattr(module, "__path__"):
-        module = importlib.import_module(f"{script}.__main__")
-    err = base.parent / f"{base.name}.err"
-    child = os.fork()
-    if not child:
-        _be_the_script(script, module.main, words, base, err)
-    code = _wait(child)
-    text = err.read_text(errors="replace")
-    err.unlink()
-    return code, text
+class Warm:
+    """A process that has imported what the scripts need, and forks a child for each of them.
+
+    Tests run in another one: a child could wait for ever for threads that its parent had, and it has not.
+    """
+
+    def __enter__(self) -> "Warm":
+        words = [sys.executable, __file__]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._process.communicate("")
+
+    def run(self, script: str, words: list[str], base: Path) -> tuple[int | None, str]:
+        """Exit code (None: it hung) and standard error of a script that runs in a folder."""
+        err = base.parent / f"{base.name}.err"
+        self._process.stdin.write(json.dumps([script, words, str(base), str(err), SECONDS]) + "\n")
+        self._process.stdin.flush()
+        code = json.loads(self._process.stdout.readline())
+        text = err.read_text(errors="replace")
+        err.unlink()
+        return code, text
 
 
-def _be_the_script(script: str, main: Callable, words: list[str], base: Path, err: Path) -> None:
+def serve() -> None:
+    """What the warm process does: a child for each line of standard input, whose exit code it prints."""
+    for name in ("training", "inference", "tools.training.folds", "tools.inference.load", "tools.report.page"):
+        importlib.import_module(name)
+    plots = importlib.import_module("tools.record.plots")
+    plots.net_graph = plots.loss_plot = lambda path, *_: path.touch()  # real ones take longer than a few iterations
+    for line in sys.stdin:
+        script, words, base, err, seconds = json.loads(line)
+        child = os.fork()
+        if not child:
+            _be_the_script(script, words, Path(base), Path(err))
+        print(json.dumps(_wait(child, seconds)), flush=True)
+
+
+def _be_the_script(script: str, words: list[str], base: Path, err: Path) -> None:
     code = 99
     try:
         os.setsid()
         os.chdir(base)
+        sys.path.append(str(base))
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         sys.argv = [f"{script}.py", *words]
+        module = importlib.import_module(script)
+        if hasattr(module, "__path__"):  # a package: `python -m` runs its __main__
+            module = importlib.import_module(f"{script}.__main__")
         try:
-            run(main)
+            run(module.main)
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -100,8 +130,8 @@ def _be_the_script(script: str, main: Callable, words: list[str], base: Path, er
         os._exit(code)
 
 
-def _wait(child: int) -> int | None:
-    end = time.monotonic() + SECONDS
+def _wait(child: int, seconds: float) -> int | None:
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -210,3 +240,7 @@ def changed(whole: object, keys: tuple, wrong: object, remove: bool = False) -> 
     else:
         place[keys[-1]] = wrong
     return whole
+
+
+if __name__ == "__main__":
+    serve()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import harness
 import pytest
-from conftest import call, done, make_town, read_json, write_config
+from conftest import make_town, read_json, write_config
 from harness import WRONG, Case, files_spoilt, json_spoilt
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -29,17 +29,24 @@ TRAIN = ("--device", "cpu", "--niter", "3", *HOME)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def warm():
+    """The process that runs the scripts."""
+    with harness.Warm() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, warm):
     """A small town with all that is made from it: patches, databases, two snapshots, maps."""
     town = make_town(tmp_path_factory.mktemp("whole"), val_ids=[], train_ids=[1, 3], SNAPSHOT_EVERY=1, ROTATIONS=[0])
     for tile in (5, 15):
         for path in town.root.rglob(f"*area{tile}[._]*"):
             path.unlink()
-    config = ["--config", town.config()]
-    for script in ("extract_images", "create_db"):
-        done(call(script, *config))
-    done(call("training", "--niter", 2, "--device", "cpu", *config))
-    done(call("inference", 32, "--device", "cpu", *config))
+    config = ["--config", str(town.config())]
+    jobs = {"extract_images": [], "create_db": [], "training": ["--niter", "2", "--device", "cpu"], "inference": ["32"]}
+    for script, words in jobs.items():
+        code, err = warm.run(script, [*words, *config], town.base)
+        assert code == 0, err
     return town
 
 
@@ -159,7 +166,7 @@ def binaries(_: Path) -> Iterator[Case]:
 KINDS = [settings, command_lines, json_files, metadata, binaries]
 
 
-def run_cases(whole, cases, folder):
+def run_cases(warm, whole, cases, folder):
     """What went wrong in any of the cases."""
     found = []
     for number, case in enumerate(cases):
@@ -168,38 +175,37 @@ def run_cases(whole, cases, folder):
         for name in case.needs:
             shutil.copytree(whole.base / name, base / name, symlinks=True)
         write_config(base / "config.py", base, **whole.changes)
-        found += harness.faults(case, base)
+        found += harness.faults(warm, case, base)
         shutil.rmtree(base)
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_some_bad_inputs_of_each_kind(whole, tmp_path, without_pictures, kind):
+def test_some_bad_inputs_of_each_kind(warm, whole, tmp_path, kind):
     cases = list(kind(whole.base))
-    assert run_cases(whole, islice(cases, 0, None, -(-len(cases) // QUICK)), tmp_path) == []
+    assert run_cases(warm, whole, islice(cases, 0, None, -(-len(cases) // QUICK)), tmp_path) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_all_bad_inputs_of_each_kind(whole, tmp_path, without_pictures, kind):
-    assert run_cases(whole, kind(whole.base), tmp_path) == []
+def test_all_bad_inputs_of_each_kind(warm, whole, tmp_path, kind):
+    assert run_cases(warm, whole, kind(whole.base), tmp_path) == []
 
 
 def test_there_are_enough_of_them(whole):
     assert sum(1 for kind in KINDS for _ in kind(whole.base)) > 1500
 
 
-def test_the_harness_notices_what_a_script_does_wrong(tmp_path, monkeypatch):
+def test_the_harness_notices_what_a_script_does_wrong(warm, tmp_path, monkeypatch):
     """A script that breaks, one that hangs, one that spoils its input, one that leaves half a folder."""
     ways = {
         "ends with 70": "{}['key']", "hangs": "time.sleep(60)", "changed input": "open('input', 'w').write('spoilt')",
         "left": "os.mkdir('out.partial')", "does not say why": "sys.exit(2)",
     }  # fmt: skip
     monkeypatch.setattr(harness, "SECONDS", 2)
-    monkeypatch.syspath_prepend(tmp_path)
     for number, (word, code) in enumerate(ways.items()):
-        (tmp_path / f"bad{number}.py").write_text(f"import os, sys, time\ndef main():\n    {code}\n")
         base = tmp_path / str(number)
         base.mkdir()
+        (base / f"bad{number}.py").write_text(f"import os, sys, time\ndef main():\n    {code}\n")
         (base / "input").write_text("whole")
-        assert any(word in fault for fault in harness.faults(Case("a case", f"bad{number}"), base)), word
+        assert any(word in fault for fault in harness.faults(warm, Case("a case", f"bad{number}"), base)), word

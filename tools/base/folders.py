@@ -14,7 +14,7 @@ from tools.base import contents
 from tools.base.errors import DiskFullError, UserError
 from tools.base.exchange import recover, replace_folder
 from tools.base.forms import Form, read_json
-from tools.base.locks import locked
+from tools.base.locks import locked, make_folder
 
 DETAILS = "details.json"
 _A_FULL_DISK = 1 << 20  # bytes left: LMDB, for one, wants more at a time
@@ -35,7 +35,7 @@ def whole_folder(final: str | Path, overwrite: bool = False, made_by: str | None
         refuse_existing(final, overwrite, made_by)
         temporary = final.with_name(final.name + ".partial")
         shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
-        temporary.mkdir(parents=True)
+        make_folder(temporary)
         try:
             with disk_full_is_said(final.parent):
                 yield temporary
@@ -80,7 +80,7 @@ def replace(new: Path, final: Path) -> None:
 def whole_file(final: str | Path) -> Iterator[Path]:
     """A temporary path, with the same suffix, that becomes `final` when the block ends well."""
     final = Path(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(final.parent)
     temporary = final.with_name(f".{final.stem}.partial{final.suffix}")
     try:
         with disk_full_is_said(final.parent):

@@ -27,6 +27,7 @@ from tools.base.folders import (
     write_json,
 )
 from tools.base.forms import read_json
+from tools.base.locks import make_folder
 from tools.geo import raster
 from tools.geo.file_list import File
 from tools.inference.tile_list import Tile
@@ -89,8 +90,8 @@ class Results:
         if not self.resume and self.folder != self.final:
             shutil.rmtree(self.folder, ignore_errors=True)
         there = self.folder.exists()
+        make_folder(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_details(self.folder, **_MADE_BY, **self.settings, complete=False)
             yield self.folder
         finally:

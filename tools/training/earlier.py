@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.base.contents import files_of
-from tools.base.locks import locked
+from tools.base.locks import locked, make_folder
 from tools.record import recorder
 from tools.weights import snapshots
 
@@ -27,11 +27,14 @@ def replaced(home: Path, folders: Callable[[], list[Path]], writer: bool) -> Ite
         yield
         return
     with locked(home):
-        _settle(folders())
+        make_folder(home)
         try:
+            _settle(folders())
             yield
         finally:
             _settle(folders())
+            if not any(home.iterdir()):
+                home.rmdir()
 
 
 def set_aside(folder: Path, more: Iterable[Path] = ()) -> None:
