@@ -12,6 +12,7 @@ from nets.caffe.prototxt_write import caffe_layers, write_prototxt
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import whole_file
+from tools.base.locks import locked
 from tools.weights import snapshots
 from tools.weights.caffe import table_net, write_caffemodel
 
@@ -28,9 +29,10 @@ def main():
         raise UserError(f"{' and '.join(existing)} exists already: choose another name, or add --overwrite.")
     net, _ = snapshots.load_net(args.weights)
     text = write_prototxt(table_net(net), args.out.name)
-    with whole_file(files[0]) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    write_caffemodel(net, files[1])
+    with locked(files[0]):
+        with whole_file(files[0]) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        write_caffemodel(net, files[1])
     print(f"{files[0]} and {files[1]}: {len(caffe_layers(net))} layers")
 
 
