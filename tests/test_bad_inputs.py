@@ -90,7 +90,7 @@ def command_lines(_: Path) -> Iterator[Case]:
         ("--images", "@vaihingen"),
         ("--window", "7"),
     ):
-        for more in ((), ("--tta", "d5"), ("--engine", "onnxruntime")):
+        for more in ((), ("--tta", "d5"), ("--resume", "--overwrite")):
             words_ = (*words, *LABEL, *more)
             yield Case(f"inference {' '.join(words_)}", "inference", words_, changes=("out",), **kept)
 
