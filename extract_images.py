@@ -47,6 +47,8 @@ def main():
     palette = settings.classes.colours
     about = dataset.check(settings.data.with_labels, settings.data.all_ids, palette)
     cuttings = {split: cutting(settings, split) for split in SPLITS}
+    for line in dataset.notes(palette):
+        print(line)
     plan = cells.plan(tiles, grid.tile_places(dataset, settings.data.with_labels, about)) if cells else None
     if plan:
         print(plan.notes())
@@ -118,7 +120,7 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
 def measure_tile(dataset: Dataset, memory: int, job: tuple) -> Moments:
     """The moments of one modality of one training tile."""
     modality, tile = job
-    return measure(dataset.path(modality, tile), memory)
+    return measure(dataset.path(modality, tile), memory, modality in dataset.any_band)
 
 
 def cut_tile(
@@ -131,13 +133,13 @@ def cut_tile(
     modality, split, tile, others = job
     home = folder / f"{modality}_{split}"
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(raster.open_raster(dataset.path(modality, tile)))
-        others = [stack.enter_context(raster.open_raster(dataset.path(m, tile))) for m in others]
+        file = stack.enter_context(dataset.open(modality, tile))
+        others = [stack.enter_context(dataset.open(m, tile)) for m in others]
         others = [other for other in others if raster.may_lack_data(other)]
         suffix = patch_suffix(file.count, file.dtypes[0])
         for strip in strips_of(file, cuttings[split], memory):
             if modality == "labels":
-                pixels = raster.read_window(file, strip)
+                pixels = raster.read_labels_window(file, strip, no_label)[None]
             else:
                 pixels = raster.fill_gaps(*raster.read_with_gaps(file, strip), means[modality])
             for other in others:
@@ -157,7 +159,10 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
     return {
         "made by": MADE_BY,
         "dataset": settings.data.DATASET,
-        "modalities": {m: {"bands": r.bands, "dtype": r.dtype, **moments[m].to_dict()} for m, r in first.items()},
+        "modalities": {
+            m: {"bands": r.bands, "dtype": r.dtype, "any_band": m in dataset.any_band, **moments[m].to_dict()}
+            for m, r in first.items()
+        },
         "patch_size": settings.patches.patch_size,
         "pixel_size": None if plan else training_pixel_size(dataset, settings.data.modalities[0], tiles["train"]),
         "step_size": None if plan else settings.patches.step_size,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.compute import options
+from tools.compute.waiting import choose_waiting
 from tools.data.dataset import tile_name
 from tools.settings import Settings, read_settings
 
@@ -42,6 +43,12 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 def main():
     args = arguments()
     settings = read_settings(args.config, args.set)
+    args.niter = args.niter or settings.training.NITER
+    if not args.niter:
+        raise UserError("say how many iterations to train for: --niter N, or NITER in the config.")
+    settings = replace(settings, training=settings.training.for_run(args.niter))
+    print_solver(settings)
+    choose_waiting()
 
     from tools.compute import compilation, device, distributed
     from tools.training import earlier
@@ -61,6 +68,20 @@ def main():
             folder = args.snapshot or settings.snapshots
             with earlier.replaced(folder, lambda: [folder], ranks.writer):
                 train(settings, args, where, ranks)
+
+
+def print_solver(settings: Settings) -> None:
+    """What a solver.prototxt sets, a line each, and what of it has no part."""
+    path = settings.origins["SOLVER"]
+    if not path.endswith(".prototxt"):
+        return
+    from tools.solver.solver_prototxt import read_solver
+
+    for name, value in settings.values().items():
+        if settings.origins[name] == path:
+            print(f"{path}: {name} = {value!r}")
+    if left_out := read_solver(path).left_out:
+        print(f"{path}: of no part here: {', '.join(left_out)}")
 
 
 def train(
@@ -91,6 +112,7 @@ def train(
     )
     log, before, trainer = begin(settings, args, setup, patches)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
+    log.say(f"settings, and where each came from:\n{settings.as_text()}")
     log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
     selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
     order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)
@@ -198,7 +220,7 @@ def train_fold(
 def arguments():
     parser = commands.parser(__doc__)
     count = commands.whole_number
-    parser.add_argument("--niter", type=count(1), required=True, metavar="N", help="iterations in all")
+    parser.add_argument("--niter", type=count(1), metavar="N", help="iterations in all (default: the config's NITER)")
     parser.add_argument("--update", type=count(1), default=10, metavar="K",
                         help="iterations between looks at the loss (default: 10)")  # fmt: skip
     parser.add_argument("--init", metavar="WEIGHTS", help="initial weights, instead of the config's INIT_MODEL")

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from tools.base.errors import UserError, nearest
 
+ONE_VALUE = "batch norm cannot learn from one value per plane: set BATCH_SIZE to 2 or more, so that it sees several images."
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -56,7 +58,7 @@ class Row:
 
 
 KINDS: dict[str, Callable] = {}  # name of the kind -> its function
-ANY_SIZE: set[str] = {"resize"}  # kinds that take images of any size, or round up as Caffe does
+ANY_SIZE: set[str] = {"resize", "surround"}  # kinds that take images of any size, or round up as Caffe does
 
 
 def layer(function: Callable) -> Callable[..., Row]:
@@ -106,21 +108,56 @@ def data(channels: int):
 class Unit(nn.Conv2d):
     """Convolution, then batch norm and ReLU where asked: parameters weight, bias, bn.weight (gamma), bn.bias (beta)."""
 
-    def __init__(self, *args, norm: bool, relu: bool, **kwargs):
+    def __init__(self, *args, norm: bool, relu: bool, eps: float = 1e-5, **kwargs):
         super().__init__(*args, **kwargs)
-        self.bn = nn.BatchNorm2d(self.out_channels) if norm else None
+        self.bn = nn.BatchNorm2d(self.out_channels, eps) if norm else None
         self.relu = relu
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")  # Caffe's "msra": N(0, sqrt(2 / fan_in))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        if self.bn is not None:
+        if self.bn is None:
+            x = self.convolve(x, self.weight, self.bias)
+        elif self.training and not self.bn.training:  # a batch norm that stands still while the net learns
+            x = self.convolve(x, *self.folded())
+        else:
+            x = self.convolve(x, self.weight, self.bias)
             if self.training and not torch.compiler.is_compiling() and x.numel() == x.shape[1]:
-                raise UserError("batch norm cannot learn from one value per plane: train on 2 or more images at a time.")
+                raise UserError(ONE_VALUE)
             x = self.bn(x)
         return F.relu(x, inplace=True) if self.relu else x
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution alone, with these weights."""
+        return self._conv_forward(x, weight, bias)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias that convolve and normalise by the running statistics at once; all of it can learn."""
+        times = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
+        bias = self.bn.bias - self.bn.running_mean * times
+        return self.weight * times[:, None, None, None], bias if self.bias is None else bias + self.bias * times
+
+
+class TensorFlowUnit(Unit):
+    """A unit that pads as TensorFlow's "SAME", to ceil(size / stride) rows and columns; the odd pixel goes below and right."""
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.compiler.is_compiling() or x.is_meta or self.stride != (2, 2) or x.shape[2] % 2 or x.shape[3] % 2:
+            return F.conv2d(self._padded(x), weight, bias, self.stride, 0, self.dilation, self.groups)
+        # At even sizes TensorFlow pads (k - 3) / 2 above. Two pixels more there move the windows by one step: the first row and
+        # column that are written are cut off, which is quicker than to copy the larger map that is read.
+        pad = tuple(d * (k - 1) // 2 + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        return F.conv2d(x, weight, bias, self.stride, pad, self.dilation, self.groups)[:, :, 1:, 1:]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        pads = []
+        for size, kernel, stride, dilation in zip(
+            reversed(x.shape[2:]), self.kernel_size[::-1], self.stride[::-1], self.dilation[::-1], strict=True
+        ):
+            missing = ((size + stride - 1) // stride - 1) * stride + dilation * (kernel - 1) + 1 - size
+            pads += [missing // 2, missing - missing // 2]
+        return F.pad(x, pads)
 
 
 @layer
@@ -135,15 +172,17 @@ def conv(
     norm=True,
     relu=True,
     pad=None,
+    eps: float = 1e-5,
 ):
     """A unit of SegNet and its kind: convolution (He initialisation), batch norm, ReLU.
 
-    kernel, stride, dilation, pad: a number, or a pair of height and width. pad: None for "same".
+    kernel, stride, dilation, pad: a number, or a pair of height and width. pad: None for "same"; "tensorflow" for TensorFlow's
+    "SAME", which differs from it at strides above 1. eps: of the batch norm.
     """
     kernel, stride, dilation = pair(kernel), pair(stride), pair(dilation)
-    pad = same_pad(kernel, dilation) if pad is None else pair(pad)
-    module = Unit(
-        x.channels, channels, kernel, stride, pad, dilation, groups, bias=bias, norm=norm, relu=relu
+    unit, pad = (TensorFlowUnit, 0) if pad == "tensorflow" else (Unit, same_pad(kernel, dilation) if pad is None else pair(pad))
+    module = unit(
+        x.channels, channels, kernel, stride, pad, dilation, groups, bias=bias, norm=norm, relu=relu, eps=eps
     )  # fmt: skip
     return module, Blob(channels, x.stride * stride[0])
 
@@ -206,16 +245,37 @@ def unpool(x: Blob, mask: Blob):
 
 
 class Resize(nn.Module):
-    """Bilinear resizing by the areas of the pixels (corners do not stay corners)."""
+    """Bilinear resizing: see `resize`."""
+
+    def __init__(self, corners: bool):
+        super().__init__()
+        self.corners = corners
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
+        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=self.corners)
 
 
 @layer
-def resize(x: Blob, like: Blob):
-    """x made as high and wide as `like`, bilinearly."""
-    return Resize(), Blob(x.channels, like.stride)
+def resize(x: Blob, like: Blob, corners=False):
+    """x made as high and wide as `like`, bilinearly, by the areas of the pixels; or, with `corners`, corners stay corners."""
+    return Resize(corners), Blob(x.channels, like.stride)
+
+
+class Surround(nn.Module):
+    """An image with a margin that mirrors it: see `surround`."""
+
+    def __init__(self, margin: int):
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (self.margin,) * 4, mode="reflect")
+
+
+@layer
+def surround(x: Blob, margin: int):
+    """x with `margin` more rows and columns on each side, mirrored: what nets read whose convolutions are not padded."""
+    return Surround(margin), x
 
 
 @layer
@@ -282,11 +342,38 @@ class Pooling(nn.Module):
     def forward(self, x: Tensor):
         if not self.kernel and not self.mask:  # in a form that torch.export takes with any height and width
             return x.mean((2, 3), keepdim=True) if self.method == "ave" else x.amax((2, 3), keepdim=True)
+        if self.kernel and any(2 * p > k for p, k in zip(self.pad, self.kernel, strict=True)):
+            return self._widely_padded(x)
         kernel = self.kernel or tuple(x.shape[2:])
         stride, pad = (self.stride, self.pad) if self.kernel else (1, 0)
         if self.method == "ave":
             return F.avg_pool2d(x, kernel, stride, pad, self.ceil, count_include_pad=True)
         return F.max_pool2d(x, kernel, stride, pad, 1, self.ceil, return_indices=self.mask)
+
+    def _widely_padded(self, x: Tensor):
+        """The same with more padding than PyTorch's own poolings take, half of the window."""
+        (height, width), (top, left) = x.shape[2:], self.pad
+        rows, columns = (
+            self._length(n, k, s, p)
+            for n, k, s, p in zip(x.shape[2:], self.kernel, self.stride, self.pad, strict=True)
+        )  # fmt: skip
+        around = (left, left, top, top)
+        if self.method == "ave":
+            pooled = F.avg_pool2d(F.pad(x, around), self.kernel, self.stride, 0, self.ceil)
+            return pooled[:, :, :rows, :columns]
+        padded = F.pad(x, around, value=torch.finfo(x.dtype).min)  # as Caffe has it where a window lies in the padding alone
+        pooled, index = F.max_pool2d(padded, self.kernel, self.stride, 0, 1, self.ceil, return_indices=True)
+        pooled, index = pooled[:, :, :rows, :columns], index[:, :, :rows, :columns]
+        if not self.mask:
+            return pooled
+        wide = width + 2 * left
+        return pooled, (index // wide - top).clamp(0, height - 1) * width + (index % wide - left).clamp(0, width - 1)
+
+    def _length(self, n: int, kernel: int, stride: int, pad: int) -> int:
+        """How many windows there are along an axis of n pixels: the last one begins inside image and first padding."""
+        more = stride - 1 if self.ceil else 0
+        count = (n + 2 * pad - kernel + more) // stride + 1
+        return count - 1 if (count - 1) * stride >= n + pad else count
 
 
 @layer
@@ -301,8 +388,8 @@ def pooling(x: Blob, kernel=None, stride=1, pad=0, method: str = "max", mask=Fal
     if mask and method != "max":
         raise UserError("only a pooling by 'max' has a mask")
     size, stride, pad = pair(kernel or 1), pair(stride), pair(pad)
-    if kernel and any(2 * p > k for p, k in zip(pad, size, strict=True)):
-        raise UserError(f"its padding {pad} is more than half of its window {size}: PyTorch cannot do that")
+    if kernel and any(p >= k for p, k in zip(pad, size, strict=True)):
+        raise UserError(f"its padding {pad} must be less than its window {size}, which would else lie outside of the image")
     blob = replace(x, stride=x.stride * stride[0] if kernel else NO_PIXELS)
     module = Pooling(size if kernel else None, stride, pad, method, mask, ceil)
     return module, {"": blob, "_mask": blob} if mask else blob
@@ -386,6 +473,24 @@ def relu(x: Blob, negative_slope: float = 0.0):
 
 
 @layer
-def dropout(x: Blob, ratio: float = 0.5):
-    """In training, values are zeroed with this probability and the others grow accordingly."""
-    return nn.Dropout(ratio), x
+def dropout(x: Blob, ratio: float = 0.5, sample=False):
+    """In training, values are zeroed with this probability and the others grow accordingly.
+
+    sample: the net is made to be labelled with by several passes that drop values too (Bayesian SegNet's
+    sample_weights_test); whether that is done, those who label decide (tools/inference/averages.py).
+    """
+    module = nn.Dropout(ratio)
+    module.sample = sample
+    return module, x
+
+
+# ------------------------------------------------------------------------------------------------------ losses on the way
+
+
+@layer
+def auxiliary(x: Blob, weight: float):
+    """Further scores of the classes, which training compares with the labels, too: their loss counts `weight`.
+
+    They may be smaller than the labels, which are then made as small. In use there is nothing of them.
+    """
+    return nn.Identity(), x

@@ -127,6 +127,18 @@ def make_tile(root, tile, height=HEIGHT, width=WIDTH):
     write_raster(root / f"gts_eroded_for_participants/top_mosaic_09cm_area{tile}_noBoundary.tif", paint(eroded), tile)
 
 
+def whole_terrain(dsm, pixel, ground=None, **options):
+    """The terrain under a whole surface model (h x w, metres), put together from its blocks."""
+    from tools.composite.terrain import GroundFilter, Terrain
+    from tools.geo.windows import Window
+
+    terrain = Terrain(lambda w: dsm[w.slices], Window(0, 0, *dsm.shape), pixel, ground or GroundFilter(), **options)
+    result = np.empty(dsm.shape, np.float32)
+    for core in terrain.blocks():
+        result[core.slices] = terrain.block(core).at(core)
+    return result
+
+
 @dataclass
 class Town:
     """A made dataset below `base`, with the config that is to be used on it."""
@@ -174,6 +186,7 @@ def write_config(path, base, **changes):
         "INPUTS": {"irrg": ["irrg"]}, "MEAN_PIXEL": {"irrg": None}, "patch_size": (32, 32), "step_size": (16, 16),
         "ROTATIONS": [0, 90], "FLIPS": [False, True], "BGR": True, "NET": "segnet_slim", "INIT_MODEL": None,
         "BATCH_SIZE": 4, "WORKERS": 0, "SNAPSHOT_EVERY": 4, "VAL_EVERY": None, "SEED": 1,
+        "RECIPE": "original", "BASE_LR": 0.05, "LR_POLICY": {"name": "step", "step_iterations": 1200, "gamma": 0.1},
         "test_patch_size": (32, 32), "test_step_size": (16, 16), "TEST_BATCH_SIZE": 8,
     } | changes  # fmt: skip
     path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))

@@ -94,7 +94,7 @@ def test_a_plot_that_finds_no_room_leaves_no_figure_in_memory(tmp_path, monkeypa
 
     def figures():
         gc.collect()
-        return sum(isinstance(thing, Figure) for thing in gc.get_objects())
+        return sum(type(thing) is Figure for thing in gc.get_objects())
 
     monkeypatch.setattr(Figure, "savefig", full)
     before = figures()

@@ -113,7 +113,7 @@ def attributes(path):
 
 def test_every_setting_is_read_by_a_script_or_a_tool():
     files = [p for p in [*REPO.glob("*.py"), *REPO.glob("tools/**/*.py")] if p.name != "config.py"]
-    read = {f"{split}_ids" for split in SPLITS}  # getattr(self, f"{split}_ids")
+    read = {f"{split}_ids" for split in SPLITS} | {"RECIPE"}  # read by name
     assert set(KNOWN) - read - set().union(*map(attributes, files)) == set()
 
 
@@ -193,11 +193,14 @@ WRONG = {
     "IGNORE_LABEL": ["clutter", [None], True, -1], "MEAN_PIXEL": [None, {"irrg": 5}, {"irrg": ("a",)}],
     "INPUTS": [{}, {"irrg": "irrg"}, {"irrg": []}, ["irrg"]], "patch_size": [128, (128,), (0, 32), (32.0, 32)],
     "step_size": [16, (16, 0)], "ROTATIONS": [90, [], [45], [0, 0], ["0"], [[0]]], "FLIPS": [True, [], [True, True], [[]]],
-    "BGR": [1, None], "NET": ["", None], "INIT_MODEL": [""], "BATCH_SIZE": [0, 2.5, True], "BASE_LR": [0, -1, "0.1"],
+    "BGR": [1, None], "NET": ["", None], "INIT_MODEL": [""],
+    "INIT_PARTIAL": [None, 1], "INIT_UNITS": [{}, "imagenet", (1, 2)],
+    "BATCH_SIZE": [0, 2.5, True], "BASE_LR": [0, -1, "0.1"],
     "LR_POLICY": ["step", {}], "SOLVER": ["sgd", {}],
     "LOSS": ["", None, ["ce"]], "CLASS_WEIGHTS": ["inverted", None, {}], "MULTIPLIERS": [None, {"a": 1}, {"a": {"lr": "1"}}],
-    "FREEZE_ITERATIONS": [-1, None], "GRADIENT_CLIP": [0, "1"], "ITER_SIZE": [0, 1.5], "EMA_DECAY": [0, 1, 2, "a"],
-    "AUGMENTATION": [None, ["flip"], {"flip": True}], "SNAPSHOT_EVERY": [0, None], "VAL_EVERY": [0, 1.5], "PATIENCE": [0],
+    "PRETRAINED_RATE": [0, "a", None], "FROZEN_NORM": [1, None],
+    "FREEZE_ITERATIONS": [-1, 2.5, "all"], "GRADIENT_CLIP": [0, "1"], "ITER_SIZE": [0, 1.5], "EMA_DECAY": [0, 1, 2, "a"],
+    "AUGMENTATION": [None, ["flip"], {"flip": True}], "SNAPSHOT_EVERY": [0, "5"], "VAL_EVERY": [0, 1.5], "PATIENCE": [0],
     "KEEP_SNAPSHOTS": [0, -1], "SEED": [-1, 1.5], "WORKERS": [-1],
     "test_patch_size": [64], "test_step_size": [(0, 1)], "TEST_BATCH_SIZE": [0],
 }  # fmt: skip

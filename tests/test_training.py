@@ -20,8 +20,9 @@ from tools.base.locks import locked
 from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.labels import pictures
+from tools.solver.losses import NO_LOSS, masked_cross_entropy
 from tools.solver.solver import Solver
-from tools.training.trainer import NO_LOSS, Trainer, masked_cross_entropy
+from tools.training.trainer import Trainer
 from tools.weights import snapshots
 
 CPU = Device(torch.device("cpu"), bf16=False)

@@ -75,13 +75,6 @@ def test_mistakes_are_one_sentence(tmp_path):
             vectors.read_polygons(path)
 
 
-def test_coordinates_that_the_other_crs_does_not_have_are_one_sentence():
-    for box in (shapely.box(49, -123, 49.001, -122), shapely.box(500_000, 5_400_000, 500_100, 5_400_050)):
-        feature = vectors.Feature(shapely.geometry.mapping(box), {}, 0)
-        with pytest.raises(UserError, match=r"EPSG:4326 cannot be brought to EPSG:32610.*longitude before latitude"):
-            vectors.reproject([feature], rasterio.CRS.from_epsg(4326), rasterio.CRS.from_epsg(32610))
-
-
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.gpkg")
     with pytest.raises(UserError, match="a pipe or a device"):

@@ -9,11 +9,10 @@ import numpy as np
 import pyogrio
 import shapely
 from rasterio import CRS
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
 from tools.base.errors import UserError, listing, nearest
+from tools.geo.place import PROJ_ERRORS, horizontal
 
 _POLYGONS = ("Polygon", "Collection", "Unknown")  # parts of a layer's type; "Unknown": mixed types
 
@@ -62,15 +61,20 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
 def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Feature]:
     """The features in another CRS. Raises UserError where one cannot be brought there."""
     try:
-        shapes = transform_geom(source, target, [f.geometry for f in features])
-        if not all(np.isfinite(shapely.geometry.shape(shape).bounds).all() for shape in shapes):
-            raise ValueError("some lie where the other has no coordinates")
-    except (RasterioError, CPLE_BaseError, ValueError) as error:
+        shapes = transform_geom(horizontal(source), horizontal(target), [f.geometry for f in features])
+    except PROJ_ERRORS as error:
         raise UserError(
-            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): see that they are in the CRS"
-            " that their file names, longitude before latitude."
+            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): {_hint(source)}"
         ) from None
+    if not np.isfinite([shapely.geometry.shape(shape).bounds for shape in shapes]).all():
+        raise UserError(f"polygons in {name(source)} lie beyond what {name(target)} covers: {_hint(source)}")
     return [Feature(shape, f.properties, f.number) for shape, f in zip(shapes, features, strict=True)]
+
+
+def _hint(source: CRS) -> str:
+    if source.is_geographic:
+        return "are their coordinates the wrong way round (GeoJSON has longitude first), or metres after all?"
+    return "is that the CRS that they are drawn in?"
 
 
 def attribute(features: Sequence[Feature], wanted: str, path: str | Path) -> list[Any]:
@@ -103,7 +107,7 @@ def _layer(path: str | Path) -> str:
 def _crs(path: str | Path, words: str | None) -> CRS | None:
     try:
         return CRS.from_user_input(words) if words else None
-    except (RasterioError, CPLE_BaseError) as error:
+    except PROJ_ERRORS as error:
         raise UserError(f"{path} has a CRS that is not understood ({_reason(error)}).") from None
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base.errors import UserError, listing
 from tools.base.folders import require
 from tools.compute.compilation import compiled
 from tools.compute.device import Device
 from tools.compute.distributed import Ranks
+from tools.compute.frozen_batch_norm import freeze_norms, frozen_norms, norms_with_statistics
 from tools.compute.sync_batch_norm import synchronise
 from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import tile_name
@@ -28,8 +29,8 @@ from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
 from tools.solver.losses import Loss
-from tools.solver.solver import Solver
-from tools.training.pretrained import initialise
+from tools.solver.solver import CAFFES, Solver
+from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
 from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
@@ -98,13 +99,13 @@ def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -
     measured = [m for m in data.modalities if m not in given and data.normalisation[m] != "imagenet"]
     files = [(m, data.dataset.path(m, tile)) for m in measured for tile in data.train_ids]
     shown = tqdm(files, "measuring", leave=False, unit="tile", delay=1)
-    moments = by_modality((modality, measure(path, memory)) for modality, path in shown)
+    moments = by_modality((modality, measure(path, memory, modality in data.dataset.any_band)) for modality, path in shown)
     return {m: about[m] | {"fill": about[m]["mean"]} | moments[m].to_dict() for m in measured}
 
 
 def check_batch(training: TrainingSettings, patches: Patches, lmdb: Path) -> None:
-    """Raise UserError if an iteration would see a patch twice."""
-    if training.patches_per_iteration > len(patches):
+    """Raise UserError if an iteration would see a patch twice; two crops of a patch are two samples."""
+    if training.patches_per_iteration > len(patches) and "crop" not in training.AUGMENTATION:
         raise UserError(
             f"BATCH_SIZE = {training.BATCH_SIZE} x ITER_SIZE = {training.ITER_SIZE} is more than the {len(patches)} patches in"
             f" {lmdb}: lower them, or extract more patches with a smaller step_size."
@@ -116,8 +117,8 @@ def check_batch(training: TrainingSettings, patches: Patches, lmdb: Path) -> Non
 
 def check_compilable(training: TrainingSettings, ranks: Ranks) -> None:
     """Raise UserError if batch norm does what compiled code cannot."""
-    if training.SOLVER["name"] == "caffe":
-        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
+    if (name := training.SOLVER["name"]) in CAFFES:
+        raise UserError(f"--compile and SOLVER '{name}' do not go together, as its batch norm changes each time: take 'sgd'.")
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         raise UserError(
             "--compile and SYNC_BATCH_NORM do not go together, as compiled code would stop at each batch norm for the other"
@@ -129,9 +130,13 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
     """A net at iteration 0; init: the weights that it begins with, instead of INIT_MODEL."""
     torch.manual_seed(setup.seed)
     net = setup.build()
-    source = init or setup.net.INIT_MODEL
-    report = initialise(net, source, setup.inputs) if source else None
+    report = begin_with(net, init, setup.net, setup.inputs)
     print(report or "all layers begin with random weights")
+    if setup.training.FROZEN_NORM:
+        freeze_norms(net, norms_with_statistics(net, report.loaded if report else []))
+        print(f"{len(frozen_norms(net))} batch norms keep the statistics that came with their weights")
+    for note in getattr(net, "notes", ()):
+        print(f"note: {setup.net.NET}: {note}")
     setup.ranks.own_random_numbers(setup.seed)
     return make_trainer(setup, net, loss, report.loaded if report else [])
 
@@ -139,6 +144,8 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
 def restored(setup: Setup, loss: Loss, before: Snapshot) -> Trainer:
     """The run as it stood at a snapshot."""
     check_same(before, setup.build(), setup.inputs, setup.net.NET)
+    if setup.training.FROZEN_NORM:
+        freeze_norms(before.net, before.state.get("frozen_norms", []))
     setup.ranks.own_random_numbers(setup.seed)  # for ranks that there were not before
     trainer = make_trainer(setup, before.net, loss, before.state["pretrained"])
     trainer.restore(before.state)
@@ -148,13 +155,13 @@ def restored(setup: Setup, loss: Loss, before: Snapshot) -> Trainer:
 def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]) -> Trainer:
     """The net on its device, with the config's solver; pretrained: the layers whose weights come from elsewhere."""
     training, device, ranks = setup.training, setup.device, setup.ranks
-    check_size(*setup.sample_size, net.multiple)
+    check_windows(net, *setup.sample_size)
     net = device.place(net)
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)
     solver = Solver(
         net, training.BASE_LR, training.LR_POLICY, training.SOLVER, pretrained, training.MULTIPLIERS,
-        training.GRADIENT_CLIP, training.FREEZE_ITERATIONS,
+        training.GRADIENT_CLIP, training.FREEZE_ITERATIONS, training.PRETRAINED_RATE,
     )  # fmt: skip
     forward = ranks.parallel(net, compiled(net, device.device) if setup.compile else net, device.device)
     ignored = setup.classes.ignored

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tools.base.errors import UserError
 from tools.compute.device import Device, memory_suffices
 from tools.compute.distributed import ALONE, Ranks
+from tools.compute.frozen_batch_norm import frozen_norms
 from tools.data.inputs import Input
 from tools.labels.scores import iou
 from tools.solver.ema import Average, copy_of
 from tools.solver.losses import NO_LOSS, Loss
-from tools.solver.losses import masked_cross_entropy as masked_cross_entropy  # the default loss, by its name of old
 from tools.solver.solver import Solver
 from tools.training.batch_scores import RunningScores
 
@@ -30,6 +31,13 @@ class NotFiniteError(UserError):
             " data."
         )
         self.iteration = iteration
+
+
+def at_size(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (N x h x w) for scores of another size: of the nearest pixels, as Caffe's users shrink them."""
+    if tuple(target.shape[1:]) == tuple(size):
+        return target
+    return F.interpolate(target[:, None].float(), size, mode="nearest-exact")[:, 0].long()
 
 
 class Trainer:
@@ -78,6 +86,8 @@ class Trainer:
         batch norm, whose statistics are each part's own; losses of regions (Dice ...) are averages over the parts. The same is
         true of the shares of several processes (of which batch norm may have common statistics: sync_batch_norm.py).
         """
+        if self.solver.frozen.at(self.iteration) and self.ranks.count > 1:  # other gradients are exchanged from now on
+            self._forward = self.ranks.parallel(self.net, self._forward.module, self.device.device)
         with memory_suffices(self._when_memory_does_not(len(labels))), told_if_too_few():
             self._pending.append(self._learn(images, labels))
         self.iteration += 1
@@ -105,9 +115,13 @@ class Trainer:
         """Add the gradients of a part of the batch, which counts `share`; what it adds to the loss comes back."""
         pixels = [i.normalise(self.device.send(x)) for i, x in zip(self.inputs, images, strict=True)]
         with self.device.autocast():
-            logits = self._forward(*[p.contiguous(memory_format=self.device.memory_format) for p in pixels])
+            written = self._forward(*[p.contiguous(memory_format=self.device.memory_format) for p in pixels])
+        logits, *further = written if isinstance(written, tuple) else (written,)
         self.running.add(logits, target)
-        loss = self.loss(logits.float(), target) * share
+        loss = self.loss(logits.float(), target)
+        for scores, weight in zip(further, getattr(self.net, "auxiliary", {}).values(), strict=False):
+            loss = loss + weight * self.loss(scores.float(), at_size(target, scores.shape[2:]))
+        loss = loss * share
         loss.backward()
         return loss.detach()
 
@@ -180,6 +194,7 @@ class Trainer:
             **self.solver.state_dict(),
             **self._random_state(),
             "pretrained": list(self.solver.pretrained),
+            "frozen_norms": frozen_norms(self.net),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
         }
         if self.average:

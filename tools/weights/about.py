@@ -8,7 +8,7 @@ from tools.base.forms import fault
 INPUT = {  # one input of a net, as tools.data.inputs writes and reads it
     "name": str, "modalities": [str], "bands": [int], "bgr": bool, "mean": [float], "deviation?": ([float], None),
     "clip?": ([bool], None), "picks?": ([[int]], None), "file_bands?": ([int], None), "raw?": (bool, None),
-    "dtypes?": ([str], None), "fill?": ([float], None),
+    "dtypes?": ([str], None), "fill?": ([float], None), "any_band?": ([bool], None),
 }  # fmt: skip
 ABOUT = {
     "name": str, "iteration": (int, str), "dataset": str, "classes": [str], "palette": {str: [int]}, "ignored": [int],
