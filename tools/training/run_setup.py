@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nets.net import check_windows
 from tools.base.errors import UserError, listing
-from tools.base.folders import read_details, require
+from tools.base.folders import require
 from tools.compute.compilation import compiled
 from tools.compute.device import Device
 from tools.compute.distributed import Ranks
@@ -22,6 +22,7 @@ from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import tile_name
 from tools.data.inputs import Input
 from tools.data.loader import BatchOrder, Patches, batches, workers_for
+from tools.data.patches import read_about
 from tools.data.settings import DataSettings, PatchSettings
 from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
@@ -74,7 +75,7 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
     lmdb = data.folder("lmdb")
     if not lmdb.exists():
         raise UserError(f"{lmdb} does not exist: make it with create_db.py.")
-    details = read_details(lmdb)
+    details = read_about(lmdb)
     require(
         details | {"train_ids": sorted(details["splits"]["train"]["tiles"])}, lmdb, "create_db.py", dataset=data.DATASET,
         patch_size=list(patches.patch_size), classes=list(classes.label_values), bgr=data.BGR,
@@ -208,7 +209,7 @@ def feed(
     order = _order(setup, augmentation, patches, iteration, niter)
     change = None
     if augmentation:
-        bands = bands_of(read_details(patches.folder)["modalities"], setup.inputs)
+        bands = bands_of(read_about(patches.folder)["modalities"], setup.inputs)
         change = Augmentation(augmentation, bands, setup.classes.colours.no_label, setup.seed)
     device, workers = setup.device.device, setup.training.WORKERS
     workers = workers_for(device, change) if workers is None else workers
@@ -229,7 +230,7 @@ def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int
 
 def about_net(setup: Setup, about: Mapping[str, Any], lmdb: Path) -> dict[str, Any]:
     """What the weights file of the net says of itself; about: of the data. lmdb: the databases that it learned from."""
-    size = read_details(lmdb).get("pixel_size")
+    size = read_about(lmdb).get("pixel_size")
     return {"name": setup.net.NET, **about, "pixel_size": size, "inputs": [i.to_dict() for i in setup.inputs]}
 
 
