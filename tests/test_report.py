@@ -347,6 +347,23 @@ def test_without_ground_truth_there_are_no_scores_and_the_least_certain_windows(
     assert len(page.all("rect", class_="all")) == 3
 
 
+def test_zones_have_a_table_with_their_classes(folder):
+    statistics = json.loads((folder / "statistics.json").read_text())
+    zones = [
+        {"number": i, "zone": name, "pixels": dict.fromkeys(NAMES, 1), "area_m2": dict(zip(NAMES, (1234.4, i, 0), strict=True))}
+        for i, name in enumerate(["pond", "<field>"])
+    ]
+    write_json(folder, "statistics.json", statistics | {"zones": zones})
+    details = json.loads((folder / "details.json").read_text())
+    write_json(folder, "details.json", details | {"area": "zones.gpkg"})
+    page = Page(report.write_report(folder))
+    assert page.sections[:3] == ["overview", "classes", "zones"]
+    assert "each zone of zones.gpkg holds, in square metres" in page.text
+    table = page.text[page.text.index("each zone of") :]
+    assert "pond 1,234 0 0 1,234" in " ".join(table.split())
+    assert "<field> 1,234 1 0 1,235" in " ".join(table.split())
+
+
 def test_images_and_truths_that_have_moved_away_are_done_without(folder, tmp_path):
     shutil.rmtree(tmp_path / "inputs")
     page = Page(report.write_report(folder))
