@@ -154,10 +154,12 @@ elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the
 TILE_MEMORY_MB = 512  # a tile that takes more memory is read in strips, by each core
 
 # ------------------------------------------------------------------------------------------------------------ create_db.py
+EMPTY_IF = {}  # by modality: whether a pixel lacks data if "all" (if not named) or "any" of its bands have a nodata of 0 or 255
 BGR = True  # bands are stored in reversed order, as Caffe has them; nets see them so
 SEED = 1  # of all that is drawn: initial weights, the order of the patches, the shares of a grid's cells
 
 # ------------------------------------------------------------------------------------------------------------- training.py
+# NITER = None  # iterations of a run that does not give --niter
 NORMALISATION = {}  # by modality: "mean" (taken off; if none is named), "standard", "percentile" (2 to 98), "imagenet"
 # NET = "segnet"  # a file of nets/, without .py; `python -m nets` lists what else there is
 # NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
@@ -168,17 +170,18 @@ INIT_UNITS = None  # what those weights were trained on, if their source is not 
 # BASE_LR = 0.01  # learning rate before the policy and the multipliers
 # LR_POLICY = {"name": "step", "step_iterations": 25000, "gamma": 0.1}  # others in tools/solver/schedules.py
 # SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
+# SOLVER = "solver.prototxt" takes from a solver of Caffe's: BASE_LR, LR_POLICY, SOLVER, ITER_SIZE, SNAPSHOT_EVERY, NITER.
 MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
 # PRETRAINED_RATE = 0.5  # of layers that came from INIT_MODEL, as a share of the rate of the others
 FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL stand still; None: for good
 # FROZEN_NORM = False  # True: batch norms that came with INIT_MODEL's statistics keep them; quicker, better for small batches
 # LOSS = "ce"  # ce, focal, dice, jaccard, tversky, lovasz, or a sum such as "ce + 0.5 dice"
-CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "inverse", "median" or "effective"
+CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "inverse", "median", "effective"; or (1, 0.5, ...)
 ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 x 2 learns as batch 20, in half the memory
 GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such as 1.0; None: as they are
 # EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
 # AUGMENTATION = {}  # of patches while training: {operation: its numbers}, see tools/data/operations.py; the original: none
-# SNAPSHOT_EVERY = 2000  # iterations
+# SNAPSHOT_EVERY = 2000  # iterations; None: four times in a run
 KEEP_SNAPSHOTS = None  # how many of the newest snapshots stay; None: all. The best weights stay always
 # VAL_EVERY = None  # iterations; scores on the validation tiles, and net_best_* if they are best; None: at each snapshot
 PATIENCE = None  # validations without a better one (by loss, mean IoU or both) after which training stops; None: it goes on

@@ -12,7 +12,6 @@ their names and their georeference. Without files, --from-vector draws the polyg
 import argparse
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.data.splits import listed_masks
 from tools.geo import raster, vectors
 from tools.geo.file_list import find_local
@@ -47,13 +47,15 @@ def main():
     args = arguments()
     settings = read_settings(args.config, args.set)
     out, jobs = plan(args, settings)
-    with whole_folder(out, args.overwrite) as folder:
+    with whole_folder(out, args.overwrite, made_by(args)) as folder:
         tallies = convert_all(jobs, folder)
         check_foreground(args, tallies)
         check_known(args, settings, tallies)
         what = "colours" if args.to_color else "labels"
         write_details(folder, **details(what, args, settings, jobs, tallies))
     print(f"{len(jobs)} files of {what} in {out}")
+    for line in notes_on(args, settings, tallies):
+        print(line)
     if unscored := sum((tally.unknown for tally in tallies if tally), Counter()):
         print(note(args, unscored, sum(tally.pixels for tally in tallies)))
 
@@ -131,7 +133,8 @@ def plan(args, settings: Settings) -> tuple[Path, list[Job]]:
         convert = partial(to_colours, legend.palette) if args.to_color else masks_converter(args, legend)
         files = find_local([f for file in args.files for f in (listed_masks(file) if file.suffix == ".csv" else [file])])
         out, jobs = args.out, [Job(file_name(file), file, convert) for file in files]
-    refuse_existing(out, args.overwrite)
+    given = [*args.files, *(args.like or []), *(job.source for job in jobs), args.config]
+    refuse_existing(out, args.overwrite, made_by(args), given)
     twice = listing(sorted(name for name, count in Counter(job.name for job in jobs).items() if count > 1))
     if twice:
         raise UserError(f"several of the files would be written as {twice}: convert them in two runs.")
@@ -210,8 +213,8 @@ def polygon_jobs(args, settings: Settings, file: Path, names: dict[Path, str]) -
 
 def convert_all(jobs: list[Job], folder: Path) -> list[Tally | None]:
     """Do all jobs, on all cores. Raises UserError that names all that went wrong, what is of no class in one sentence."""
-    with ProcessPoolExecutor() as pool:
-        results = list(tqdm(pool.map(partial(outcome, folder), jobs), "converting", len(jobs)))
+    with pool() as helpers:
+        results = list(tqdm(helpers.map(partial(outcome, folder), jobs), "converting", len(jobs)))
     faults = [result for result in results if isinstance(result, str)]
     strange = {job.source: result for job, result in zip(jobs, results, strict=True) if isinstance(result, NoClassError)}
     if strange:
@@ -236,9 +239,9 @@ def to_colours(palette: Palette, source: Path, target: Path) -> None:
     if fault := raster.label_fault(source):
         raise UserError(fault)
     place = raster.inspect(source).place
-    with raster.open_raster(source) as file, raster.create(target, (3, *file.shape), np.uint8, **place) as out:
+    with raster.open_numbers(source) as file, raster.create(target, (3, *file.shape), np.uint8, **place) as out:
         for strip in masks.strips(*file.shape):
-            colours = palette.to_colours(raster.read_window(file, strip)[0])
+            colours = palette.to_colours(raster.read_labels_window(file, strip, palette.no_label))
             raster.write_rows(out, strip.row, colours.transpose(2, 0, 1))
 
 
@@ -264,6 +267,20 @@ def check_known(args, settings: Settings, tallies: list[Tally | None]) -> None:
         )
 
 
+def notes_on(args, settings: Settings, tallies: list[Tally | None]) -> list[str]:
+    """What to say of pixels that hold nothing, and of masks of numbers that seem to count from 1."""
+    found = [tally for tally in tallies if tally]
+    lines = []
+    if empty := sum(tally.empty for tally in found):
+        pixels = sum(tally.pixels for tally in found)
+        lines.append(f"{empty:,} of {pixels:,} pixels hold nothing (nodata, masked out, transparent) and are not scored.")
+    if args.from_index and args.foreground is None and found and settings.classes.SOURCE_CLASSES is None:
+        pixels = sum(tally.by_label for tally in found)
+        pixels[settings.classes.legend.palette.no_label] -= empty
+        lines += [f"note: {line}"] if (line := settings.classes.legend.palette.counted_from_one(pixels)) else []
+    return lines
+
+
 def note(args, others: Counter, pixels: int) -> str:
     """What to say of pixels that are of no class."""
     fate = "background" if args.foreground is not None else "of no class and not scored"
@@ -271,10 +288,16 @@ def note(args, others: Counter, pixels: int) -> str:
     return f"{others.total():,} of {pixels:,} pixels ({others.total() / pixels:.3%}) are {fate}; most of them have {most}"
 
 
+def made_by(args) -> str:
+    """What details.json says of the script: labels do not take the place of colours, nor colours that of labels."""
+    return f"convert_gt.py {'--to-color' if args.to_color else 'to labels'}"
+
+
 def details(what: str, args, settings: Settings, jobs: list[Job], tallies: list[Tally | None]) -> dict:
     """What made the files, and how many pixels of each class are in them."""
     palette = settings.classes.legend.palette
-    about = {"what": what, "files": [job.source for job in jobs], "classes": palette.names, "palette": palette.colours}
+    about = {"made by": made_by(args), "what": what, "files": [job.source for job in jobs]}
+    about |= {"classes": palette.names, "palette": palette.colours}
     if args.to_color:
         return about
     pixels = sum(tally.by_label for tally in tallies)

@@ -24,6 +24,8 @@ from tools.base.errors import run
 
 torch.set_num_threads(1)  # nets this small are quicker so, above all beside other work
 
+os.environ["ORTHONETS_TRACEBACK"] = "1"  # a fault of ours is to be read in pytest's report, not in a file
+
 REPO = Path(__file__).parent.parent
 HEIGHT, WIDTH = 72, 90  # of a tile: not square, and no multiple of the window
 TRAIN, VAL, TEST = [1, 3, 5], [15], [32]

@@ -3,6 +3,7 @@ what does not fit is named: classes left out, artefacts of JPEG, masks resampled
 nowhere."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -211,9 +212,10 @@ def test_a_palette_png_can_be_read_by_its_numbers(convert, tmp_path):
 
 
 def test_colours_are_not_taken_for_numbers_nor_floats(convert, tmp_path):
-    for i, image in enumerate([np.zeros((3, 4, 4), np.uint8), np.zeros((4, 4), np.float32)]):
-        path = write_raster(tmp_path / f"{i}.tif", image)
-        refused(convert(path, "--from-index"), path, "not one band of class numbers")
+    path = write_raster(tmp_path / "colours.tif", np.zeros((3, 4, 4), np.uint8))
+    refused(convert(path, "--from-index"), path, "not one band of class numbers")
+    path = write_raster(tmp_path / "shares.tif", np.full((4, 4), 0.5, np.float32))
+    refused(convert(path, "--from-index"), path, "numbers such as 0.5 on 16 pixels, which are not whole")
 
 
 def test_classes_by_colour_cannot_be_read_as_numbers_and_the_other_way(convert):
@@ -261,9 +263,10 @@ def test_a_foreground_needs_two_classes_and_the_right_form(convert, tmp_path):
 
 def test_the_threshold_chooses_the_second_class_above_it():
     probabilities = torch.tensor([[[0.8, 0.65, 0.3]], [[0.2, 0.35, 0.7]]])
-    labeller = Labeller(None, [], (1, 1), (1, 1), 1, None)
+    two = SimpleNamespace(classes=2)
+    labeller = Labeller(two, [], (1, 1), (1, 1), 1, None)
     assert labeller.choose(probabilities).tolist() == [[0, 0, 1]]
-    labeller = Labeller(None, [], (1, 1), (1, 1), 1, None, 0.3)
+    labeller = Labeller(two, [], (1, 1), (1, 1), 1, None, 0.3)
     assert labeller.choose(probabilities).tolist() == [[0, 1, 1]]
     assert labeller.choose(probabilities).dtype == torch.uint8
 

@@ -13,11 +13,20 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
     ("nets",),
     ("tools.weights", "tools.labels"),
     ("tools.data",),
-    ("tools.record", "tools.export", "tools.solver"),
+    ("tools.record", "tools.export", "tools.solver", "tools.polygons"),
     ("tools.inference",),
-    ("tools.training", "tools.maps"),
+    ("tools.training", "tools.maps", "tools.page"),
     ("tools.settings",),  # the wings' sections, together
-    ("tools.composite", "tools.demo", "tools.report", "tools.show", "tools.blocks", "tools.caffe", "tools.export.__main__"),
+    (
+        "tools.composite",
+        "tools.demo",
+        "tools.report",
+        "tools.show",
+        "tools.blocks",
+        "tools.caffe",
+        "tools.adopt",
+        "tools.export.__main__",
+    ),
     SCRIPTS,
 ]
 LEVEL = {folder: level for level, line in enumerate(ORDER) for folder in line}

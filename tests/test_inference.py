@@ -308,7 +308,7 @@ def test_files_of_two_modalities_are_matched_by_name(own, tmp_path):
 def test_files_that_are_matched_but_lie_elsewhere_are_refused(own, tmp_path):
     dsm = write_raster(tmp_path / "dsm.tif", pixels(own.path("dsm", 32)), 15)
     ran = infer(own, "--weights", two_modalities(own), "--images", f"irrg={own.path('irrg', 32)}", f"dsm={dsm}", **BOTH)
-    refused(ran, f"{dsm} (dsm) does not lie where {own.path('irrg', 32)} lies")
+    refused(ran, f"{dsm} (dsm) does not lie where {own.path('irrg', 32)} (irrg) lies")
 
 
 def test_two_images_of_one_name_and_two_modalities_from_one_file_are_refused(own, tmp_path):
@@ -353,13 +353,18 @@ def truth_of_another_size(town):
     return [15, 32], [f"{town.path('labels', 32)}", "72x89"], {}
 
 
+def truth_elsewhere(town):
+    write_raster(town.path("labels", 32), pixels(town.path("labels", 32)), 15)
+    return [32], [f"{town.path('labels', 32)} does not lie where {town.path('irrg', 32)} lies"], {}
+
+
 def truth_outside_the_classes(town):
     write_raster(town.path("labels", 32), np.full((72, 90), 17, np.uint8))
     return [15, 32], [f"{town.path('labels', 32)}", "17 (6,480 pixels)"], {}
 
 
 def another_count_of_bands(town):
-    write_raster(town.path("irrg", 32), np.zeros((4, 72, 90), np.uint8))
+    write_raster(town.path("irrg", 32), np.full((4, 72, 90), 90, np.uint8), 32)
     return [15, 32], [f"{town.path('irrg', 32)} has 4 band(s), but the net was trained on 3"], {}
 
 
@@ -369,7 +374,8 @@ def windows_the_net_cannot_take(town):
 
 @pytest.mark.parametrize(
     "spoil",
-    [no_such_tile, truncated_tile, truncated_truth, truth_of_another_size, truth_outside_the_classes, another_count_of_bands,
+    [no_such_tile, truncated_tile, truncated_truth, truth_of_another_size, truth_elsewhere, truth_outside_the_classes,
+     another_count_of_bands,
      windows_the_net_cannot_take],
 )  # fmt: skip
 def test_what_cannot_be_labelled_is_said_before_work_starts_and_nothing_is_written(own, spoil):

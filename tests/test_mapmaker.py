@@ -1,6 +1,7 @@
 """Proves who labels which tile, that the next tile is read while one is labelled, and that no tile is left open."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tools.compute.distributed import Ranks
 from tools.inference.labeller import Band
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
-from tools.maps.outputs import Choice
+from tools.maps.choice import Choice
 from tools.maps.writer import Mapmaker, deal
 
 
@@ -24,7 +25,7 @@ class Slow:
         self.opened[str(count)].set()
         self.closed, self.fault = [], fault
 
-    def open(self, paths, crew=None):
+    def open(self, paths, crew=None, area=None):
         name = paths["irrg"].stem
         self.opened[name].set()
         return Open(name, self.closed)
@@ -41,6 +42,7 @@ class Open:
 
     def __init__(self, name, closed):
         self.name, self.closed = name, closed
+        self.tile = SimpleNamespace(gaps={})
 
     def close(self):
         self.closed.append(self.name)

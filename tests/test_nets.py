@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nets
-from nets.caffe.layers import batch_norm
+from nets.caffe.norms import batch_norm
 from nets.layers import KINDS, branch, concat, conv, data, dropout, eltwise, mean, pool, relu, resize, score, unpool
 from nets.net import Net, count_parameters
 from tools.base.errors import UserError
@@ -183,7 +183,7 @@ def test_images_that_do_not_fit_are_told_what_would():
 
 def test_a_batch_of_one_image_cannot_train_a_net_that_pools_the_whole_image():
     net = nets.build("deeplabv3plus/mobilenetv2", {"irrg": 3}, 6)
-    with pytest.raises(UserError, match="2 or more images"):
+    with pytest.raises(UserError, match="BATCH_SIZE to 2 or more"):
         net(torch.randn(1, 3, 64, 64))
 
 
@@ -192,6 +192,18 @@ def test_a_branch_renames_its_own_blobs_and_their_masks_and_nothing_else():
     assert [(row.name, row.reads) for row in rows] == [
         ("dsm_a", ("dsm",)), ("dsm_p", ("dsm_a",)), ("dsm_u", ("dsm_p", "dsm_p_mask"))
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [10**6, 10**10, 10**30, -1])
+def test_a_layer_that_no_memory_can_hold_is_refused_before_memory_is_asked_for(size):
+    with pytest.raises(UserError, match=r"layer 'c'.*(this machine has|cannot be made)"):
+        Net([data("data", 3), conv("a", "data", 4096), conv("c", "a", size)])
+
+
+@pytest.mark.parametrize("options", [{"planes": (4, 4, 4, 4)}, {"planes": 16}, {"planes": 16.5}, {"planes": None}])
+def test_wrong_values_of_a_nets_options_are_named(options):
+    with pytest.raises(UserError, match="the net segnet cannot be made with"):
+        nets.build("segnet", {"irrg": 3}, 6, **options)
 
 
 def test_a_table_of_a_newer_kind_is_refused_when_rebuilt():

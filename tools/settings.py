@@ -25,7 +25,8 @@ DEFAULT, CONFIG, COMMAND_LINE = "default", "config", "--set"  # where a value ca
 class Settings:
     """All settings of one config file, by section.
 
-    origins: where each value came from, by the setting's name: the config, --set, or the default.
+    origins: where each value came from, by the setting's name: the config, --set, the default, or the solver.prototxt that
+    SOLVER names.
     """
 
     data: DataSettings
@@ -103,9 +104,21 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> Settings:
     if faults:
         raise UserError(f"{path}: {' '.join(faults)}")
     try:
-        return _make(given, dict.fromkeys(given, CONFIG) | dict.fromkeys(changed, COMMAND_LINE))
+        origins = dict.fromkeys(given, CONFIG) | dict.fromkeys(changed, COMMAND_LINE)
+        if str(given.get("SOLVER")).endswith(".prototxt"):
+            given, origins = _with_solver(given, origins)
+        return _make(given, origins)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _with_solver(given: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings and origins, those that a Caffe solver says in place of the config's own, but not of --set."""
+    from tools.solver.solver_prototxt import read_solver
+
+    path = given["SOLVER"]
+    said = {k: v for k, v in read_solver(path).settings.items() if origins.get(k) != COMMAND_LINE or k == "SOLVER"}
+    return {**given, **said}, {**origins, **dict.fromkeys(said, path)}
 
 
 def _unknown(given: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tools.base.errors import UserError, listing, nearest
 from tools.geo.raster import fill_gaps
+from tools.weights.about import check_input
 from tools.weights.units import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the config's reader needs none of it
@@ -26,7 +27,8 @@ class Input:
     picks: which bands it takes of each modality (from 0, in the file's order), file_bands: how many the file has; None where
     it takes all. raw: True where the net normalises by itself, as exported ones do. dtypes: the pixel type that each modality
     had in training. fill: per channel, what stood in the integers of the patches where there was no data; None where it is the
-    mean. Weights of earlier versions know neither, and are none the worse for it.
+    mean. any_band: whether a pixel of each modality is empty if one band has its value for no data; None: for none. Weights of
+    earlier versions know none of the three, and are none the worse for it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Input:
     raw: bool | None = None
     dtypes: tuple[str, ...] | None = field(default=None, compare=False)
     fill: tuple[float, ...] | None = field(default=None, compare=False)
+    any_band: tuple[bool, ...] | None = None
 
     @property
     def channels(self) -> int:
@@ -81,8 +84,20 @@ class Input:
         is_share = self.dtypes[i].startswith("float") and abs((self.fill or self.mean)[first]) <= 1
         return (self.file_bands or self.bands)[i] == 1 and not is_share
 
-    def normalise(self, pixels: "Tensor") -> "Tensor":
-        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0."""
+    def one_band_is_enough(self, modality: str) -> bool:
+        """Whether a pixel of a modality is empty if one band has its value for no data (see `raster.open_image`)."""
+        return bool(self.any_band) and modality in self.modalities and self.any_band[self.modalities.index(modality)]
+
+    @property
+    def of_integers(self) -> bool:
+        """Whether it was trained on whole numbers alone, as far as is known: no pixel is NaN or infinite then."""
+        return bool(self.dtypes) and not any(dtype.startswith("float") for dtype in self.dtypes)
+
+    def normalise(self, pixels: "Tensor", finite: bool = False) -> "Tensor":
+        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0.
+
+        finite: there are no such pixels, as in whole numbers.
+        """
         import torch
 
         def per_channel(values: Sequence) -> "Tensor":
@@ -95,7 +110,7 @@ class Input:
             seen = seen / per_channel(self.deviation)
         if self.clip:
             seen = torch.where(per_channel(self.clip), seen.clamp(0, 1), seen)
-        if not pixels.is_floating_point():
+        if finite or not pixels.is_floating_point():
             return seen
         return torch.nan_to_num(seen, posinf=0.0, neginf=0.0)  # the largest numbers would spoil the whole window
 
@@ -105,6 +120,8 @@ class Input:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Input":
+        """What `to_dict` gave. Raises ValueError, with the reason, if it is none, or does not hold together."""
+        check_input(values)
         return cls(**{k: _tuples(v) for k, v in values.items()})
 
 
@@ -205,6 +222,7 @@ def _make_input(name, parts: Sequence[Part], about, means, normalisation, bgr: b
         None if whole else tuple(chosen), None if whole else counts,
         dtypes=tuple(dtypes) if all(dtypes := [about[m].get("dtype") for m, _ in parts]) else None,
         fill=None if fill == mean else tuple(map(float, fill)),
+        any_band=tuple(any_band) if any(any_band := [bool(about[m].get("any_band")) for m, _ in parts]) else None,
     )  # fmt: skip
 
 

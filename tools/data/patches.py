@@ -4,11 +4,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tools.base.errors import UserError
+from tools.base.folders import read_details
+from tools.data.dataset import SPLITS
 from tools.geo import raster
 from tools.geo.windows import Window, positions, sliding
 
@@ -75,6 +78,26 @@ def turn_name(rotation: int, flip: bool) -> str:
     return (f"_r{rotation}" if rotation else "") + "_f" * flip
 
 
+_PER_BAND = {"mean": [float], "deviation": [float], "low": [float], "high": [float]}
+_SPLIT = {"tiles": [str], "patches": int}
+DETAILS_FORM = {  # of what extract_images.py and create_db.py say of their folders
+    "dataset": str, "modalities": {str: {"bands": int, "dtype": str} | {f"{name}?": v for name, v in _PER_BAND.items()}},
+    "patch_size": [int], "classes": [str], "splits": dict.fromkeys(SPLITS, _SPLIT), "pixel_size?": (float, None),
+    "palette?": {str: [int]}, "bgr?": bool,
+}  # fmt: skip
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What details.json says of patches or of databases. Raises UserError unless it is whole and of their form."""
+    details = read_details(folder, DETAILS_FORM)
+    for modality, about in details["modalities"].items():
+        if any(len(about.get(name, [0] * about["bands"])) != about["bands"] for name in _PER_BAND):
+            raise UserError(
+                f"{folder}: its details.json has other than {about['bands']} numbers for {modality}: make it again."
+            )
+    return details
+
+
 def tile_of(name: str) -> str:
     """The name of the tile that a patch was cut from, by the patch's own name."""
     return _NAME.fullmatch(name)[1]
@@ -95,6 +118,11 @@ def reflect(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def patch_suffix(bands: int, dtype: str) -> str:
     """Pictures that every viewer shows are PNG; other band counts and pixel types are GeoTIFF."""
     return ".png" if dtype == "uint8" and bands in (1, 3) else ".tif"
+
+
+def patch_files(folder: Path) -> dict[str, Path]:
+    """The patches in a folder by name; what programs leave beside them when they look at them (.aux.xml, ._NAME) is none."""
+    return {p.stem: p for p in folder.iterdir() if p.suffix in (".png", ".tif") and not p.name.startswith(".")}
 
 
 def write_patch(path: Path, patch: np.ndarray) -> None:

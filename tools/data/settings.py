@@ -1,5 +1,6 @@
 """The config's data: which tiles there are and what the net reads of them, and how they are cut into patches."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ class DataSettings(Section):
     NORMALISATION: Mapping[str, str] = setting(
         mapping(lambda v: v in NORMALISATIONS), f"one of {', '.join(NORMALISATIONS)} by modality, or {{}}", {}
     )
+    EMPTY_IF: Mapping[str, str] = setting(
+        mapping(lambda v: v in ("all", "any")), "'all' or 'any' of the bands, by modality, such as {'rgbir': 'any'}, or {}", {}
+    )
     BGR: bool = setting(is_flag, "True or False", True)
     SEED: int = setting(whole(0), "a whole number, 0 or more", 1)
 
@@ -87,7 +91,7 @@ class DataSettings(Section):
         for modality in self.folders:
             for tile in self.all_ids:
                 self.dataset.given(modality, tile)  # raises if the pattern does not fit the id
-        for name in ("MEAN_PIXEL", "bands", "NORMALISATION"):
+        for name in ("MEAN_PIXEL", "bands", "NORMALISATION", "EMPTY_IF"):
             self._check_names(name)
         for name, words in self.INPUTS.items():
             try:
@@ -100,6 +104,12 @@ class DataSettings(Section):
         for split in SPLITS:
             for tile in self.ids(split):
                 name = tile_name(tile)
+                if set("/\\\0") & set(name) or name.startswith(".") or len(os.fsencode(name)) > 150:
+                    raise UserError(
+                        f"the tile id {name[:60]!r} cannot begin the names of files, which have no slash, no leading dot, and"
+                        " up to 150 bytes here: write a folder into the pattern, folders = {'rgb': 'images/{}/{}.tif'}, with"
+                        " pairs as ids, ('city', 1)."
+                    )
                 if name in seen:
                     raise UserError(f"tile {name} stands in {seen[name]}_ids and in {split}_ids: each tile has one place.")
                 seen[name] = split
@@ -124,7 +134,7 @@ class DataSettings(Section):
     @property
     def dataset(self) -> Dataset:
         """The files of the tiles."""
-        return Dataset(self.DATASET_DIR, self.folders)
+        return Dataset(self.DATASET_DIR, self.folders, [m for m, bands in self.EMPTY_IF.items() if bands == "any"])
 
     @property
     def images(self) -> list[str]:

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.demo.scene import FINER, MARGIN_PIXELS, PIXEL_METRES, Scene, halved, photograph
 from tools.demo.town import draw_town
 from tools.geo import raster
@@ -36,6 +37,7 @@ COLOURS = {
     4: (255, 255, 0), 5: (255, 0, 0), 6: (0, 0, 0),
 }  # fmt: skip
 UNSCORED = 6
+MADE_BY = "tools.demo"
 ERODED_PIXELS = 3  # radius of the disc by which ISPRS erodes each class
 
 CRS = "EPSG:32632"
@@ -127,15 +129,15 @@ def in_colours(labels: np.ndarray) -> np.ndarray:
 def make_dataset(out: Path, seed: int = 1, size: int = 512, overwrite: bool = False, tile_ids=TILE_IDS) -> dict:
     """Write a whole dataset to a folder that does not exist yet; gives back the share of pixels of each class."""
     check_size(size)
-    refuse_existing(out, overwrite)
-    with whole_folder(out, overwrite) as folder:
+    refuse_existing(out, overwrite, MADE_BY)
+    with whole_folder(out, overwrite, MADE_BY) as folder:
         for name in FOLDERS.values():
             (folder / name).parent.mkdir(parents=True)
         counts = sum(in_parallel(write_tile, [(folder, seed, tile_id, size) for tile_id in tile_ids]))
         shares = {name: round(float(n / counts.sum()), 4) for name, n in zip(CLASSES, counts, strict=True)}
         write_details(
             folder,
-            made_by="tools/demo/__main__.py",
+            **{"made by": MADE_BY},
             what="synthetic aerial tiles of a made-up town in ISPRS Vaihingen's layout; not a real place",
             seed=seed,
             size_pixels=size,
@@ -152,8 +154,8 @@ def make_dataset(out: Path, seed: int = 1, size: int = 512, overwrite: bool = Fa
 
 def in_parallel(work: Callable, jobs: list[tuple]) -> list:
     """`work(*job)` for all jobs, on all cores, in the order of the jobs."""
-    with ProcessPoolExecutor(min(len(os.sched_getaffinity(0)), len(jobs))) as pool:
-        futures: list[Future] = [pool.submit(work, *job) for job in jobs]
+    with pool(min(len(os.sched_getaffinity(0)), len(jobs))) as helpers:
+        futures: list[Future] = [helpers.submit(work, *job) for job in jobs]
         for _ in tqdm(as_completed(futures), total=len(jobs), desc="tiles", unit="tile"):
             pass
         return [future.result() for future in futures]

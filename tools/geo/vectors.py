@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyogrio
 import shapely
 from rasterio import CRS
-from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
 from tools.base.errors import UserError, listing, nearest
+from tools.geo.place import PROJ_ERRORS, horizontal
 
 _POLYGONS = ("Polygon", "Collection", "Unknown")  # parts of a layer's type; "Unknown": mixed types
 
@@ -38,6 +39,8 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
     """
     if not Path(path).exists():
         raise UserError(f"{path} does not exist.")
+    if not Path(path).is_file() and not Path(path).is_dir():
+        raise UserError(f"{path} is no file but a pipe or a device: save the polygons as a file.")
     try:
         meta, numbers, shapes, columns = pyogrio.raw.read(path, layer=_layer(path), return_fids=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.GeometryError) as error:
@@ -58,10 +61,20 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
 def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Feature]:
     """The features in another CRS. Raises UserError where one cannot be brought there."""
     try:
-        shapes = transform_geom(source, target, [f.geometry for f in features])
-    except (RasterioError, ValueError) as error:
-        raise UserError(f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}).") from None
+        shapes = transform_geom(horizontal(source), horizontal(target), [f.geometry for f in features])
+    except PROJ_ERRORS as error:
+        raise UserError(
+            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): {_hint(source)}"
+        ) from None
+    if not np.isfinite([shapely.geometry.shape(shape).bounds for shape in shapes]).all():
+        raise UserError(f"polygons in {name(source)} lie beyond what {name(target)} covers: {_hint(source)}")
     return [Feature(shape, f.properties, f.number) for shape, f in zip(shapes, features, strict=True)]
+
+
+def _hint(source: CRS) -> str:
+    if source.is_geographic:
+        return "are their coordinates the wrong way round (GeoJSON has longitude first), or metres after all?"
+    return "is that the CRS that they are drawn in?"
 
 
 def attribute(features: Sequence[Feature], wanted: str, path: str | Path) -> list[Any]:
@@ -94,7 +107,7 @@ def _layer(path: str | Path) -> str:
 def _crs(path: str | Path, words: str | None) -> CRS | None:
     try:
         return CRS.from_user_input(words) if words else None
-    except RasterioError as error:
+    except PROJ_ERRORS as error:
         raise UserError(f"{path} has a CRS that is not understood ({_reason(error)}).") from None
 
 

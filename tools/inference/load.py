@@ -60,7 +60,7 @@ def load(asked: Asked, weights: Path, tile: Tile, engine: str | None) -> tuple[n
 def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict]:
     """The net, and what it is for: a snapshot knows both; weights of Caffe's go into the net that the config names."""
     if not is_caffemodel(weights):
-        return snapshots.load_net(weights)
+        return snapshots.load_labeller(weights)
     about = {m: {"bands": raster.inspect(path).bands} for m, path in tile.paths.items()}
     for modality in about:
         if asked.data.normalisation[modality] != "mean" or not asked.data.MEAN_PIXEL.get(modality):
@@ -75,7 +75,7 @@ def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict
         )
     means = {m: asked.data.MEAN_PIXEL[m] for m in about}
     of_config = {"MEAN_PIXEL": means, "BGR": asked.data.BGR, "inputs": [i.to_dict() for i in inputs]}
-    about = {"name": asked.net.NET, "iteration": "of Caffe's", "dataset": asked.data.DATASET}
+    about = {"name": asked.net.NET, "iteration": "of Caffe's", "dataset": asked.data.DATASET, "notes": list(net.notes)}
     return net, about | asked.classes.about() | of_config
 
 

@@ -2,33 +2,48 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tools.base.errors import UserError, listing, nearest
 from tools.data.dataset import TileId, tile_id, tile_name
 from tools.data.settings import DataSettings
 from tools.geo import raster
-from tools.geo.file_list import File, find
+from tools.geo.area import AreaOfInterest, PlacedArea, cut
+from tools.geo.file_list import File, find, refuse_special
+from tools.geo.raster import Raster
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded")."""
+    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded").
+
+    area: what is wanted of it, None for all.
+    """
 
     name: str
     paths: Mapping[str, File]
     truths: Mapping[str, File] = field(default_factory=dict)
+    area: AreaOfInterest | None = None
 
     @property
     def first(self) -> File:
         """The file of the first modality: the map takes its size and its place on Earth."""
         return next(iter(self.paths.values()))
 
+    def placed_area(self) -> PlacedArea | None:
+        """The area on the pixels of the first file, if there is one."""
+        return self.area and self.area.on(raster.inspect(self.first))
+
+    def inspect(self) -> Raster:
+        """What the first file says of itself, cut to the window around the area, if there is one."""
+        about, area = raster.inspect(self.first), self.placed_area()
+        return cut(about, area.window) if area else about
+
 
 def dataset_tiles(data: DataSettings, words: list[str]) -> list[Tile]:
     """The tiles that the ids name, or all test tiles, with what ground truth there is of them."""
-    ids = [tile_id(word, data.all_ids) for word in words] or data.ids("test")
+    ids = list(dict.fromkeys(tile_id(word, data.all_ids) for word in words)) or data.ids("test")  # each once
     seen = [tile_name(t) for t in ids if t in data.train_ids]
     if seen:
         print(f"note: {', '.join(seen)} was trained on, so its scores say little about other places.")
@@ -38,7 +53,7 @@ def dataset_tiles(data: DataSettings, words: list[str]) -> list[Tile]:
 def tiles_of(data: DataSettings, ids: Iterable[TileId]) -> list[Tile]:
     """These tiles of the dataset, with what ground truth there is of them."""
     kinds = ["labels", "labels_eroded"]
-    return [
+    tiles = [
         Tile(
             tile_name(t),
             {m: data.dataset.path(m, t) for m in data.modalities},
@@ -46,6 +61,9 @@ def tiles_of(data: DataSettings, ids: Iterable[TileId]) -> list[Tile]:
         )
         for t in ids
     ]
+    for path in (path for tile in tiles for path in [*tile.paths.values(), *tile.truths.values()]):
+        refuse_special(Path(path))
+    return tiles
 
 
 def given_tiles(words: Sequence[str], modalities: Sequence[str]) -> list[Tile]:
@@ -63,6 +81,25 @@ def given_tiles(words: Sequence[str], modalities: Sequence[str]) -> list[Tile]:
     names = list(found[modalities[0]])
     matched = {modality: _match(found, modalities[0], modality) for modality in modalities}
     return [Tile(name, {m: matched[m][name] for m in modalities}) for name in names]
+
+
+def touched(tiles: Sequence[Tile], area: AreaOfInterest) -> list[Tile]:
+    """The tiles that an area of interest touches, and those that cannot be read, which is said in their turn.
+
+    Raises UserError where it touches none.
+    """
+    kept, missed = [], []
+    for tile in tiles:
+        try:
+            about = raster.inspect(tile.first)
+        except UserError:
+            kept.append(tile)
+            continue
+        found = area.on(about)
+        kept.append(replace(tile, area=area)) if found else missed.append(about)
+    if not kept:
+        raise UserError(area.missed(missed[0]))
+    return kept
 
 
 def _by_modality(words: Sequence[str], modalities: Sequence[str]) -> dict[str, list[str]]:

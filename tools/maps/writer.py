@@ -13,14 +13,15 @@ from tqdm import tqdm
 
 from tools.base.errors import DiskFullError, UserError
 from tools.base.pipeline import Ahead
-from tools.geo import raster
+from tools.geo.area import PlacedArea
 from tools.inference import resampled
 from tools.inference.labeller import Labeller, Reading
 from tools.inference.ranks import Crew
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
 from tools.maps import results
-from tools.maps.outputs import Choice, TileOutputs
+from tools.maps.choice import Choice
+from tools.maps.outputs import TileOutputs
 
 
 class Begun(NamedTuple):
@@ -29,6 +30,7 @@ class Begun(NamedTuple):
     tile: Tile
     reading: Reading | None
     fault: UserError | None = None
+    area: PlacedArea | None = None
 
     def close(self) -> None:
         """Read no more of it."""
@@ -75,7 +77,8 @@ class Mapmaker:
         """Open a tile. What is wrong is kept for its turn."""
         try:
             tile = resampled.at_pixel_size(tile, self.size) if resampled.differs(tile, self.size) else tile
-            return Begun(tile, self.labeller.open(tile.paths, crew))
+            area = tile.placed_area()
+            return Begun(tile, self.labeller.open(tile.paths, crew, area=area), area=area)
         except UserError as error:
             return Begun(tile, None, error)
 
@@ -84,12 +87,13 @@ class Mapmaker:
         if begun.fault:
             raise begun.fault
         tags = {"MADE_BY": "orthonets inference.py", "CLASSES": json.dumps(dict(enumerate(self.palette.names)))}
-        outputs = TileOutputs(begun.tile, self.palette, self.choice, self.folder, tags)
+        outputs = TileOutputs(begun.tile, self.palette, self.choice, self.folder, tags, begun.area)
         try:
             with closing(self.labeller.bands_of(begun.reading)) as bands:
                 for band in bands:
                     outputs.add(band)
                     bar.update(band.labels.size)
+            outputs.gaps = begun.reading.tile.gaps
         except BaseException:
             outputs.abandon()
             raise
@@ -171,9 +175,9 @@ def _wait(tile: Tile, completed: Future, failed: dict[str, str]) -> None:
 
 
 def _pixels(tile: Tile) -> int:
-    """How many there are; 0 where the tile cannot be read, which is said in its turn."""
+    """How many are to be labelled; 0 where the tile cannot be read, which is said in its turn."""
     try:
-        about = raster.inspect(tile.first)
+        about = tile.inspect()
     except UserError:
         return 0
     return about.height * about.width

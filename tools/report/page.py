@@ -5,7 +5,6 @@ inference.py writes it at its end; `python -m tools.report FOLDER` makes it agai
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from tqdm import tqdm
 
 from tools.base.errors import UserError
 from tools.base.folders import read_details, whole_file
+from tools.base.forms import Form, read_json
 from tools.geo import raster
 from tools.geo.windows import Window
 from tools.labels import pictures
+from tools.maps import class_statistics
 from tools.report.geography import Mosaic, Place, mosaic
 
 REPORT = "report.html"
@@ -29,8 +30,15 @@ MOST_ON_MAP, MOST_ON_SHEET, MOST_ROWS, MOST_WINDOWS = 200, 24, 500, 12  # of til
 _ALL_THUMBNAILS = 1_500_000  # pixels, of all images in the overview together, and of all label maps
 _THUMBNAIL = (40, 800)  # pixels, the longer side of each: at least, at most
 _NOT_SCORED = (128, 128, 128)  # drawn so where the colour table has no colour
+_SHARE = (float, None)
+_NAMES = ("mean_f1", "mean_iou", "mean_f1_without_ignored", "mean_iou_without_ignored", "overall_accuracy", "kappa")
+_SCORES = {  # what scores.json says of all tiles, or of one
+    **dict.fromkeys(_NAMES, _SHARE), "pixels": int, "f1": {str: _SHARE}, "iou": {str: _SHARE}, "confusion": [[int]],
+}  # fmt: skip
+_STATISTICS = {"tiles": {str: class_statistics.FORM}, "all": {"classes": class_statistics.FORM["classes"]}}
+_DETAILS = {name + "?": {str: {str: str}} for name in ("tiles", "truths")} | {"failed?": {str: str}, "made?": str}
 _TEMPLATE = "report.html.j2"
-_OF_TILES = ("tiles", "truths", "files", "failed")  # of details.json
+_OF_TILES = ("tiles", "truths", "files", "failed", "contents")  # of details.json
 
 
 def write_report(folder: str | Path) -> Path:
@@ -73,6 +81,10 @@ class Results:
         """The label map of a tile."""
         return self.folder / f"{tile}_labels.tif"
 
+    def part(self, tile: str) -> dict[str, int] | None:
+        """The part of a tile that its map shows, where it is not all of it."""
+        return self.statistics["tiles"][tile].get("part")
+
     def image(self, tile: str) -> str | None:
         """The file of a tile's first modality, where it is known and at hand."""
         return _at_hand(next(iter(self.details.get("tiles", {}).get(tile, {}).values()), None))
@@ -84,25 +96,26 @@ class Results:
 
 def read(folder: Path) -> Results:
     """What an output folder of inference.py holds. Raises UserError where it is something else."""
-    details = read_details(folder)
+    details = read_details(folder, _DETAILS)
     if details.get("made by") != "inference.py":
         raise UserError(f"{folder} was made by {details.get('made by')}: a report is made of an output folder of inference.py.")
-    statistics = _read_json(folder, "statistics.json")
+    statistics = _read_json(folder, "statistics.json", _STATISTICS)
     if not statistics["tiles"]:
         raise UserError(f"{folder} holds no finished tile, so there is nothing to report: label some with inference.py.")
-    scores = _read_json(folder, "scores.json") if (folder / "scores.json").exists() else {}
+    scores = (
+        _read_json(folder, "scores.json", {str: {"all": _SCORES, "tiles": {str: _SCORES}}})
+        if (folder / "scores.json").exists()
+        else {}
+    )
     classes = list(statistics["all"]["classes"])
     colours = _colours(folder / f"{next(iter(statistics['tiles']))}_labels.tif", len(classes))
     return Results(folder, details, statistics, scores, classes, colours)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no {name}: make it again with inference.py --overwrite.") from None
-    except ValueError:
-        raise UserError(f"{folder / name} is damaged: make {folder} again with inference.py --overwrite.") from None
+def _read_json(folder: Path, name: str, form: Form) -> dict[str, Any]:
+    if not (folder / name).exists():
+        raise UserError(f"{folder} has no {name}: make it again with inference.py --overwrite.")
+    return read_json(folder / name, form, f"make {folder} again with inference.py --overwrite")
 
 
 def _colours(labels: Path, classes: int) -> list[tuple[int, int, int]]:
@@ -137,6 +150,7 @@ def parts(results: Results) -> dict[str, Any]:
         "kinds": kinds,
         "confusions": {kind: confusions(found["all"], results.classes) for kind, found in kinds.items()},
         "area": area_unit(results.statistics["all"]["classes"]),
+        "zones": results.statistics.get("zones", [])[:MOST_ROWS],
         "rows": results.tiles[:MOST_ROWS],
         "sizes": {tile: pixel_size(raster.inspect(results.labels(tile))) for tile in results.tiles[:MOST_ROWS]},
         "histogram": histogram(results.statistics["tiles"]),
@@ -256,8 +270,9 @@ def overview(results: Results) -> tuple[list[Thumbnail], Mosaic | None]:
     side = int(np.clip((_ALL_THUMBNAILS / len(shown)) ** 0.5, *_THUMBNAIL))
     found = []
     for tile in tqdm(shown, "report", unit="tile", leave=False, delay=2):
-        labels = label_picture(raster.read_small(results.labels(tile), side)[0], results.colours)
-        found.append(Thumbnail(tile, about[tile].height, about[tile].width, small_image(results.image(tile), side), labels))
+        labels = label_picture(raster.read_small(results.labels(tile), side, role=raster.NUMBERS)[0], results.colours)
+        image = small_image(results.image(tile), side, results.part(tile))
+        found.append(Thumbnail(tile, about[tile].height, about[tile].width, image, labels))
     return found, places
 
 
@@ -266,11 +281,18 @@ def place(about: raster.Raster) -> Place:
     return Place(about.height, about.width, about.transform, about.crs)
 
 
-def small_image(path: str | None, side: int) -> str | None:
-    """An image as a data URI, no side longer than `side` pixels; read larger, so that the reduced one is smooth."""
+def small_image(path: str | None, side: int, part: Mapping[str, int] | None = None) -> str | None:
+    """An image as a data URI, no side longer than `side` pixels; read larger, so that the reduced one is smooth.
+
+    part: of the image, where it is not all of it that is shown.
+    """
     if path is None:
         return None
-    picture = Image.fromarray(pictures.as_picture(raster.read_small(path, 3 * side, 3)))
+    window = None
+    if part:
+        about = raster.inspect(path)
+        window = _in_other_pixels(part, (about.height / part["of_height"], about.width / part["of_width"]))
+    picture = Image.fromarray(pictures.as_picture(raster.read_small(path, 3 * side, 3, window)))
     picture.thumbnail((side, side), Image.Resampling.BOX)
     return photograph(picture)
 
@@ -296,15 +318,16 @@ def _uri(picture: Image.Image, kind: str, **options) -> str:
 def show_window(results: Results, tile: str, block: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one of the worst windows: its place, its numbers, and crops as data URIs (or None)."""
     about = raster.inspect(results.labels(tile))
-    predicted = _crop(results.labels(tile), block, about)[0]
+    predicted = _crop(results.labels(tile), block, about, role=raster.NUMBERS)[0]
     image, truth = results.image(tile), results.truth(tile)
-    truth = None if truth is None else _crop(truth, block, about)[0]
+    part = results.part(tile)
+    truth = None if truth is None else _crop(truth, block, about, part, raster.NUMBERS)[0]
     centre = None
     if about.transform is not None:
         centre = place(about).at(block["col"] + block["width"] / 2, block["row"] + block["height"] / 2)
     return dict(block) | {
         "tile": tile, "centre": centre,
-        "image": None if image is None else photograph(Image.fromarray(pictures.as_picture(_crop(image, block, about)))),
+        "image": None if image is None else photograph(Image.fromarray(pictures.as_picture(_crop(image, block, about, part)))),
         "truth": None if truth is None else label_picture(truth, results.colours),
         "labels": label_picture(predicted, results.colours),
         "error": None if truth is None else main_error(truth, predicted, results.classes),
@@ -321,13 +344,29 @@ def main_error(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
     return classes[true], classes[labelled], int(counts.max())
 
 
-def _crop(path: str | Path, block: Mapping[str, int], about: raster.Raster) -> np.ndarray:
-    """A block of a label map as another file shows it, perhaps in other pixels: bands x h x w, in the map's pixels."""
+def _crop(
+    path: str | Path,
+    block: Mapping[str, int],
+    about: raster.Raster,
+    part: Mapping[str, int] | None = None,
+    role: str = raster.IMAGE,
+) -> np.ndarray:
+    """A block of a label map as another file shows it, perhaps in other pixels: bands x h x w, in the map's pixels.
+
+    part: of the other file, where the map does not show all of it. role: see views.plain.
+    """
     shape = (block["height"], block["width"])
-    with raster.open_raster(path) as file:
-        down, right = file.height / about.height, file.width / about.width
-        area = Window(*(round(n * f) for n, f in zip((block["row"], block["col"], *shape), 2 * (down, right), strict=True)))
+    if part:
+        block = block | {"row": block["row"] + part["row"], "col": block["col"] + part["col"]}
+    height, width = (part["of_height"], part["of_width"]) if part else (about.height, about.width)
+    with (raster.open_numbers if role == raster.NUMBERS else raster.open_image)(path) as file:
+        area = _in_other_pixels(block, (file.height / height, file.width / width))
         return raster.read_part(file, area, lambda window: file.read(window=window, out_shape=(file.count, *shape)))
+
+
+def _in_other_pixels(block: Mapping[str, int], scale: tuple[float, float]) -> Window:
+    """A block in a file that has so many times as many pixels, downward and to the right."""
+    return Window(*(round(block[name] * f) for name, f in zip(("row", "col", "height", "width"), 2 * scale, strict=True)))
 
 
 # ------------------------------------------------------------------------------------------------------------ the template

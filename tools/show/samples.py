@@ -8,11 +8,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tools.base.errors import UserError, listing
-from tools.base.folders import read_details
 from tools.data.database import Database, pair
 from tools.data.dataset import TileId, tile_name
 from tools.data.inputs import reorder
-from tools.data.patches import read_patch
+from tools.data.patches import patch_files, read_about, read_patch
 from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.geo.windows import Window
@@ -55,7 +54,7 @@ class _Made:
     """What a folder that extract_images.py or create_db.py made says of itself."""
 
     def __init__(self, folder: Path, split: str):
-        self.folder, self.split, self.details = folder, split, read_details(folder)
+        self.folder, self.split, self.details = folder, split, read_about(folder)
         missing = {"classes", "palette", "modalities", "splits"} - set(self.details)
         if missing:
             raise UserError(f"{folder} holds no patches: name a folder that extract_images.py or create_db.py made.")
@@ -77,13 +76,10 @@ class PatchFolder(_Made):
     def __init__(self, folder: Path, split: str):
         super().__init__(folder, split)
         self.names = pair([folder / f"{m}_{split}" for m in [*self.modalities, "labels"]])
-        self._suffixes = {m: next(self._home(m).iterdir()).suffix for m in [*self.modalities, "labels"]}
-
-    def _home(self, modality: str) -> Path:
-        return self.folder / f"{modality}_{self.split}"
+        self._files = {m: patch_files(folder / f"{m}_{split}") for m in [*self.modalities, "labels"]}
 
     def _read(self, modality: str, name: str) -> np.ndarray:
-        return read_patch(self._home(modality) / (name + self._suffixes[modality]))
+        return read_patch(self._files[modality][name])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -141,7 +137,9 @@ class Tiles:
     def __getitem__(self, i: int) -> Sample:
         tile = self.ids[i]
         images = {m: raster.read_small(self._dataset.path(m, tile), self.most) for m in self.modalities}
-        return Sample(tile_name(tile), images, raster.read_small(self._dataset.path("labels", tile), self.most)[0])
+        return Sample(
+            tile_name(tile), images, raster.read_small(self._dataset.path("labels", tile), self.most, role=raster.NUMBERS)[0]
+        )
 
     def labels(self) -> Iterator[np.ndarray]:
         for tile in self.ids:

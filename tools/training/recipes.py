@@ -12,7 +12,7 @@ def original(modalities: Sequence[str], net: str | None) -> dict[str, Any]:
 def modern(modalities: Sequence[str], net: str | None) -> dict[str, Any]:
     """A light U-Net with ImageNet's weights, for a good map of a few labelled tiles in minutes on a laptop.
 
-    Found on validation tiles of dubai, Vaihingen and the demo: benchmarks/RESULTS.md has what was tried. modalities: of the
+    Found on validation tiles of dubai and Vaihingen: benchmarks/RESULTS.md has what was tried. modalities: of the
     config, the images first: light and colour are changed in the first one alone, since the others may be heights. net: the
     config's own, if it names one; it begins at random unless the config says otherwise, and learns more slowly.
     """
@@ -37,7 +37,7 @@ def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
         "BATCH_SIZE": 8,
         "SOLVER": {"name": "adamw", "weight_decay": 0.01},
         "BASE_LR": 1e-3,
-        "LR_POLICY": {"name": "cosine", "warmup_iterations": 20},
+        "LR_POLICY": {"name": "cosine", "warmup_share": 0.05},
         "LOSS": "ce + 0.5 dice",
         "EMA_DECAY": 0.99,
         "AUGMENTATION": {
@@ -49,8 +49,8 @@ def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
             "contrast": light | {"factor": 1.4},
             "gamma": light | {"exponent": 1.3},
         },
-        "SNAPSHOT_EVERY": 200,
-        "VAL_EVERY": 100,
+        "NITER": 400,
+        "SNAPSHOT_EVERY": None,
         "test_patch_size": (512, 512),
     }
 

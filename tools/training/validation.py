@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base.errors import UserError
 from tools.compute.distributed import ALONE, Ranks
 from tools.data.settings import DataSettings
@@ -29,7 +29,7 @@ def check(data: DataSettings, palette: Palette, window: Sequence[int], net: nn.M
     palette: of the classes. window: height and width of inference's window. patience: PATIENCE, which counts validations.
     """
     if data.val_ids:
-        check_size(*window, net.multiple)
+        check_windows(net, *window)
         data.dataset.check(data.with_labels, data.val_ids, palette)
     elif patience:
         raise UserError(f"PATIENCE = {patience} counts validations, but val_ids is empty: name some tiles, or set None.")
@@ -62,9 +62,9 @@ def validate(
 
 def _bands(labeller: Labeller, tile: Tile) -> Iterable[tuple[Band, np.ndarray]]:
     """The pieces of a labelled tile, each with its labels."""
-    with raster.open_raster(tile.truths["labels"]) as file:
+    with raster.open_numbers(tile.truths["labels"]) as file:
         for band in labeller.bands(tile.paths):
-            yield band, raster.read_window(file, band.window)[0]
+            yield band, raster.read_labels_window(file, band.window, NO_DATA)
 
 
 def cross_entropy(band: Band, truth: np.ndarray, ignored: Collection[int]) -> tuple[float, int]:
@@ -101,6 +101,7 @@ class _Sample:
         small = pictures.as_picture(raster.read_small(self.image, PICTURE_SIZE, 3))
         rows, cols = (np.arange(n) * m // n for n, m in zip(self.truth.shape, small.shape, strict=False))
         gap = np.full((self.truth.shape[0], 4, 3), 255, np.uint8)
-        predicted = np.where(self.predicted == NO_DATA, palette.no_label, self.predicted).astype(np.uint8)
-        panels = [small[rows][:, cols], gap, palette.to_colours(self.truth), gap, palette.to_colours(predicted)]
+        both = [np.where(a == NO_DATA, palette.no_label, a).astype(np.uint8) for a in (self.truth, self.predicted)]
+        truth, predicted = map(palette.to_colours, both)
+        panels = [small[rows][:, cols], gap, truth, gap, predicted]
         return np.concatenate(panels, axis=1)
