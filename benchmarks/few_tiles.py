@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.measure import machine
 
 ISPRS = {"classes": ["impervious surfaces", "building", "low vegetation", "tree", "car", "clutter"], "ignored": 5}
@@ -180,12 +182,14 @@ def script(*words) -> tuple[float, float, float]:
 def scores_of(folder: Path) -> tuple[float, float, dict[str, float], list[tuple[float, float]]]:
     """Accuracy, mean IoU without ignored classes and F1 by class of the test tiles in per cent, and the validation curve."""
     found = json.loads((folder / "maps" / "scores.json").read_text())["labels"]["all"]
-    curve, seconds, before = [], 0.0, 0
     history = json.loads((folder / "metrics.json").read_text())
+    iterations, minutes = [0], [0.0]
     for step in history["training"]:
-        images = (step["iteration"] - before) * history["settings"]["BATCH_SIZE"]
-        seconds, before = seconds + images / step["images_per_second"], step["iteration"]
-        curve += [(seconds / 60, v["mean_iou_without_ignored"]) for v in history["validation"] if v["iteration"] == before]
+        images = (step["iteration"] - iterations[-1]) * history["settings"]["BATCH_SIZE"]
+        iterations.append(step["iteration"])
+        minutes.append(minutes[-1] + images / step["images_per_second"] / 60)
+    validated = [(v["iteration"], 100 * v["mean_iou_without_ignored"]) for v in history["validation"]]
+    curve = [(float(np.interp(iteration, iterations, minutes)), iou) for iteration, iou in validated]
     f1 = {name: 100 * value for name, value in found["f1"].items() if value is not None}
     return 100 * found["overall_accuracy"], 100 * found["mean_iou_without_ignored"], f1, curve
 
@@ -220,7 +224,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
         for r in (r for r in runs if r.dataset == dataset):
             axes.plot(*zip((0, 0), *r.curve, strict=True), marker=".", color=f"C{recipes.index(r.recipe)}", label=r.recipe)
-        axes.set(title=dataset, xlabel="minutes of training", ylabel="mean IoU, validation tiles")
+        axes.set(title=dataset, xlabel="minutes of training", ylabel="mean IoU, validation tiles, %")
         axes.grid(alpha=0.3)
     lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(lines.values(), lines.keys())
