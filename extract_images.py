@@ -44,7 +44,7 @@ def main():
     tiles = {split: settings.data.ids(split) for split in SPLITS}
     palette = settings.classes.colours
     about = dataset.check(settings.data.with_labels, settings.data.all_ids, palette)
-    cuttings = {split: cutting(settings, split) for split in SPLITS}
+    cuttings = {split: settings.patches.cutting(split) for split in SPLITS}
     for line in dataset.notes(palette):
         print(line)
     plan = cells.plan(tiles, grid.tile_places(dataset, settings.data.with_labels, about)) if cells else None
@@ -73,14 +73,6 @@ def arguments():
     if not args.grid and (args.shares or args.split_attribute):
         raise UserError("--shares and --split-attribute share out the cells of a grid: name it with --grid.")
     return args
-
-
-def cutting(settings: Settings, split: str) -> Cutting:
-    """How the tiles of a split are cut."""
-    size, step = tuple(settings.patches.patch_size), tuple(settings.patches.step_size)
-    if split == "train":
-        return Cutting(size, step, tuple(settings.patches.ROTATIONS), tuple(settings.patches.FLIPS))
-    return Cutting(size, size if split == "test" else step)
 
 
 def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan | None, cuttings: dict, folder: Path):
