@@ -64,11 +64,11 @@ def sort_out(args) -> Sorted:
         given = find_local(args.labels)
         polygons = [f for f in given if f.suffix.lower() in VECTOR_SUFFIXES]
         masks = [f for f in given if f not in polygons]
-        images = [f for f in [*found.images, *found.masks] if f.resolve() not in {m.resolve() for m in masks}]
+        images = [f for f in found.images or found.masks if f.resolve() not in {m.resolve() for m in masks}]
     if args.images:
         images = find_local(args.images)
         masks = [f for f in masks if f.resolve() not in {i.resolve() for i in images}]
-    return Sorted(images, masks, polygons)
+    return Sorted(images, masks, polygons, found.eroded)
 
 
 # ------------------------------------------------------------------------------------------------------------ what is there
@@ -77,6 +77,10 @@ def sort_out(args) -> Sorted:
 def from_masks(folder: Path, name: str, found: Sorted) -> Plan:
     """What is known of images with masks; says it."""
     paired = pairs.pair(folder, found.images, found.masks)
+    if found.eroded:
+        print(
+            f"passed over: {len(found.eroded)} eroded masks ({found.eroded[0]}), which are for scores: labels_eroded in config.py"
+        )
     for what, lonely in (("images without a mask", paired.lonely_images), ("masks without an image", paired.lonely_masks)):
         if lonely:
             print(f"left out: {len(lonely)} {what}: {listing(lonely, 4)}")

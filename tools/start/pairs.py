@@ -27,11 +27,12 @@ Key = Callable[[Path], tuple]
 
 @dataclass(frozen=True)
 class Sorted:
-    """The files of a folder by what they are for."""
+    """The files of a folder by what they are for. eroded: second masks, without the borders of things."""
 
     images: list[Path]
     masks: list[Path]
     vectors: list[Path]
+    eroded: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def sort_out(folder: Path) -> Sorted:
         masks = [f for f in rasters if looks_like_mask(f)]
     masks_set = set(masks)
     kept = [f for f in masks if not words(f.relative_to(folder)) & ERODED] or masks
-    return Sorted([f for f in rasters if f not in masks_set], kept, vectors)
+    return Sorted([f for f in rasters if f not in masks_set], kept, vectors, [f for f in masks if f not in set(kept)])
 
 
 def _files(folder: Path) -> Iterable[Path]:
