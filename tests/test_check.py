@@ -58,7 +58,9 @@ def test_windows_that_the_net_cannot_take_are_named(town):
 
 
 def test_a_plateau_without_validation_tiles_is_named(town):
-    refused(check(town, val_ids=[], LR_POLICY={"name": "plateau", "gamma": 0.1}), "plateau", "val_ids")
+    refused(
+        check(town, val_ids=[], LR_POLICY={"name": "plateau", "gamma": 0.1, "patience_validations": 2}), "plateau", "val_ids"
+    )
 
 
 def test_a_class_that_training_lacks_is_a_note(town):

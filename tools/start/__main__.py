@@ -79,7 +79,7 @@ def from_masks(folder: Path, name: str, found: Sorted) -> Plan:
     paired = pairs.pair(folder, found.images, found.masks)
     if found.eroded:
         print(
-            f"passed over: {len(found.eroded)} eroded masks ({found.eroded[0]}), which are for scores: labels_eroded in config.py"
+            f"passed over: {len(found.eroded)} eroded masks ({found.eroded[0]}), for scores alone: labels_eroded in config.py"
         )
     for what, lonely in (("images without a mask", paired.lonely_images), ("masks without an image", paired.lonely_masks)):
         if lonely:
