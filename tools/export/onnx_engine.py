@@ -1,6 +1,5 @@
 """Nets that onnxruntime computes, on the processor, standing in for PyTorch's where tiles are labelled."""
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -9,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tools.base.errors import UserError
+from tools.base.forms import parse
 from tools.compute.device import Device
+from tools.weights.about import check_about
 
+_FORM = {"about": {}, "multiple": int, "size": (int, None)}
 _KEY = "orthonets"  # of the metadata that says what our files are for
 
 
@@ -25,7 +27,7 @@ class OnnxNet(nn.Module):
         super().__init__()
         self.path = Path(path)
         self.session = _session(self.path)
-        self.about, self.multiple, self.size = _read_metadata(self.session, self.path)
+        self.about, self.multiple, self.size, self.shares_of = _read_metadata(self.session, self.path)
         self.inputs = {value.name: value.shape[1] for value in self.session.get_inputs()}
         self.classes = len(self.about["classes"])
 
@@ -38,6 +40,7 @@ class OnnxNet(nn.Module):
 
         Raises UserError where onnxruntime cannot compute images of their size.
         """
+        images = [image.float() / self.shares_of for image in images] if self.shares_of else images
         pixels = {name: image.cpu().contiguous().numpy() for name, image in zip(self.inputs, images, strict=True)}
         try:
             found = self.session.run(None, pixels)[0]
@@ -109,14 +112,19 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         raise UserError(f"{path} is no whole ONNX file that onnxruntime can read ({reason}).") from None
 
 
-def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> tuple[dict, int, int | None]:
-    """(about, multiple, size) of a file of ours."""
+def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> tuple[dict, int, int | None, float | None]:
+    """(about, multiple, size, what pixels are to be divided by) of a file of ours."""
     try:
-        own = json.loads(session.get_modelmeta().custom_metadata_map[_KEY])
-        return own["about"], own["multiple"], own["size"]
-    except (KeyError, ValueError, TypeError):
+        own = parse(session.get_modelmeta().custom_metadata_map[_KEY], _FORM)
+        check_about(own["about"])
+        if {value.name for value in session.get_inputs()} != {given["name"] for given in own["about"]["inputs"]}:
+            raise ValueError("its inputs are not those of the net")
+        return own["about"], own["multiple"], own["size"], own.get("shares_of")
+    except (KeyError, ValueError, IndexError) as error:
+        reason = "" if isinstance(error, KeyError) else f": {error}"
         raise UserError(
-            f"{path} does not say what it is for (metadata '{_KEY}'): export the net's snapshot with python -m tools.export."
+            f"{path} does not say what it is for (metadata '{_KEY}'{reason}): export the net's snapshot with python -m"
+            " tools.export."
         ) from None
 
 
