@@ -22,7 +22,7 @@ SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 LABELS = "gts_numpy"  # below the folder: what convert_gt.py makes
 _BLOCKS = 24  # that one image is cut into, about
 _SEEDS = range(1, 51)
-NITER = 600
+NITER = 400
 
 
 @dataclass(frozen=True)
