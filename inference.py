@@ -153,7 +153,7 @@ def lead(
         failed |= replace(maps, folder=results.folder).make_together(todo, crew)
         statistics, scored = results.complete(tiles, failed, palette, about["ignored"], str(where))
         write_report(results.folder)
-    print_results(statistics, scored, [palette.names[i] for i in about["ignored"]])
+    print_results(statistics, scored, [palette.names[i] for i in about["ignored"]], args.matrix)
     print_end(results, len(tiles), failed)
 
 
@@ -175,8 +175,8 @@ def details(
     }  # fmt: skip
 
 
-def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
-    """Classes and scores over all tiles, as tables."""
+def print_results(statistics: dict, result: dict, ignored_names: list[str], matrix: bool) -> None:
+    """Classes and scores over all tiles, as tables; matrix: the confusion matrix too."""
     from tools.labels import scores
     from tools.maps import class_statistics
 
@@ -184,6 +184,8 @@ def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> N
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
+        if matrix:
+            print(f"\n{scores.matrix_as_text(found['all'])}")
 
 
 def print_end(results: "Results", count: int, failed: dict[str, str]) -> None:
@@ -216,6 +218,7 @@ def arguments():
                             help=f"also write {what}: in per cent (uint8, the default) or as float32")  # fmt: skip
     parser.add_argument("--polygons", nargs="?", const="0", type=LeastArea.of, metavar="LEAST",
                         help="also write a GeoPackage of polygons, without those below so many m2 (or 50px)")  # fmt: skip
+    parser.add_argument("--matrix", action="store_true", help="also print the confusion matrix; it is in scores.json always")
     parser.add_argument("--cog", action="store_true", help="write cloud optimised GeoTIFFs, with overviews")
     parser.add_argument("--threshold", type=float, metavar="P", help="of two classes, instead of the config's THRESHOLD")
     parser.add_argument("--resample", action="store_true",

@@ -21,8 +21,10 @@ SUMMARY, _FOLDER = "folds.json", "fold_"  # beside the folders of the folds, who
 _WHOLE = {  # scores of the whole map, by their names in tools.labels.scores.report
     "overall accuracy": "overall_accuracy",
     "kappa": "kappa",
+    "mean class accuracy": "mean_accuracy_without_ignored",
     "mean F1": "mean_f1_without_ignored",
     "mean IoU": "mean_iou_without_ignored",
+    "FWIoU": "frequency_weighted_iou_without_ignored",
 }
 
 
@@ -120,19 +122,19 @@ def result_of(folder: Path, niter: int, made_with: Mapping[str, Any], patience: 
 
 def summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """{name: `spread`} of each score and of each class's F1 and IoU over the folds; scores: a report of each fold."""
-    found = {name: spread([s[key] for s in scores]) for name, key in _WHOLE.items()}
+    found = {name: spread([s.get(key) for s in scores], least=-1 if key == "kappa" else 0) for name, key in _WHOLE.items()}
     for kind, label in (("f1", "F1"), ("iou", "IoU")):
         found |= {f"{label} {name}": spread([s[kind][name] for s in scores]) for name in scores[0][kind]}
     return found
 
 
-def spread(values: Sequence[float | None]) -> dict[str, Any]:
+def spread(values: Sequence[float | None], least: float = 0) -> dict[str, Any]:
     """Mean, sample deviation and 95 % interval of the mean (Student's t) of one score over the folds.
 
     None stands for a fold in which the score is not defined, as where a class is neither in the truth nor in the map: such
     folds are left out, and `folds` says how many were not. With fewer than two there is no deviation and no interval. The
     interval takes the folds for independent; they share training tiles, so it is rather too narrow (Bengio and Grandvalet,
-    JMLR 5, 2004).
+    JMLR 5, 2004). It ends where the score does, at `least` and at 1.
     """
     known = np.array([v for v in values if v is not None], float)
     found: dict[str, Any] = {"folds": len(known), "values": list(values), "mean": None, "deviation": None, "interval": None}
@@ -141,7 +143,7 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
     if len(known) > 1:
         found["deviation"] = float(known.std(ddof=1))
         reach = float(stats.t.ppf(0.975, len(known) - 1)) * found["deviation"] / len(known) ** 0.5
-        found["interval"] = [found["mean"] - reach, found["mean"] + reach]
+        found["interval"] = [max(found["mean"] - reach, least), min(found["mean"] + reach, 1.0)]
     return found
 
 
