@@ -152,14 +152,20 @@ BGR = True  # bands are stored in reversed order, as Caffe has them; nets see th
 NORMALISATION = {}  # by modality: "mean" (taken off; where none is named), "standard", "percentile" (2 to 98), "imagenet"
 NET = "segnet_slim"  # a file of nets/, without .py; `python -m nets` lists what else there is
 NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
-INIT_MODEL = None  # weights to begin with: "vgg16" (torchvision's), or a file
+INIT_MODEL = None  # weights to begin with: "vgg16", "resnet50" ... (torchvision's), "efficientnet_lite0" (pip's), or a file
+INIT_PARTIAL = False  # True: layers of the net that those weights do not fit begin at random, where they would be an error
+INIT_UNITS = (
+    None  # what those weights were trained on, if their source is not known: {"mean": (123.7, ...), "std": (58.4, ...)}
+)
 BATCH_SIZE = 10  # patches in an iteration
 BASE_LR = 0.05 if DATASET == "demo" else 0.01  # learning rate before the policy and the multipliers; the original: 0.01
 _drop = 1200 if DATASET == "demo" else 25000  # iterations; the demo trains for 1500, the original for 40000 and more
 LR_POLICY = {"name": "step", "step_iterations": _drop, "gamma": 0.1}  # others in tools/solver/schedules.py
 SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
 MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
-FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL do not learn
+PRETRAINED_RATE = 0.5  # of layers that came from INIT_MODEL, as a share of the rate of the others
+FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL stand still; None: for good
+FROZEN_NORM = False  # True: batch norms that came with INIT_MODEL's statistics keep them; quicker, better for small batches
 LOSS = "ce"  # ce, focal, dice, jaccard, tversky, lovasz, or a sum such as "ce + 0.5 dice"
 CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "inverse", "median" or "effective"
 ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 x 2 learns as batch 20, in half the memory

@@ -16,8 +16,9 @@ import numpy as np
 from rasterio.transform import from_origin
 
 from benchmarks.measure import HEADER, in_turn, machine, row
-from tools.composite.terrain import GroundFilter, estimate
+from tools.composite.terrain import GroundFilter, Terrain
 from tools.geo import raster
+from tools.geo.windows import Window
 
 COMMAND = """
 import re, sys
@@ -48,6 +49,13 @@ def main():
     ):
         print(row(what, times, base, pixels / 1e6, "MP/s"))
     print(f"\npeak memory with the terrain estimated: {peak:.0f} MB")
+
+
+def estimate(dsm: np.ndarray, pixel: tuple[float, float], ground: GroundFilter | None = None) -> None:
+    """Estimate the terrain under a surface model, block by block."""
+    terrain = Terrain(lambda w: dsm[w.slices], Window(0, 0, *dsm.shape), pixel, ground or GroundFilter())
+    for core in terrain.blocks():
+        terrain.block(core).at(core)
 
 
 def arguments():

@@ -7,9 +7,12 @@ vgg16: 20,160,166 learnable values, 6.60 G multiply-adds
 resnet50: 40,348,326 learnable values, 4.32 G multiply-adds
 resnet101: 59,340,454 learnable values, 5.54 G multiply-adds
 mobilenetv2: 5,812,198 learnable values, 1.64 G multiply-adds
+efficientnet_lite0: 6,959,334 learnable values, 1.71 G multiply-adds
+efficientnet_lite1: 7,724,006 learnable values, 1.78 G multiply-adds
+efficientnet_lite2: 8,596,006 learnable values, 1.83 G multiply-adds
 """
 
-from nets import backbones, show
+from nets import backbones, efficientnet_lite, show
 from nets.layers import concat, conv, data, dropout, pooling, resize, score
 from tools.base.errors import UserError, listing
 
@@ -18,6 +21,7 @@ BACKBONES = {
     "resnet50": backbones.resnet50,
     "resnet101": backbones.resnet101,
     "mobilenetv2": backbones.mobilenetv2,
+    **efficientnet_lite.BACKBONES,
 }
 
 

@@ -106,21 +106,56 @@ def data(channels: int):
 class Unit(nn.Conv2d):
     """Convolution, then batch norm and ReLU where asked: parameters weight, bias, bn.weight (gamma), bn.bias (beta)."""
 
-    def __init__(self, *args, norm: bool, relu: bool, **kwargs):
+    def __init__(self, *args, norm: bool, relu: bool, eps: float = 1e-5, **kwargs):
         super().__init__(*args, **kwargs)
-        self.bn = nn.BatchNorm2d(self.out_channels) if norm else None
+        self.bn = nn.BatchNorm2d(self.out_channels, eps) if norm else None
         self.relu = relu
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")  # Caffe's "msra": N(0, sqrt(2 / fan_in))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        if self.bn is not None:
+        if self.bn is None:
+            x = self.convolve(x, self.weight, self.bias)
+        elif self.training and not self.bn.training:  # a batch norm that stands still while the net learns
+            x = self.convolve(x, *self.folded())
+        else:
+            x = self.convolve(x, self.weight, self.bias)
             if self.training and not torch.compiler.is_compiling() and x.numel() == x.shape[1]:
                 raise UserError("batch norm cannot learn from one value per plane: train on 2 or more images at a time.")
             x = self.bn(x)
         return F.relu(x, inplace=True) if self.relu else x
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution alone, with these weights."""
+        return self._conv_forward(x, weight, bias)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias that convolve and normalise by the running statistics at once; all of it can learn."""
+        times = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
+        bias = self.bn.bias - self.bn.running_mean * times
+        return self.weight * times[:, None, None, None], bias if self.bias is None else bias + self.bias * times
+
+
+class TensorFlowUnit(Unit):
+    """A unit that pads as TensorFlow's "SAME", to ceil(size / stride) rows and columns; the odd pixel goes below and right."""
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.compiler.is_compiling() or x.is_meta or self.stride != (2, 2) or x.shape[2] % 2 or x.shape[3] % 2:
+            return F.conv2d(self._padded(x), weight, bias, self.stride, 0, self.dilation, self.groups)
+        # At even sizes TensorFlow pads (k - 3) / 2 above. Two pixels more there move the windows by one step: the first row and
+        # column that are written are cut off, which is quicker than to copy the larger map that is read.
+        pad = tuple(d * (k - 1) // 2 + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        return F.conv2d(x, weight, bias, self.stride, pad, self.dilation, self.groups)[:, :, 1:, 1:]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        pads = []
+        for size, kernel, stride, dilation in zip(
+            reversed(x.shape[2:]), self.kernel_size[::-1], self.stride[::-1], self.dilation[::-1], strict=True
+        ):
+            missing = ((size + stride - 1) // stride - 1) * stride + dilation * (kernel - 1) + 1 - size
+            pads += [missing // 2, missing - missing // 2]
+        return F.pad(x, pads)
 
 
 @layer
@@ -135,15 +170,17 @@ def conv(
     norm=True,
     relu=True,
     pad=None,
+    eps: float = 1e-5,
 ):
     """A unit of SegNet and its kind: convolution (He initialisation), batch norm, ReLU.
 
-    kernel, stride, dilation, pad: a number, or a pair of height and width. pad: None for "same".
+    kernel, stride, dilation, pad: a number, or a pair of height and width. pad: None for "same"; "tensorflow" for TensorFlow's
+    "SAME", which differs from it at strides above 1. eps: of the batch norm.
     """
     kernel, stride, dilation = pair(kernel), pair(stride), pair(dilation)
-    pad = same_pad(kernel, dilation) if pad is None else pair(pad)
-    module = Unit(
-        x.channels, channels, kernel, stride, pad, dilation, groups, bias=bias, norm=norm, relu=relu
+    unit, pad = (TensorFlowUnit, 0) if pad == "tensorflow" else (Unit, same_pad(kernel, dilation) if pad is None else pair(pad))
+    module = unit(
+        x.channels, channels, kernel, stride, pad, dilation, groups, bias=bias, norm=norm, relu=relu, eps=eps
     )  # fmt: skip
     return module, Blob(channels, x.stride * stride[0])
 

@@ -3,8 +3,8 @@
     smp:Unet/resnet34               architecture / encoder; every encoder of smp, and timm's as tu-NAME
     torchvision:deeplabv3_resnet50  and its siblings
 
-Weights begin random; smp's option encoder_weights="imagenet" downloads its encoder's. Those expect other units than ours
-(pixels less their mean): where a batch norm follows the first convolution, training is not troubled by that.
+Weights begin random; smp's option encoder_weights="imagenet" downloads its encoder's. Those expect other units than ours:
+`pretrained_encoder` gives them with their units, and training.py folds these in (tools/training/pretrained.py).
 """
 
 import importlib
@@ -123,6 +123,27 @@ def architectures() -> list[str]:
 def encoders() -> list[str]:
     """smp's own encoders and timm's."""
     return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
+
+
+def pretrained_encoder(name: str, weights: str | bool, depth: int = 5) -> tuple[dict[str, Tensor], dict]:
+    """The weights that smp or timm download for the encoder of a net smp:ARCHITECTURE/ENCODER, for R, G and B, and their units.
+
+    The units are smp's: mean, std, input_space, input_range. Raises UserError if the weights cannot be had.
+    """
+    encoder = name.partition("/")[2]
+    if not name.startswith("smp:") or not encoder:
+        raise UserError(f"encoder_weights = {weights!r} is for nets of smp with an encoder, not for {name}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = smp.encoders.get_encoder(encoder, in_channels=3, depth=depth, weights=weights)
+            return found.state_dict(), smp.encoders.get_preprocessing_params(encoder, weights)
+    except Exception as error:  # the libraries raise whatever occurs to them
+        reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+        raise UserError(
+            f"encoder_weights = {weights!r} of {encoder} cannot be had ({reason}): fetch its weights elsewhere and name"
+            " the file in INIT_MODEL."
+        ) from None
 
 
 def _smp(name: str, channels: int, classes: int, options: dict) -> tuple[nn.Module, int, int]:

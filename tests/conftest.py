@@ -125,6 +125,18 @@ def make_tile(root, tile, height=HEIGHT, width=WIDTH):
     write_raster(root / f"gts_eroded_for_participants/top_mosaic_09cm_area{tile}_noBoundary.tif", paint(eroded), tile)
 
 
+def whole_terrain(dsm, pixel, ground=None, **options):
+    """The terrain under a whole surface model (h x w, metres), put together from its blocks."""
+    from tools.composite.terrain import GroundFilter, Terrain
+    from tools.geo.windows import Window
+
+    terrain = Terrain(lambda w: dsm[w.slices], Window(0, 0, *dsm.shape), pixel, ground or GroundFilter(), **options)
+    result = np.empty(dsm.shape, np.float32)
+    for core in terrain.blocks():
+        result[core.slices] = terrain.block(core).at(core)
+    return result
+
+
 @dataclass
 class Town:
     """A made dataset below `base`, with the config that is to be used on it."""

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import CRS, call, names, pixels, refused, write_config, write_raster
+from conftest import whole_terrain as estimate
 from rasterio.transform import from_origin
 
 from tools.base.errors import UserError
 from tools.composite import __main__ as composite
 from tools.composite import tile as composite_tile
-from tools.composite.terrain import estimate, pixel_metres
+from tools.composite.terrain import pixel_metres
 
 REAL = Path("/work/shared/data/geo")
 SHAPE = (40, 50)

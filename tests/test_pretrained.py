@@ -18,7 +18,9 @@ from nets.segnet import vgg16
 from tools.base.errors import UserError
 from tools.compute.torchvision_guard import torchvision
 from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
-from tools.training.pretrained import VGG16, initialise, spread
+from tools.training.pretrained import initialise
+from tools.weights.first_layer import spread
+from tools.weights.names import VGG16
 
 MEAN = [255 * m for m in IMAGENET_MEAN]
 OTHER_MEAN = [120.9, 81.9, 81.3]
@@ -235,13 +237,37 @@ def test_a_trained_segnet_fills_each_branch_of_a_net_with_branches(tmp_path):
     torch.testing.assert_close(net.composite_conv5_1_D.weight, source.conv5_1_D.weight)
 
 
-def test_another_shape_names_layer_shapes_and_remedy_and_changes_nothing(tmp_path):
-    save_file(small(6).state_dict(), tmp_path / "net.safetensors")
-    net = small(4)
+def two(planes=4, classes=6):
+    return Net([data("data", 3), conv("first", "data", planes), conv("second", "first", 5), score("last", "second", classes)])
+
+
+def test_another_number_of_classes_leaves_the_last_layer_random_and_says_so(tmp_path):
+    save_file(two(classes=6).state_dict(), tmp_path / "net.safetensors")
+    net = two(classes=4)
+    before = net.last.weight.clone()
+    report = initialise(net, tmp_path / "net.safetensors")
+    assert (report.loaded, report.random) == (["first", "second"], ["last"])
+    assert "'last' is for 4 classes here" in str(report) and torch.equal(net.last.weight, before)
+
+
+def test_another_shape_elsewhere_names_all_layers_shapes_and_remedy_and_changes_nothing(tmp_path):
+    save_file(two(planes=7, classes=9).state_dict(), tmp_path / "net.safetensors")
+    net = two()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    with pytest.raises(UserError, match=r"'last'.*4 x 4 x 3 x 3.*6 x 4 x 3 x 3.*rename the layer to train it from scratch"):
+    words = r"'first'.*4 x 3 x 3 x 3.*7 x 3 x 3 x 3.*'second'.*rename the layer to train it from scratch.*INIT_PARTIAL = True"
+    with pytest.raises(UserError, match=words):
         initialise(net, tmp_path / "net.safetensors")
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_what_does_not_fit_stays_random_where_the_user_wants_it(tmp_path):
+    source = two(planes=4)
+    weights = source.state_dict() | {"second.weight": torch.zeros(9, 4, 3, 3)}
+    save_file(weights, tmp_path / "net.safetensors")
+    net = two()
+    report = initialise(net, tmp_path / "net.safetensors", partial=True)
+    assert (report.loaded, report.random) == (["first", "last"], ["second"]) and "second" in report.notes[0]
+    torch.testing.assert_close(net.first.weight, source.first.weight)
 
 
 def test_weights_without_any_layer_of_the_net_are_refused(tmp_path):

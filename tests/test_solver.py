@@ -127,6 +127,16 @@ def test_the_optimizer_holds_the_groups_not_the_net():
     assert rates[id(net.conv1_2.bn.bias)] == pytest.approx(0.02)
 
 
+def test_layers_that_came_with_weights_learn_at_their_share_of_the_rate_biases_at_twice_that():
+    net = small_net()
+    solver = Solver(net, 0.01, FIXED, SGD, ["first"], pretrained_rate=0.1)
+    solver.step(0)
+    rates = {id(p): group["lr"] for group in solver.optimizer.param_groups for p in group["params"]}
+    assert rates[id(net.first.weight)] == pytest.approx(0.001)
+    assert rates[id(net.first.bias)] == pytest.approx(0.002)
+    assert rates[id(net.last.weight)] == pytest.approx(0.01)
+
+
 def test_parameters_that_do_not_learn_are_in_no_group():
     net = small_net()
     net.first.weight.requires_grad_(False)

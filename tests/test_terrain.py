@@ -1,6 +1,7 @@
 """Proves that terrain runs under what stands on it, exactly where hands can tell, and the same however it is cut."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import REPO
+from conftest import whole_terrain as estimate
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
 from tools.base.errors import UserError
 from tools.composite import terrain
-from tools.composite.terrain import GroundFilter, Terrain, estimate, opening, parts, pixel_metres
+from tools.composite.terrain import GroundFilter, Terrain, opening, parts, pixel_metres
 from tools.geo.windows import Window
 
 REAL = Path("/work/shared/data/geo")
@@ -143,7 +145,7 @@ def test_where_blocks_meet_nothing_shows(pixel, block_cells):
     blocks = Terrain(None, Window(0, 0, *dsm.shape), pixel, ground, block_cells).blocks()
     assert len(blocks) >= 4
     whole = estimate(dsm, pixel, ground)
-    assert np.array_equal(estimate(dsm, pixel, ground, block_cells), whole, equal_nan=True)
+    assert np.array_equal(estimate(dsm, pixel, ground, block_cells=block_cells), whole, equal_nan=True)
 
 
 def test_only_the_margin_around_a_block_is_read():
@@ -185,12 +187,13 @@ def test_parts_make_up_an_area_without_overlap():
 def test_a_surface_of_6000_by_6000_needs_far_less_than_4_gb():
     code = """
 import re, numpy as np
-from tools.composite.terrain import estimate
+from conftest import whole_terrain as estimate
 dsm = np.tile(np.random.default_rng(0).random((600, 600), np.float32), (10, 10))
 estimate(dsm, (0.09, 0.09))
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
-    ran = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": f"{REPO}{os.pathsep}{REPO / 'tests'}"}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True, check=True)
     assert int(ran.stdout) < 1_000_000  # kB; 290 MB of them are the surface and its terrain
 
 

@@ -15,8 +15,9 @@ from torch import nn
 
 from tools.compute.device import Device
 from tools.data.inputs import Input
+from tools.solver.losses import NO_LOSS, masked_cross_entropy
 from tools.solver.solver import Solver
-from tools.training.trainer import NO_LOSS, Trainer, masked_cross_entropy
+from tools.training.trainer import Trainer
 from tools.weights import snapshots
 
 CPU = Device(torch.device("cpu"), bf16=False)

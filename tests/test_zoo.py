@@ -14,7 +14,7 @@ from nets import backbones
 from nets.net import Net
 from tools.base.errors import UserError
 from tools.compute.torchvision_guard import torchvision
-from tools.training.pretrained import from_torchvision
+from tools.weights.names import from_torchvision
 
 NAMES = nets.names_with_backbones()
 PLANES = (8, 8, 16, 16, 16)
@@ -210,7 +210,7 @@ def test_deeplab_refuses_backbones_and_strides_that_there_are_not():
 
 def narrow(name):
     """Options that make a net small enough to be trained here, where it has any."""
-    return {} if "deeplab" in name or "slim" in name else {"planes": PLANES}
+    return {} if any(word in name for word in ("deeplab", "slim", "light")) else {"planes": PLANES}
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,16 @@ def _window(row: Row, kernel, pad) -> list[Field]:
 
 def _conv(row: Row, net: Net) -> list[CaffeLayer]:
     args, name = row.args, caffe_name(row.name)
+    if args.get("pad") == "tensorflow":
+        raise UserError(f"layer '{row.name}' pads as TensorFlow does, below and to the right more: Caffe's layers cannot.")
     kernel, dilation = pair(args.get("kernel", 3)), pair(args.get("dilation", 1))
     pad = same_pad(kernel, dilation) if args.get("pad") is None else args["pad"]
     filler = [("weight_filler", [("type", "msra")])]
     param = ("convolution_param", [*_window(row, kernel, pad), *filler])
     layers = [CaffeLayer(name, "Convolution", [caffe_name(b) for b in row.reads], [name], [*_specs(row, slice(0, 2)), param])]
     if args.get("norm", True):
-        layers.append(CaffeLayer(name + "_bn", "BatchNorm", [name], [name]))
+        eps = [("batch_norm_param", [("eps", args["eps"])])] if "eps" in args else []
+        layers.append(CaffeLayer(name + "_bn", "BatchNorm", [name], [name], eps))
         bias = ("scale_param", [("bias_term", True)])
         layers.append(CaffeLayer(name + "_scale", "Scale", [name], [name], [*_specs(row, slice(2, 4)), bias]))
     if args.get("relu", True):

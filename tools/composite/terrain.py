@@ -85,24 +85,6 @@ def pixel_metres(crs: CRS | None, transform: Any, height: int, width: int) -> tu
     return float(down), float(across)
 
 
-def estimate(
-    dsm: np.ndarray,
-    pixel: tuple[float, float],
-    ground: GroundFilter | None = None,
-    block_cells: int = _BLOCK_CELLS,
-) -> np.ndarray:
-    """The terrain under a surface model: h x w float32, metres, NaN where far from all heights.
-
-    dsm: h x w, metres, NaN where not known. pixel: height and width of a pixel in metres.
-    """
-    height, width = dsm.shape
-    terrain = Terrain(lambda w: dsm[w.slices], Window(0, 0, height, width), pixel, ground or GroundFilter(), block_cells)
-    result = np.empty(dsm.shape, np.float32)
-    for core in terrain.blocks():
-        result[core.slices] = terrain.block(core).at(core)
-    return result
-
-
 def cells_of(pixel: tuple[float, float], ground: GroundFilter) -> tuple[tuple[int, int], tuple[float, float]]:
     """How many pixels make a cell, and how many metres it has, down and across."""
     factors = tuple(max(1, int(ground.cell_metres / side + 1e-6)) for side in pixel)

@@ -8,12 +8,10 @@ import numpy as np
 
 from tools.base.errors import UserError, listing, nearest
 from tools.geo.raster import fill_gaps
+from tools.weights.units import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the config's reader needs none of it
     from torch import Tensor
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of R, G, B between 0 and 1
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 Part = tuple[str, tuple[int, ...] | None]  # a modality and which of its bands (from 0, in the file's order); None for all
 

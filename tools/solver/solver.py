@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from tools.base.choices import REQUIRED, numbers_of, read_choice
 from tools.base.errors import UserError, listing, nearest
+from tools.solver.frozen import Frozen, belongs
 from tools.solver.schedules import Schedule
 from tools.weights.caffe_batch_norm import use_caffe_average
 
 # Multipliers of (weight, bias, gamma, beta): layers that come with weights learn at half the rate of fresh ones.
-PRETRAINED = (0.5, 1.0, 0.5, 1.0)
+PRETRAINED = (1.0, 2.0, 1.0, 2.0)  # times this:
+PRETRAINED_RATE = 0.5
 FRESH = (1.0, 1.0, 1.0, 2.0)
 NO_PATTERNS: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
@@ -69,11 +71,8 @@ class Solver:
     net: whose parameters learn. base_lr: the rate before policy and multipliers. policy, solver: as in the config.
     pretrained: the layers that were initialised from other weights. patterns: the config's MULTIPLIERS. clip: the norm that all
     gradients together are cut down to, None for any. freeze_iterations: how many of the first iterations leave the pretrained
-    layers as they are. Raises UserError for settings that do not fit.
-
-    A frozen layer keeps its weights, gamma and beta, without decay or momentum; its batch norm goes on in training mode, by
-    the batch's statistics. Weights such as VGG-16's come without statistics, so that there are none to keep, and nothing
-    jumps when the layer begins to learn.
+    layers as they are, None: all (see frozen.py). pretrained_rate: of those, as a share of the others'. Raises UserError for
+    settings that do not fit.
     """
 
     def __init__(
@@ -85,29 +84,20 @@ class Solver:
         pretrained: Collection[str] = (),
         patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
         clip: float | None = None,
-        freeze_iterations: int = 0,
+        freeze_iterations: int | None = 0,
+        pretrained_rate: float = PRETRAINED_RATE,
     ):
         self.schedule, self.pretrained, self.name = Schedule(base_lr, policy), pretrained, solver.get("name")
         numbers = read_choice("SOLVER", solver, {n: known | {"weight_decay": REQUIRED} for n, (known, _) in SOLVERS.items()})
-        groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns)
+        groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns, pretrained_rate)
         self.optimizer = SOLVERS[self.name][1](groups, base_lr, **numbers)
         if self.name == "caffe":
             use_caffe_average(net)
         self._parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self._momentum = _momentum_of(self.optimizer.param_groups[0])
         self.schedule.momentum(0, self._momentum)  # refuses a cycle that does not fit
-        self._clip, self._freeze_iterations = clip, freeze_iterations
-        self._frozen = self._to_freeze() if freeze_iterations else []
-
-    def _to_freeze(self) -> list[nn.Parameter]:
-        frozen = [p for name, p in self._parameters.items() if _came_with_weights(name, self.pretrained)]
-        if len(frozen) in (0, len(self._parameters)):
-            count = "all layers begin" if frozen else "no layer begins"
-            raise UserError(
-                f"FREEZE_ITERATIONS = {self._freeze_iterations}, but {count} with weights from elsewhere (INIT_MODEL, --init):"
-                " set it to 0."
-            )
-        return frozen
+        self._clip = clip
+        self.frozen = Frozen(net, pretrained, freeze_iterations)
 
     def rate(self, iteration: int) -> float:
         """The learning rate at an iteration (the first is 0), before the multipliers."""
@@ -119,9 +109,6 @@ class Solver:
 
     def step(self, iteration: int) -> Tensor:
         """Update the parameters by their gradients, then forget those; their norm, before it was cut down, comes back."""
-        if iteration < self._freeze_iterations:
-            for parameter in self._frozen:
-                parameter.grad = None
         norm = self._clipped_norm()
         rate, momentum = self.rate(iteration), self.schedule.momentum(iteration, self._momentum)
         for group in self.optimizer.param_groups:
@@ -189,11 +176,15 @@ def _laid_out_as(parameter: nn.Parameter, value: Any) -> Any:
 
 
 def parameter_groups(
-    net: nn.Module, pretrained: Collection[str], weight_decay: float, patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS
+    net: nn.Module,
+    pretrained: Collection[str],
+    weight_decay: float,
+    patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
+    pretrained_rate: float = PRETRAINED_RATE,
 ) -> list[dict]:
     """The learnable parameters, grouped by their multipliers (`lr_mult`, and `weight_decay` with its own taken in)."""
     groups: dict[tuple[float, float], list] = {}
-    for parameter, lr, decay in multipliers(net, pretrained, patterns):
+    for parameter, lr, decay in multipliers(net, pretrained, patterns, pretrained_rate):
         groups.setdefault((lr, decay), []).append(parameter)
     return [
         {"params": parameters, "lr_mult": lr, "weight_decay": weight_decay * decay}
@@ -202,7 +193,10 @@ def parameter_groups(
 
 
 def multipliers(
-    net: nn.Module, pretrained: Collection[str], patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS
+    net: nn.Module,
+    pretrained: Collection[str],
+    patterns: Mapping[str, Mapping[str, float]] = NO_PATTERNS,
+    pretrained_rate: float = PRETRAINED_RATE,
 ) -> Iterator[tuple[nn.Parameter, float, float]]:
     """(parameter, learning-rate multiplier, decay multiplier) of each learnable parameter.
 
@@ -216,7 +210,7 @@ def multipliers(
         owner, _, kind = name.rpartition(".")
         role = (kind == "bias") + 2 * isinstance(modules[owner], nn.modules.batchnorm._BatchNorm)
         row = rows.get(name.split(".")[0])
-        rule = PRETRAINED if _came_with_weights(name, pretrained) else FRESH
+        rule = [pretrained_rate * m for m in PRETRAINED] if belongs(name, pretrained) else FRESH
         lr = row.lr_mult[role] if row and row.lr_mult else rule[role]
         decay = row.decay_mult[role] if row and row.decay_mult else 1.0
         if parameter.requires_grad:
@@ -249,7 +243,3 @@ def _layers(name: str) -> list[str]:
     """The names of the modules that a parameter lies in, the outermost first."""
     parts = name.split(".")[:-1]
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-def _came_with_weights(name: str, pretrained: Collection[str]) -> bool:
-    return any(name.startswith(layer + ".") for layer in pretrained)

