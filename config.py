@@ -9,7 +9,8 @@ from tools.data import find_ids, list_ids, split_by_share
 # ------------------------------------------------------------------------------------------------------ which data, where
 DATASET = "demo"  # one of the blocks below
 BASE_DIR = "data/"  # everything that the scripts make lies below this folder
-FOLDER_SUFFIX = ""  # added to the folders of patches, databases and snapshots, e.g. "_fold1", to keep experiments apart
+FOLDER_SUFFIX = ""  # added to all folders, e.g. "_256", to keep what is cut otherwise apart
+RUN = None  # a name for this experiment's snapshots and maps, e.g. "adam"; runs that cut the same share patches and databases
 
 INPUTS = {"irrg": ["irrg"]}  # inputs of the net: name -> the modalities, or named bands of them, that it stacks in this order
 bands = {}  # names of a modality's bands, where INPUTS picks some: {"rgbir": ["red", "green", "blue", "ir"]}

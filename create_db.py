@@ -9,6 +9,7 @@ counted.
 """
 
 import hashlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import read_details, refuse_existing, require, whole_folder, write_details
+from tools.data import sources
 from tools.data.database import Database, name_tag, pack, pair, shuffled
 from tools.data.dataset import SPLITS, tile_name
 from tools.data.patches import read_patch
@@ -69,6 +71,9 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     missing = [m for m in data.modalities if m not in details["modalities"]]
     if missing:
         raise UserError(f"{patches} has no patches of {', '.join(missing)}: extract them with extract_images.py --overwrite.")
+    sources.check(details.get("sources"), data, settings.classes, patches)
+    for note in sources.notes(details.get("sources"), data, patches):
+        print(f"warning: {note}", file=sys.stderr)
     del details["made"], details["made by"]
     return details
 

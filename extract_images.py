@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
-from tools.data import grid
+from tools.data import grid, sources
 from tools.data.dataset import SPLITS, Dataset, tile_name
 from tools.data.patches import Cutting, patch_suffix, write_patch
 from tools.data.statistics import Moments, by_modality, measure
@@ -159,6 +159,7 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
         "splits": {s: {"tiles": list(map(tile_name, tiles[s])), "patches": counts[s]} for s in SPLITS},
         "files": {m: settings.data.folders[m] for m in settings.data.with_labels},
         "grid": plan and plan.to_dict(),
+        "sources": sources.record(settings.data, settings.classes),
     }
 
 

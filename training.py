@@ -41,7 +41,7 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, args.set)
+    settings = read_settings(args.config, commands.with_run(args))
 
     from tools.compute import compilation, device, distributed
     from tools.training.run_setup import check_compilable
@@ -109,6 +109,8 @@ def begin(
     loss = run_setup.make_loss(training, settings.classes, patches)
     log = Log(folder / LOG if setup.ranks.writer else None)
     restore = folder if args.restore == NEWEST else args.restore
+    for note in run_setup.notes(settings.data):
+        log.warn(note)
     before = resume.to_restore(restore, args.init, folder, args.overwrite, log)
     trainer = run_setup.restored(setup, loss, before) if before else run_setup.fresh(setup, loss, args.init)
     window, palette = settings.inference.test_patch_size, settings.classes.colours
@@ -205,6 +207,7 @@ def arguments():
     options.add_precision(parser)
     parser.add_argument("--compile", action="store_true", help="have PyTorch compile the net, which takes a minute or more")
     parser.add_argument("--deterministic", action="store_true", help="the same weights to the bit on CUDA, too; slower")
+    commands.add_run(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)
     return parser.parse_args()

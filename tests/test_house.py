@@ -17,7 +17,17 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
     ("tools.inference",),
     ("tools.training", "tools.maps"),
     ("tools.settings",),  # the wings' sections, together
-    ("tools.composite", "tools.demo", "tools.report", "tools.show", "tools.blocks", "tools.caffe", "tools.export.__main__"),
+    (
+        "tools.composite",
+        "tools.demo",
+        "tools.report",
+        "tools.show",
+        "tools.runs",
+        "tools.choices",
+        "tools.blocks",
+        "tools.caffe",
+        "tools.export.__main__",
+    ),
     SCRIPTS,
 ]
 LEVEL = {folder: level for level, line in enumerate(ORDER) for folder in line}

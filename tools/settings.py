@@ -10,6 +10,7 @@ from typing import Any
 
 from tools.base.errors import UserError, listing, nearest
 from tools.base.sections import Section
+from tools.data.dataset import tile_name
 from tools.data.operations import read_recipe, sample_size
 from tools.data.settings import DataSettings, PatchSettings
 from tools.inference.settings import InferenceSettings
@@ -53,13 +54,26 @@ class Settings:
 
     @property
     def snapshots(self) -> Path:
-        """Where the snapshots of this net on this dataset lie."""
-        return self.data.folder(f"snapshots_{self.net.slug}")
+        """Where the snapshots of this run lie."""
+        return self.data.folder(f"snapshots_{self.run}")
+
+    @property
+    def results(self) -> Path:
+        """Where the maps of this run lie."""
+        return self.data.folder(f"results_{self.run}")
+
+    @property
+    def run(self) -> str:
+        """What this run is called: its net, and RUN if it has a name."""
+        return f"{self.net.slug}-{self.data.RUN}" if self.data.RUN else self.net.slug
 
     def about(self) -> dict[str, Any]:
         """What a weights file says of the data that it is for, as JSON values."""
         return {
             "dataset": self.data.DATASET,
+            "run": self.run,
+            "trained_on": list(map(tile_name, self.data.train_ids)),
+            "folders": {m: str(self.data.folders[m]) for m in self.data.modalities},
             **self.classes.about(),
             "patch_size": list(self.patches.patch_size),
         }

@@ -1,5 +1,6 @@
 """The config's data: which tiles there are and what the net reads of them, and how they are cut into patches."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ from tools.base.sections import (
 from tools.data.dataset import SPLITS, Dataset, TileId, tile_name
 from tools.data.inputs import NORMALISATIONS, Input, Part, find_parts, make_inputs
 from tools.geo.windows import check_step
+
+
+def is_run_name(v: Any) -> bool:
+    """A name that can stand in the name of a folder."""
+    return is_text(v) and re.fullmatch(r"\w[\w.-]*", v) is not None
 
 
 def _is_id(v: Any) -> bool:
@@ -53,6 +59,7 @@ class DataSettings(Section):
     DATASET: str = setting(is_text, "the name of a dataset")
     BASE_DIR: str = setting(is_text, "a folder", "data/", effect=False)
     DATASET_DIR: str = setting(is_text, "a folder", effect=False)
+    RUN: str | None = setting(optional(is_run_name), "a name of letters, digits, '_', '-' and '.', or None", None, effect=False)
     FOLDER_SUFFIX: str = setting(
         lambda v: isinstance(v, str) and not set(v) & set("/\\\0"), "text without a slash, or ''", "", effect=False
     )

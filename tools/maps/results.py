@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +100,19 @@ class Results:
         return {n: json.loads(_record(self.folder, n).read_text(encoding="utf-8")) for n in names}
 
     def complete(
-        self, tiles: Sequence[Tile], failed: Mapping[str, str], palette: Palette, ignored: list[int], device: str
+        self,
+        tiles: Sequence[Tile],
+        failed: Mapping[str, str],
+        palette: Palette,
+        ignored: list[int],
+        device: str,
+        seen: Collection[str] = (),
     ) -> tuple[dict, dict]:
         """Write statistics.json, scores.json (where there is ground truth) and details.json; statistics and scores come back.
 
-        failed: what is wrong with the tiles that could not be labelled. Where the folder is to replace another, it does so
-        now, unless there are such tiles. Raises UserError where no tile is finished.
+        failed: what is wrong with the tiles that could not be labelled. seen: tiles that the net was trained on.
+        Where the folder is to replace another, it does so now, unless there are such tiles. Raises UserError where no tile is
+        finished.
         """
         records = self.records([tile.name for tile in tiles])
         if not records:
@@ -113,7 +120,7 @@ class Results:
         statistics = {name: record["statistics"] for name, record in records.items()}
         found = {"tiles": statistics, "all": {"classes": class_statistics.together(s["classes"] for s in statistics.values())}}
         write_json(self.folder / "statistics.json", found)
-        result = score(records, palette, ignored)
+        result = score(records, palette, ignored, seen)
         if result:
             write_json(self.folder / "scores.json", result)
         more = {"device": device, "complete": not failed, "failed": failed}
@@ -162,14 +169,21 @@ def _summary(records: Mapping[str, Mapping]) -> dict[str, Any]:
     }
 
 
-def score(records: Mapping[str, Mapping], palette: Palette, ignored: list[int]) -> dict[str, Any]:
-    """Scores by kind of ground truth: of all tiles together, and of each."""
+def score(records: Mapping[str, Mapping], palette: Palette, ignored: list[int], seen: Collection[str] = ()) -> dict[str, Any]:
+    """Scores by kind of ground truth: of all tiles together, and of each.
+
+    seen: tiles that the net was trained on, which are named; if there are others too, "unseen" are the scores of those.
+    """
     result = {}
     for kind in KINDS:
         found = {name: np.array(r["confusion"][kind]) for name, r in records.items() if kind in r["confusion"]}
         if found:
             reports = {name: scores.report(m, palette.names, ignored) for name, m in found.items()}
-            result[kind] = {"all": scores.report(sum(found.values()), palette.names, ignored), "tiles": reports}
+            known = [name for name in found if name in seen]
+            new = [matrix for name, matrix in found.items() if name not in seen]
+            result[kind] = {"all": scores.report(sum(found.values()), palette.names, ignored), "seen": known, "tiles": reports}
+            if known and new:
+                result[kind]["unseen"] = scores.report(sum(new), palette.names, ignored)
     return result
 
 

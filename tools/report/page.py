@@ -140,6 +140,7 @@ def parts(results: Results) -> dict[str, Any]:
         "confusions": {kind: confusions(found["all"], results.classes) for kind, found in kinds.items()},
         "area": area_unit(results.statistics["all"]["classes"]),
         "rows": results.tiles[:MOST_ROWS],
+        "seen": {tile for found in kinds.values() for tile in found.get("seen", [])},
         "sizes": {tile: pixel_size(raster.inspect(results.labels(tile))) for tile in results.tiles[:MOST_ROWS]},
         "histogram": histogram(results.statistics["tiles"]),
         "windows": [show_window(results, tile, block) for tile, block in worst_blocks(results)],

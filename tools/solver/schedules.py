@@ -118,7 +118,7 @@ class Schedule:
     def __init__(self, base_lr: float, policy: Mapping[str, Any]):
         if not 0 < base_lr < math.inf:
             raise UserError(f"BASE_LR = {base_lr}: the learning rate must be a number above 0.")
-        numbers = read_choice("LR_POLICY", policy, {name: _numbers(name) for name in POLICIES})
+        numbers = read_choice("LR_POLICY", policy, {name: numbers_of_policy(name) for name in POLICIES})
         self.base_lr, self._warmup = base_lr, numbers.pop("warmup_iterations", 0)
         self._lowest_momentum = numbers.pop("lowest_momentum", None)
         self._cycle = {key: numbers[key] for key in ("max_iterations", "rise_fraction") if key in numbers}
@@ -167,7 +167,8 @@ class Schedule:
             setattr(self._policy, name, state.get(name, getattr(self._policy, name)))
 
 
-def _numbers(name: str) -> dict[str, Any]:
+def numbers_of_policy(name: str) -> dict[str, Any]:
+    """The numbers that a policy reads, with their defaults."""
     without = 0 if name == "plateau" else 1  # of a function, the iteration
     more = {"lowest_momentum": None} if name == "one_cycle" else {}
     return numbers_of(POLICIES[name], without) | {"warmup_iterations": 0} | more

@@ -18,6 +18,7 @@ from tools.compute.device import Device
 from tools.compute.distributed import Ranks
 from tools.compute.frozen_batch_norm import freeze_norms, frozen_norms, norms_with_statistics
 from tools.compute.sync_batch_norm import synchronise
+from tools.data import sources
 from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import tile_name
 from tools.data.inputs import Input
@@ -80,6 +81,7 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
         patch_size=list(patches.patch_size), classes=list(classes.label_values), bgr=data.BGR,
         train_ids=sorted(map(tile_name, [*data.train_ids, *held_out])),  # else val tiles may be among the trained ones
     )  # fmt: skip
+    sources.check(details.get("sources"), data, classes, lmdb)
     missing = [m for m in data.modalities if m not in details["modalities"]]
     if missing:
         raise UserError(f"{lmdb} has no {', '.join(missing)}: make it again, with extract_images.py and create_db.py.")
@@ -87,6 +89,12 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
     if held_out and not details.get("grid"):  # the cells of a grid are measured one by one, and not from file to file
         about = about | own_statistics(data, about, patches.tile_memory)
     return data.inputs(about)
+
+
+def notes(data: DataSettings) -> list[str]:
+    """What to warn of about the databases."""
+    lmdb = data.folder("lmdb")
+    return sources.notes(read_details(lmdb).get("sources"), data, lmdb)
 
 
 def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -> dict[str, dict]:
@@ -227,8 +235,14 @@ def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int
 
 def about_net(setup: Setup, about: Mapping[str, Any], lmdb: Path) -> dict[str, Any]:
     """What the weights file of the net says of itself; about: of the data. lmdb: the databases that it learned from."""
-    size = read_details(lmdb).get("pixel_size")
-    return {"name": setup.net.NET, **about, "pixel_size": size, "inputs": [i.to_dict() for i in setup.inputs]}
+    details = read_details(lmdb)
+    modalities = [m for i in setup.inputs for m in i.modalities]
+    kept = ("mean", "deviation", "low", "high")
+    statistics = {m: {name: details["modalities"][m][name] for name in kept} for m in modalities}
+    return {
+        "name": setup.net.NET, **about, "pixel_size": details.get("pixel_size"), "statistics": statistics,
+        "inputs": [i.to_dict() for i in setup.inputs],
+    }  # fmt: skip
 
 
 @contextlib.contextmanager
