@@ -4,7 +4,7 @@ Adding a dataset: copy one of the blocks below, give it a name, and set DATASET 
 Names that begin with an underscore are yours; any other name that no script knows is refused.
 """
 
-from tools.data import find_ids, list_ids, split_by_share
+from tools.data import find_ids, group_tiles, list_ids, split_by_share
 
 # ------------------------------------------------------------------------------------------------------ which data, where
 DATASET = "demo"  # one of the blocks below
@@ -135,8 +135,10 @@ elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the
     label_values = ["background", "building"]
     palette = {0: (0, 0, 0), 1: (255, 255, 255)}  # add 2 where some pixels are not scored
     IGNORE_LABEL = None
+    GROUPS = None  # tiles that stay together in splits and folds: "place" (neighbours), or by names, such as r"(tile\d+)_"
     _ids = find_ids(DATASET_DIR, folders["rgb"])  # one or few large rasters: cut them into blocks first, tools/blocks.py
-    train_ids, val_ids, test_ids = split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1)
+    _groups = group_tiles(_ids, GROUPS, DATASET_DIR, folders["rgb"])
+    train_ids, val_ids, test_ids = split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1, group=_groups)
     MEAN_PIXEL = {"rgb": None}
 
 # ------------------------------------------------------------------------------------------------------ extract_images.py

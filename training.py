@@ -5,10 +5,11 @@
     python training.py --niter 80000 --restore
     python training.py --niter 80000 --restore data/vaihingen_snapshots_segnet/net_iter_40000.solverstate
     python training.py --niter 40000 --folds 5
+    python training.py --minutes 30 --run quick
     torchrun --nproc-per-node 2 training.py --niter 40000
 
-Ctrl-C or SIGTERM write a snapshot and stop, SIGHUP writes one and goes on; --restore continues as if never stopped. Records
-are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorboard --logdir`.
+Ctrl-C or SIGTERM write a snapshot, validate and stop, SIGHUP writes one and goes on; --restore continues as if never stopped.
+Records are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorboard --logdir`.
 """
 
 import argparse
@@ -62,34 +63,40 @@ def main():
 
 def train(
     settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks", held_out: Sequence = (),
-    make_room: Callable[[Path, bool], None] | None = None,
+    held_cells: Sequence[str] = (), make_room: Callable[[Path, bool], None] | None = None,
 ) -> tuple["Records", bool]:  # fmt: skip
     """Train as the config and the command line (what `arguments` gives) say.
 
-    held_out: tiles in the database that this run shall not see. make_room: removes what an earlier run left in the folder of
-    the snapshots, if it may be replaced. Returns what is on record of the run, and whether a signal stopped it.
+    held_out, held_cells: tiles, or cells of a grid, in the database that this run shall not see. make_room: removes what an
+    earlier run left in the folder of the snapshots, if it may be replaced. Returns what is on record of the run, and whether a
+    signal stopped it.
     """
     from tools.compute.signals import Signals
     from tools.data.loader import Patches
     from tools.training import resume, run_setup
+    from tools.training.deadline import Deadline
     from tools.training.loop import Loop
     from tools.training.progress import Progress
 
     data, training = settings.data, settings.training
     inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
-    patches = Patches(data.folder("lmdb"), "train", inputs, set(map(tile_name, held_out)))
+    patches = Patches(data.folder("lmdb"), "train", inputs, {*map(tile_name, held_out), *held_cells})
+    if held_cells:
+        inputs = patches.inputs = run_setup.inputs_of_cells(data, patches)
+    scored = how_scored(settings, patches, held_cells)
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
         settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
     )
-    log, before, trainer = begin(settings, args, setup, patches)
+    log, before, trainer = begin(settings, args, setup, patches, scored)
+    deadline = Deadline(args.minutes)
+    deadline.lead(trainer)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
-    log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
+    log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, {length(args, trainer)}")
     selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
     order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)
     about = run_setup.about_net(setup, settings.about(), data.folder("lmdb"))
-    scored = partial(validate, settings) if data.val_ids else None
-    loop = Loop(trainer, training, args.niter, scored, selection, recorder, about, made_with)
+    loop = Loop(trainer, training, args.niter, deadline, scored, selection, recorder, about, made_with)
     progress = Progress(trainer, args.niter, training.patches_per_iteration, args.update)
     with log, contextlib.closing(patches), run_setup.told_which_patches(patches, order), Signals() as signals, progress:
         loop.run(feed, progress, signals)
@@ -97,10 +104,30 @@ def train(
     return recorder.records, signals.stop and not selection.exhausted
 
 
+def length(args: argparse.Namespace, trainer: "Trainer") -> str:
+    """How long a run is to be, in words."""
+    end = f"to {args.niter}" if args.niter else f"on, for {args.minutes:g} minutes"
+    return f"iterations {trainer.iteration} {end}"
+
+
+def how_scored(settings: Settings, patches: "Patches", held_cells: Sequence[str]) -> Callable | None:
+    """How the net is validated: on a grid's cells where there are some for it, else on whole tiles; None: not at all."""
+    from tools.data.loader import Patches
+    from tools.training import run_setup
+
+    lmdb = settings.data.folder("lmdb")
+    if held_cells:
+        return partial(validate_cells, settings, patches.straight(held_cells))
+    if run_setup.cells_in(lmdb)["val"]:
+        return partial(validate_cells, settings, Patches(lmdb, "val", patches.inputs))
+    return partial(validate, settings) if settings.data.val_ids else None
+
+
 def begin(
-    settings: Settings, args: argparse.Namespace, setup: "Setup", patches: "Patches"
+    settings: Settings, args: argparse.Namespace, setup: "Setup", patches: "Patches", scored: Callable | None
 ) -> tuple["Log", "Snapshot | None", "Trainer"]:
     """The log, the snapshot that the run goes on from if there is one, and the net with its solver."""
+    from nets.net import check_size
     from tools.record.log import Log
     from tools.record.recorder import LOG
     from tools.training import resume, run_setup, validation
@@ -114,8 +141,11 @@ def begin(
     before = resume.to_restore(restore, args.init, folder, args.overwrite, log)
     trainer = run_setup.restored(setup, loss, before) if before else run_setup.fresh(setup, loss, args.init)
     window, palette = settings.inference.test_patch_size, settings.classes.colours
-    validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
-    run_setup.check_schedule(trainer, args.niter, settings.data.val_ids)
+    if scored and scored.func is validate_cells:
+        check_size(*settings.patches.patch_size, trainer.net.multiple)
+    else:
+        validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
+    run_setup.check_schedule(trainer, args.niter, scored is not None)
     return log, before, trainer
 
 
@@ -153,10 +183,22 @@ def validate(settings: Settings, trainer: "Trainer") -> "Validation":
     return validation.validate(labeller, tiles, settings.classes.colours, settings.classes.ignored, trainer.ranks)
 
 
+def validate_cells(settings: Settings, patches: "Patches", trainer: "Trainer") -> "Validation":
+    """What the net, as it stands, is worth on these patches of a grid's cells."""
+    from tools.inference.labeller import prepared
+    from tools.training import cells
+
+    classes, net = settings.classes, prepared(trainer.net, trainer.device)
+    return cells.validate(settings.inference, net, patches, trainer.device, classes.colours, classes.ignored, trainer.ranks)
+
+
 def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks") -> None:
     """Train and score one net for each fold."""
-    from tools.training import folds, resume
+    from tools.data.splits import group_tiles
+    from tools.training import cells, folds, resume, run_setup
 
+    if not args.niter:
+        raise UserError("--folds compares nets that were trained alike: give --niter instead of --minutes.")
     if args.plot or args.graph:
         raise UserError("--plot and --graph name one file, but --folds trains several nets: leave them out.")
     if args.restore not in (None, NEWEST):
@@ -164,19 +206,29 @@ def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device"
     home = args.snapshot or settings.snapshots.with_name(settings.snapshots.name + "_folds")
     for folder in folds.folders(home) if not args.restore else ():
         resume.refuse_held(folder, args.overwrite)
-    one = partial(train_fold, settings, args, where, ranks)
-    folds.cross_validate(settings.data.train_ids, args.folds, settings.data.SEED, home, one, ranks.writer)
+    one = partial(train_fold, settings, args, where, ranks, False)
+    data = settings.data
+    names = cells.training_cells(data.folder("lmdb"))
+    if names:
+        one = partial(train_fold, settings, args, where, ranks, True)
+        groups = cells.groups_of(names, run_setup.windows_of_cells(data.folder("lmdb")), args.folds)
+    else:
+        first = data.folders[data.modalities[0]]
+        groups = data.GROUPS and group_tiles(data.train_ids, data.GROUPS, data.DATASET_DIR, first)
+    folds.cross_validate(names or data.train_ids, args.folds, data.SEED, home, one, ranks.writer, groups)
 
 
 def train_fold(
-    settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks", kept: list, held_out: list, folder: Path
-) -> dict | None:
-    """The scores of a fold on the tiles that it holds out, or None if it was told to stop."""
+    settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks", cells: bool,
+    kept: list, held_out: list, folder: Path,
+) -> dict | None:  # fmt: skip
+    """The scores of a fold on the tiles, or cells of a grid, that it holds out, or None if it was told to stop."""
     from tools.record import provenance
     from tools.training import folds, resume
     from tools.weights import snapshots
 
-    settings = replace(settings, data=replace(settings.data, train_ids=kept, val_ids=held_out))
+    if not cells:
+        settings = replace(settings, data=replace(settings.data, train_ids=kept, val_ids=held_out))
     made_with = provenance.made_with(settings.with_effect(), settings.data.folder("lmdb"))
     if args.restore and (scores := folds.result_of(folder, args.niter, made_with, settings.training.PATIENCE)):
         print(f"{folder} is done already")
@@ -184,14 +236,18 @@ def train_fold(
     restore = NEWEST if args.restore and snapshots.found(folder) else None
     anew = args.overwrite or (args.restore and not restore)  # it may have been killed before its first snapshot
     own = argparse.Namespace(**vars(args) | {"snapshot": folder, "restore": restore, "overwrite": anew})
-    history, stopped = train(settings, own, where, ranks, held_out, resume.clear if args.restore else folds.clear)
+    held = ((), held_out) if cells else (held_out, ())
+    history, stopped = train(settings, own, where, ranks, *held, resume.clear if args.restore else folds.clear)
     return None if stopped else history.validation[-1]
 
 
 def arguments():
     parser = commands.parser(__doc__)
     count = commands.whole_number
-    parser.add_argument("--niter", type=count(1), required=True, metavar="N", help="iterations in all")
+    end = parser.add_mutually_exclusive_group(required=True)
+    end.add_argument("--niter", type=count(1), metavar="N", help="iterations in all")
+    end.add_argument("--minutes", type=commands.number(0), metavar="N",
+                     help="train for so long instead; a policy with max_iterations goes by the clock then")  # fmt: skip
     parser.add_argument("--update", type=count(1), default=10, metavar="K",
                         help="iterations between looks at the loss (default: 10)")  # fmt: skip
     parser.add_argument("--init", metavar="WEIGHTS", help="initial weights, instead of the config's INIT_MODEL")

@@ -56,6 +56,18 @@ def test_a_fold_without_the_class_is_left_out_and_one_value_has_no_interval():
     assert folds.spread([None, None])["mean"] is None
 
 
+def test_no_fold_divides_a_group_and_folds_are_as_even_as_groups_allow():
+    tiles = [f"{town}_{part}" for town in "abcdef" for part in range(3)]
+    groups = {tile: tile[0] for tile in tiles}
+    held = folds.divide(tiles, 3, 1, groups)
+    assert sorted(tile for fold in held for tile in fold) == sorted(tiles)
+    assert [len(fold) for fold in held] == [6, 6, 6]
+    assert all(len({tile[0] for tile in fold}) == 2 for fold in held)
+    assert folds.divide(tiles, 3, 1, groups) != folds.divide(tiles, 3, 2, groups)
+    with pytest.raises(UserError, match="6 groups of training tiles"):
+        folds.divide(tiles, 7, 1, groups)
+
+
 def test_intervals_stay_where_scores_can_be():
     """Student's interval of 40 and 60 % goes from -77 to 177 %."""
     assert folds.spread([0.4, 0.6])["interval"] == [0, 1]

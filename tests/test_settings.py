@@ -281,3 +281,32 @@ def test_ignored_classes_may_be_none_one_or_several(tmp_path, given, ignored):
 def test_modalities_stand_once_in_the_order_of_the_inputs(tmp_path):
     inputs = {"a": ["dsm", "irrg"], "b": ["irrg"]}
     assert read_settings(config(tmp_path, INPUTS=inputs)).data.modalities == ["dsm", "irrg"]
+
+
+# ------------------------------------------------------------------------------------------- a config upon another config
+
+
+def test_a_config_may_begin_with_another_and_change_a_few_lines(tmp_path):
+    base = (REPO / "config.py").read_text()
+    (tmp_path / "config.py").write_text(base)
+    lines = 'from config import *\n\nDATASET = "vaihingen"\nBATCH_SIZE = 2 * BATCH_SIZE\ntest_ids = test_ids[:1]\n'
+    (tmp_path / "mine.py").write_text(lines)
+    settings = read_settings(tmp_path / "mine.py", ["BASE_LR=0.5"])
+    assert settings.data.DATASET_DIR == "data/vaihingen/"  # derived in the other file, from this one's DATASET
+    assert (settings.training.BATCH_SIZE, settings.data.test_ids, settings.training.BASE_LR) == (20, [32], 0.5)
+    assert settings.training.SNAPSHOT_EVERY == 2000  # the demo alone has 500
+
+
+def test_faults_of_both_files_are_told_with_their_own_lines(tmp_path):
+    (tmp_path / "config.py").write_text("first = 1\nsecond = nothing\n")
+    (tmp_path / "mine.py").write_text("from config import *\n")
+    with pytest.raises(UserError, match=r"config\.py, line 2: NameError"):
+        read_settings(tmp_path / "mine.py")
+    (tmp_path / "config.py").write_text("from mine import *\n")
+    with pytest.raises(UserError, match="begins with"):
+        read_settings(tmp_path / "mine.py")
+
+
+def test_several_faults_of_one_config_are_told_at_once(tmp_path):
+    told = fault(tmp_path, BATCH_SIZE=0, BASE_LR=-1, BLEND="round")
+    assert all(name in told for name in ("BATCH_SIZE = 0", "BASE_LR = -1", "BLEND = 'round'"))

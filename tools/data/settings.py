@@ -32,6 +32,14 @@ def is_run_name(v: Any) -> bool:
     return is_text(v) and re.fullmatch(r"\w[\w.-]*", v) is not None
 
 
+def is_pattern(v: Any) -> bool:
+    """A regular expression."""
+    try:
+        return is_text(v) and bool(re.compile(v))
+    except re.error:
+        return False
+
+
 def _is_id(v: Any) -> bool:
     return whole_or_name(v) or (isinstance(v, tuple) and bool(v) and all(map(whole_or_name, v)))
 
@@ -59,6 +67,9 @@ class DataSettings(Section):
     DATASET: str = setting(is_text, "the name of a dataset")
     BASE_DIR: str = setting(is_text, "a folder", "data/", effect=False)
     DATASET_DIR: str = setting(is_text, "a folder", effect=False)
+    GROUPS: str | None = setting(
+        optional(is_pattern), "a regular expression such as r'(tile\\d+)_', 'place', or None", None, effect=False
+    )
     RUN: str | None = setting(optional(is_run_name), "a name of letters, digits, '_', '-' and '.', or None", None, effect=False)
     FOLDER_SUFFIX: str = setting(
         lambda v: isinstance(v, str) and not set(v) & set("/\\\0"), "text without a slash, or ''", "", effect=False

@@ -124,13 +124,18 @@ class Schedule:
         self._cycle = {key: numbers[key] for key in ("max_iterations", "rise_fraction") if key in numbers}
         self.last = numbers.get("max_iterations")
         self.waits_for_scores = policy["name"] == "plateau"
+        self.share: Callable[[], float] | None = None  # of the policy that has passed by the clock, instead of by iterations
         make = POLICIES[policy["name"]]
         self._policy = make(**numbers) if self.waits_for_scores else functools.partial(make, **numbers)
 
     def rate(self, iteration: int) -> float:
         """The learning rate at an iteration; the first is 0."""
         warm = min(1.0, (iteration + 1) / self._warmup) if self._warmup else 1.0
-        return self.base_lr * warm * self._policy(iteration)
+        return self.base_lr * warm * self._policy(self._place(iteration))
+
+    def _place(self, iteration: int) -> int:
+        """The iteration of the policy that counts: this one, or the one that the clock has come to."""
+        return iteration if self.share is None else min(int(self.share() * self.last), self.last - 1)
 
     def momentum(self, iteration: int, own: float) -> float:
         """The momentum at an iteration: the solver's own, or what one cycle makes of it. Raises UserError where it is lower."""
@@ -141,7 +146,7 @@ class Schedule:
                 f"LR_POLICY: lowest_momentum = {self._lowest_momentum:g} is above the {own:g} of SOLVER, from which the cycle"
                 " goes down: say 0.85 here, and 0.95 there."
             )
-        return one_cycle_momentum(iteration, own, self._lowest_momentum, **self._cycle)
+        return one_cycle_momentum(self._place(iteration), own, self._lowest_momentum, **self._cycle)
 
     def report(self, score: float) -> None:
         """Take note of the score of a validation; more is better."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,24 @@ _WHOLE = {  # scores of the whole map, by their names in tools.labels.scores.rep
 }
 
 
-def divide(tiles: Sequence, folds: int, seed: int) -> list[list]:
+def divide(tiles: Sequence, folds: int, seed: int, groups: Mapping[Any, Hashable] | None = None) -> list[list]:
     """The tiles that each fold holds out: every tile stands in one fold, and the folds differ by one tile at most.
 
-    Tiles are shuffled by the seed, and each fold keeps their order. Raises UserError where there are fewer tiles than folds.
+    groups: of each tile; a group is never divided, and folds are as even as that allows. Tiles are shuffled by the seed, and
+    each fold keeps their order. Raises UserError where there are fewer tiles, or groups, than folds.
     """
-    if folds > len(tiles):
-        raise UserError(f"--folds {folds}: there are {len(tiles)} training tiles, and each fold holds out one at least.")
-    order = np.random.default_rng([seed, folds]).permutation(len(tiles))
-    return [[tiles[i] for i in sorted(order[k::folds])] for k in range(folds)]
+    together: dict[Hashable, list[int]] = {}
+    for i, tile in enumerate(tiles):
+        together.setdefault(groups[tile] if groups else i, []).append(i)
+    if folds > len(together):
+        what = f"{len(together)} groups of training tiles (GROUPS)" if groups else f"{len(tiles)} training tiles"
+        raise UserError(f"--folds {folds}: there are {what}, and each fold holds out one at least.")
+    members = list(together.values())
+    order = [members[i] for i in np.random.default_rng([seed, folds]).permutation(len(members))]
+    held: list[list[int]] = [[] for _ in range(folds)]
+    for group in sorted(order, key=len, reverse=True):
+        min(held, key=len).extend(group)
+    return [[tiles[i] for i in sorted(indices)] for indices in held]
 
 
 def cross_validate(
@@ -46,14 +55,15 @@ def cross_validate(
     home: Path,
     train: Callable[[list, list, Path], Mapping[str, Any] | None],
     writer: bool,
+    groups: Mapping[Any, Hashable] | None = None,
 ) -> None:
     """Train once for each fold of the training tiles, scored on those that it holds out, and print what all folds found.
 
     train: called with the tiles that a fold keeps, those that it holds out, and its folder in `home`; returns its scores, or
-    None if it was told to stop. writer: whether this rank writes files.
+    None if it was told to stop. writer: whether this rank writes files. groups: of tiles that no fold divides.
     """
     found = []
-    for number, held_out in enumerate(divide(tiles, folds, seed), 1):
+    for number, held_out in enumerate(divide(tiles, folds, seed, groups), 1):
         kept = [tile for tile in tiles if tile not in held_out]
         print(f"\nfold {number} of {folds} holds out {listing(map(tile_name, held_out))}")
         scores = train(kept, held_out, home / f"{_FOLDER}{number}")

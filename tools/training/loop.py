@@ -7,6 +7,7 @@ from typing import Any
 from tools.compute.signals import Signals
 from tools.record.history import Validation
 from tools.record.recorder import Recorder
+from tools.training.deadline import Deadline
 from tools.training.progress import Progress
 from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
@@ -16,7 +17,7 @@ from tools.weights import snapshots
 
 @dataclass(frozen=True)
 class Loop:
-    """Trains to iteration `niter`.
+    """Trains to iteration `niter` (None: to no iteration in particular) or to the deadline.
 
     training: the config's section. validate: scores the net as it stands; None if there are no validation tiles. selection: the
     best weights so far. recorder: of how the run goes. about: what a weights file says of the net. made_with: what makes the
@@ -25,7 +26,8 @@ class Loop:
 
     trainer: Trainer
     training: TrainingSettings
-    niter: int
+    niter: int | None
+    deadline: Deadline
     validate: Callable[[Trainer], Validation] | None
     selection: Selection
     recorder: Recorder
@@ -36,6 +38,7 @@ class Loop:
         """Take batches (images, labels) from `feed` until the last iteration, a signal, or the end of patience."""
         for images, labels in feed:
             self.trainer.step(images, labels)
+            signals.stop |= self.deadline.passed
             self.trainer.ranks.agree(signals)
             if seen := progress.show():
                 self.recorder.add(seen)
@@ -45,7 +48,14 @@ class Loop:
                 break
 
     def _pause(self, signals: Signals) -> None:
-        """What is due after an iteration."""
+        """What is due after an iteration.
+
+        Before the end that a signal or the deadline asks for there is a validation too, but first a snapshot, should there be
+        no time for it.
+        """
+        if signals.stop and self.validate is not None and not self._validation_is_due():
+            self._snapshot()
+            self._validate()
         if validated := self._validation_is_due():
             self._validate()
             signals.stop |= self._is_enough()

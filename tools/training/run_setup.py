@@ -30,6 +30,7 @@ from tools.labels.settings import ClassSettings
 from tools.record.log import Log
 from tools.solver.losses import Loss
 from tools.solver.solver import Solver
+from tools.training import cells
 from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
 from tools.training.selection import Selection
@@ -89,6 +90,22 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
     if held_out and not details.get("grid"):  # the cells of a grid are measured one by one, and not from file to file
         about = about | own_statistics(data, about, patches.tile_memory)
     return data.inputs(about)
+
+
+def cells_in(lmdb: Path) -> dict[str, int]:
+    """How many patches of a grid's cells each split of a database has; 0 if it was cut by windows."""
+    details = read_details(lmdb)
+    return {split: about["patches"] if details.get("grid") else 0 for split, about in details["splits"].items()}
+
+
+def windows_of_cells(lmdb: Path) -> dict[str, list[int]]:
+    """Where the cells of a grid lie in their tiles, by name; {} in databases of earlier versions."""
+    return (read_details(lmdb).get("grid") or {}).get("windows", {})
+
+
+def inputs_of_cells(data: DataSettings, patches: Patches) -> list[Input]:
+    """The inputs, normalised by these patches of a grid's cells alone."""
+    return data.inputs(cells.own_statistics(data, read_details(data.folder("lmdb"))["modalities"], patches))
 
 
 def notes(data: DataSettings) -> list[str]:
@@ -173,10 +190,12 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     return Trainer(net, solver, setup.inputs, ignored, device, loss, training.ITER_SIZE, training.EMA_DECAY, ranks, forward)
 
 
-def check_schedule(trainer: Trainer, niter: int, val_ids: Sequence) -> None:
+def check_schedule(trainer: Trainer, niter: int | None, validated: bool) -> None:
     """Raise UserError if there is nothing left to do, the learning rate would end before, or lacks the scores it goes by."""
-    if trainer.solver.schedule.waits_for_scores and not val_ids:
+    if trainer.solver.schedule.waits_for_scores and not validated:
         raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
+    if niter is None:
+        return
     if niter <= trainer.iteration:
         raise UserError(f"--niter {niter}: {trainer.iteration} iterations are done already; give a larger number.")
     trainer.solver.schedule.check(niter)
@@ -205,7 +224,7 @@ def make_loss(training: TrainingSettings, classes: ClassSettings, patches: Patch
 
 
 def feed(
-    setup: Setup, augmentation: Mapping[str, Mapping], patches: Patches, iteration: int, niter: int
+    setup: Setup, augmentation: Mapping[str, Mapping], patches: Patches, iteration: int, niter: int | None
 ) -> tuple[BatchOrder, Iterable]:
     """The order of the patches from one iteration to the last, and the batches in this order.
 
@@ -221,7 +240,7 @@ def feed(
     return order, batches(patches, order, workers, device.type == "cuda", change)
 
 
-def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int, niter: int) -> BatchOrder:
+def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int, niter: int | None) -> BatchOrder:
     weights, training, ranks = None, setup.training, setup.ranks
     if "rare" in augmentation:
         records = tqdm(patches.all_labels(), "weighing patches", len(patches), leave=False, unit="patch", delay=1)

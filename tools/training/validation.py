@@ -54,10 +54,17 @@ def validate(
             total, pixels = total + loss, pixels + scored
             if tile is tiles[0]:
                 sample.add(band, truth)
+    return made_of(matrix, total, pixels, sample.draw(palette), palette, ignored, ranks)
+
+
+def made_of(
+    matrix: np.ndarray, total: float, pixels: int, picture: np.ndarray, palette: Palette, ignored: Collection[int], ranks: Ranks
+) -> Validation:
+    """The validation that all processes found together, from each one's confusion matrix, sum of losses and scored pixels."""
     matrix = ranks.total(torch.from_numpy(matrix)).numpy()
     total, pixels = ranks.total(torch.tensor([total, pixels], dtype=torch.float64)).tolist()
     loss = total / pixels if pixels and math.isfinite(total) else None
-    return Validation({"loss": loss, **report(matrix, palette.names, ignored)}, sample.draw(palette))
+    return Validation({"loss": loss, **report(matrix, palette.names, ignored)}, picture)
 
 
 def _bands(labeller: Labeller, tile: Tile) -> Iterable[tuple[Band, np.ndarray]]:
