@@ -1,11 +1,13 @@
-# `make demo`: from nothing to scored maps of made tiles. `make test`: the tests. Both set up .venv first.
+# `make demo`: from nothing to scored maps of made tiles. `make page`: its net in a page for browsers (takes node).
+# `make test`: the tests. All set up .venv first.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-NITER ?= 1500
+NITER ?= 600
+PAGE ?= data/demo_page.html
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo page test test-all lint clean
 
 demo: $(VENV)/ready
 	$(RUN) -m tools.demo --out data/demo --overwrite
@@ -15,6 +17,9 @@ demo: $(VENV)/ready
 	$(RUN) create_db.py --overwrite
 	$(RUN) training.py --niter $(NITER) --overwrite
 	$(RUN) inference.py 32 34 --overwrite
+
+page: $(VENV)/ready
+	$(RUN) -m tools.export "$$(ls data/demo_snapshots_unet_light_efficientnet_lite0/net_iter_*.safetensors | sort -V | tail -1)" --page $(PAGE) --overwrite
 
 test: $(VENV)/ready
 	$(RUN) -m pytest -q -m "not slow"

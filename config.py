@@ -9,6 +9,7 @@ from tools.data import find_ids, group_tiles, list_ids, split_by_share
 # ------------------------------------------------------------------------------------------------------ which data, where
 DATASET = "demo"  # one of the blocks below
 BASE_DIR = "data/"  # everything that the scripts make lies below this folder
+RECIPE = "modern"  # what settings are that this file leaves out: "modern" (light net, ImageNet's weights) or "original" (2016)
 FOLDER_SUFFIX = ""  # added to all folders, e.g. "_256", to keep what is cut otherwise apart
 RUN = None  # a name for this experiment's snapshots and maps, e.g. "adam"; runs that cut the same share patches and databases
 
@@ -54,6 +55,7 @@ if DATASET == "demo":  # made by `python -m tools.demo`: Vaihingen's layout, 512
     MEAN_PIXEL = {"irrg": None}  # per modality, in the file's band order and units; None: computed from the training tiles
 
 elif DATASET == "vaihingen":
+    RECIPE = "original"  # Caffe's; "modern" gives a good map sooner
     DATASET_DIR = BASE_DIR + "vaihingen/"
     folders = {
         "irrg": "top/top_mosaic_09cm_area{}.tif",
@@ -69,6 +71,7 @@ elif DATASET == "vaihingen":
     MEAN_PIXEL = {"irrg": (120.90, 81.93, 81.29)}  # IR, R, G: the original's (81.29, 81.93, 120.90) is in BGR order
 
 elif DATASET == "potsdam":
+    RECIPE = "original"  # Caffe's; "modern" gives a good map sooner
     DATASET_DIR = BASE_DIR + "potsdam/"
     folders = {
         "rgb": "2_Ortho_RGB/top_potsdam_{}_{}_RGB.tif",
@@ -141,54 +144,57 @@ elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the
     train_ids, val_ids, test_ids = split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1, group=_groups)
     MEAN_PIXEL = {"rgb": None}
 
+# ------------------------------------------------------------------------------------------- what the recipe says otherwise
+# A line below that is commented out has the value that RECIPE gives it (tools/training/recipes.py), or else the one that stands
+# here, the original's. Take the "# " away to set it yourself: what is written here wins. `training.py` prints all settings and
+# where each came from.
+
 # ------------------------------------------------------------------------------------------------------ extract_images.py
-patch_size = (128, 128)  # pixels, height and width; a multiple of 32 for SegNet
-step_size = (64, 64)  # pixels from one patch to the next; the original's 32 gives four times as many
-ROTATIONS = [0, 90]  # degrees, multiples of 90, exact; each one multiplies the number of training patches
-FLIPS = [False, True]  # True adds the mirror image of each
+# patch_size = (128, 128)  # pixels, height and width; a multiple of 32 for SegNet
+# step_size = (64, 64)  # pixels from one patch to the next; the original's 32 gives four times as many
+# ROTATIONS = [0, 90]  # degrees, multiples of 90, exact; each one multiplies the number of training patches
+# FLIPS = [False, True]  # True adds the mirror image of each
 TILE_MEMORY_MB = 512  # a tile that takes more memory is read in strips, by each core
 
 # ------------------------------------------------------------------------------------------------------------ create_db.py
+EMPTY_IF = {}  # by modality: whether a pixel lacks data if "all" (if not named) or "any" of its bands have a nodata of 0 or 255
 BGR = True  # bands are stored in reversed order, as Caffe has them; nets see them so
+SEED = 1  # of all that is drawn: initial weights, the order of the patches, the shares of a grid's cells
 
 # ------------------------------------------------------------------------------------------------------------- training.py
-NORMALISATION = {}  # by modality: "mean" (taken off; where none is named), "standard", "percentile" (2 to 98), "imagenet"
-NET = "segnet_slim"  # a file of nets/, without .py; `python -m nets` lists what else there is
-NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
-INIT_MODEL = None  # weights to begin with: "vgg16", "resnet50" ... (torchvision's), "efficientnet_lite0" (pip's), or a file
+# NITER = None  # iterations of a run that does not give --niter
+NORMALISATION = {}  # by modality: "mean" (taken off; if none is named), "standard", "percentile" (2 to 98), "imagenet"
+# NET = "segnet"  # a file of nets/, without .py; `python -m nets` lists what else there is
+# NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
+# INIT_MODEL = None  # weights to begin with: "efficientnet_lite0" (pip's), "vgg16", "resnet50" ... (torchvision's), or a file
 INIT_PARTIAL = False  # True: layers of the net that those weights do not fit begin at random, where they would be an error
-INIT_UNITS = (
-    None  # what those weights were trained on, if their source is not known: {"mean": (123.7, ...), "std": (58.4, ...)}
-)
-BATCH_SIZE = 10  # patches in an iteration
-BASE_LR = 0.05 if DATASET == "demo" else 0.01  # learning rate before the policy and the multipliers; the original: 0.01
-_drop = 1200 if DATASET == "demo" else 25000  # iterations; the demo trains for 1500, the original for 40000 and more
-LR_POLICY = {"name": "step", "step_iterations": _drop, "gamma": 0.1}  # others in tools/solver/schedules.py
-SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
+INIT_UNITS = None  # what those weights were trained on, if their source is not known: {"mean": (123.7, ...), "std": (...)}
+# BATCH_SIZE = 10  # patches in an iteration
+# BASE_LR = 0.01  # learning rate before the policy and the multipliers
+# LR_POLICY = {"name": "step", "step_iterations": 25000, "gamma": 0.1}  # others in tools/solver/schedules.py
+# SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
+# SOLVER = "solver.prototxt" takes from a solver of Caffe's: BASE_LR, LR_POLICY, SOLVER, ITER_SIZE, SNAPSHOT_EVERY, NITER.
 MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
-PRETRAINED_RATE = 0.5  # of layers that came from INIT_MODEL, as a share of the rate of the others
+# PRETRAINED_RATE = 0.5  # of layers that came from INIT_MODEL, as a share of the rate of the others
 FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL stand still; None: for good
-FROZEN_NORM = False  # True: batch norms that came with INIT_MODEL's statistics keep them; quicker, better for small batches
-LOSS = "ce"  # ce, focal, dice, jaccard, tversky, lovasz, or a sum such as "ce + 0.5 dice"
-CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "inverse", "median" or "effective"
+# FROZEN_NORM = False  # True: batch norms that came with INIT_MODEL's statistics keep them; quicker, better for small batches
+# LOSS = "ce"  # ce, focal, dice, jaccard, tversky, lovasz, or a sum such as "ce + 0.5 dice"
+CLASS_WEIGHTS = "none"  # in ce and focal, by the database's labels: "none", "inverse", "median", "effective"; or (1, 0.5, ...)
 ITER_SIZE = 1  # batches whose gradients are averaged in an iteration; batch 10 x 2 learns as batch 20, in half the memory
 GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such as 1.0; None: as they are
-EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
-AUGMENTATION = {}  # of patches while training: {operation: its numbers}, see tools/data/augmentation.py; the original: none
-# For aerial images: {"flip": {}, "turn": {}, "scale": {}, "rotate": {"degrees": 45}, "brightness": {"modalities": ["irrg"]},
-# "contrast": {"modalities": ["irrg"]}, "gamma": {"modalities": ["irrg"]}}, with ROTATIONS = [0] and FLIPS = [False] above.
-SNAPSHOT_EVERY = 500 if DATASET == "demo" else 2000  # iterations
+# EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
+# AUGMENTATION = {}  # of patches while training: {operation: its numbers}, see tools/data/operations.py; the original: none
+# SNAPSHOT_EVERY = 2000  # iterations
 KEEP_SNAPSHOTS = None  # how many of the newest snapshots stay; None: all. The best weights stay always
-VAL_EVERY = 250 if DATASET == "demo" else 1000  # iterations; scores on the validation tiles, and net_best_* if they are best
+# VAL_EVERY = None  # iterations; scores on the validation tiles, and net_best_* if they are best; None: at each snapshot
 PATIENCE = None  # validations without a better one (by loss, mean IoU or both) after which training stops; None: it goes on
-SEED = 1  # of the initial weights, of the order of the patches, and of the shares of a grid's cells
 SYNC_BATCH_NORM = False  # under torchrun: batch norm over the whole batch, not over each process's share; slower
 WORKERS = None  # processes that read the database, 0: the training process itself; None: as many as suit the device
 
 # ------------------------------------------------------------------------------------------------------------ inference.py
-test_patch_size = (128, 128)  # pixels, height and width of the sliding window
+# test_patch_size = (128, 128)  # pixels, height and width of the sliding window
 test_step_size = 0.5  # from one window to the next, as a share of it or in pixels (64, 64); smaller: slower, a little better
 BLEND = "cosine"  # how windows that overlap are averaged: by their middle more ("cosine", "linear", "gaussian") or "flat"
 TEST_BATCH_SIZE = None  # windows that go through the net together; None: as many as the device wants and can hold
-MEMORY_MB = 256  # for the sums of overlapping probabilities; where a tile is so wide that it takes more, it is done in strips
+MEMORY_MB = 256  # for the sums of overlapping probabilities; if a tile is so wide that it takes more, it is done in strips
 THRESHOLD = None  # of two classes: the probability above which the second is chosen, such as 0.3; None: the likelier one

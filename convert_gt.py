@@ -12,7 +12,6 @@ their names and their georeference. Without files, --from-vector draws the polyg
 import argparse
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.data.splits import listed_masks
 from tools.geo import raster, vectors
 from tools.geo.file_list import find_local
@@ -54,6 +54,8 @@ def main():
         what = "colours" if args.to_color else "labels"
         write_details(folder, **details(what, args, settings, jobs, tallies))
     print(f"{len(jobs)} files of {what} in {out}")
+    for line in notes_on(args, settings, tallies):
+        print(line)
     if unscored := sum((tally.unknown for tally in tallies if tally), Counter()):
         print(note(args, unscored, sum(tally.pixels for tally in tallies)))
 
@@ -210,8 +212,8 @@ def polygon_jobs(args, settings: Settings, file: Path, names: dict[Path, str]) -
 
 def convert_all(jobs: list[Job], folder: Path) -> list[Tally | None]:
     """Do all jobs, on all cores. Raises UserError that names all that went wrong, what is of no class in one sentence."""
-    with ProcessPoolExecutor() as pool:
-        results = list(tqdm(pool.map(partial(outcome, folder), jobs), "converting", len(jobs)))
+    with pool() as helpers:
+        results = list(tqdm(helpers.map(partial(outcome, folder), jobs), "converting", len(jobs)))
     faults = [result for result in results if isinstance(result, str)]
     strange = {job.source: result for job, result in zip(jobs, results, strict=True) if isinstance(result, NoClassError)}
     if strange:
@@ -236,9 +238,9 @@ def to_colours(palette: Palette, source: Path, target: Path) -> None:
     if fault := raster.label_fault(source):
         raise UserError(fault)
     place = raster.inspect(source).place
-    with raster.open_raster(source) as file, raster.create(target, (3, *file.shape), np.uint8, **place) as out:
+    with raster.open_numbers(source) as file, raster.create(target, (3, *file.shape), np.uint8, **place) as out:
         for strip in masks.strips(*file.shape):
-            colours = palette.to_colours(raster.read_window(file, strip)[0])
+            colours = palette.to_colours(raster.read_labels_window(file, strip, palette.no_label))
             raster.write_rows(out, strip.row, colours.transpose(2, 0, 1))
 
 
@@ -262,6 +264,20 @@ def check_known(args, settings: Settings, tallies: list[Tally | None]) -> None:
             f"{note(args, unknown, pixels)}: the classes in {args.config} (DATASET = '{settings.data.DATASET}') are not those"
             " of the files; correct DATASET, the palette or SOURCE_CLASSES."
         )
+
+
+def notes_on(args, settings: Settings, tallies: list[Tally | None]) -> list[str]:
+    """What to say of pixels that hold nothing, and of masks of numbers that seem to count from 1."""
+    found = [tally for tally in tallies if tally]
+    lines = []
+    if empty := sum(tally.empty for tally in found):
+        pixels = sum(tally.pixels for tally in found)
+        lines.append(f"{empty:,} of {pixels:,} pixels hold nothing (nodata, masked out, transparent) and are not scored.")
+    if args.from_index and args.foreground is None and found and settings.classes.SOURCE_CLASSES is None:
+        pixels = sum(tally.by_label for tally in found)
+        pixels[settings.classes.legend.palette.no_label] -= empty
+        lines += [f"note: {line}"] if (line := settings.classes.legend.palette.counted_from_one(pixels)) else []
+    return lines
 
 
 def note(args, others: Counter, pixels: int) -> str:

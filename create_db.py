@@ -21,7 +21,7 @@ from tools.base.folders import read_details, refuse_existing, require, whole_fol
 from tools.data import sources
 from tools.data.database import Database, name_tag, pack, pair, shuffled
 from tools.data.dataset import SPLITS, tile_name
-from tools.data.patches import read_patch
+from tools.data.patches import patch_files, read_patch
 from tools.settings import Settings, read_settings
 
 
@@ -81,10 +81,10 @@ def check_patches(settings: Settings, patches: Path) -> dict:
 def scored(settings: Settings, folder: Path, names: list[str]) -> list[str]:
     """The names whose label patch has a pixel that gives a loss. Raises UserError where none has."""
     counts = settings.classes.scored
-    suffix = next(folder.iterdir()).suffix
+    files = patch_files(folder)
 
     def any_scored(name: str) -> bool:
-        return bool(np.isin(read_patch(folder / (name + suffix)), counts).any())
+        return bool(np.isin(read_patch(files[name]), counts).any())
 
     with ThreadPoolExecutor() as pool:
         kept = [name for name, good in zip(names, pool.map(any_scored, names), strict=True) if good]
@@ -103,10 +103,8 @@ def pack_split(settings: Settings, patches: Path, folder: Path, split: str, name
     """
     modalities = settings.data.with_labels
     for modality in modalities:
-        source = patches / f"{modality}_{split}"
-        suffix = next(source.iterdir()).suffix
-        files = [source / (name + suffix) for name in names]
-        pack(folder / f"{modality}_{split}", files, settings.data.BGR, f"packing {modality}_{split}")
+        files = patch_files(patches / f"{modality}_{split}")
+        pack(folder / f"{modality}_{split}", [files[name] for name in names], settings.data.BGR, f"packing {modality}_{split}")
     (folder / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     return verify([Database(folder / f"{modality}_{split}") for modality in modalities], names)
 

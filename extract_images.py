@@ -15,7 +15,6 @@ Cells that no tile holds wholly are left out and counted.
 
 import contextlib
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.data import grid, sources, splits
 from tools.data.dataset import SPLITS, Dataset, tile_name
 from tools.data.patches import Cutting, patch_suffix, write_patch
@@ -46,6 +46,8 @@ def main():
     palette = settings.classes.colours
     about = dataset.check(settings.data.with_labels, settings.data.all_ids, palette)
     cuttings = {split: cutting(settings, split) for split in SPLITS}
+    for line in dataset.notes(palette):
+        print(line)
     plan = cells.plan(tiles, grid.tile_places(dataset, settings.data.with_labels, about)) if cells else None
     if plan:
         print(plan.notes())
@@ -121,18 +123,18 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
     if plan:
         measured_how = partial(grid.measure_tile, dataset, plan, cuttings["train"].size)
         cut = partial(grid.cut_tile, dataset, plan, cuttings, no_label, folder)
-    with ProcessPoolExecutor() as pool:
-        measured = tqdm(pool.map(measured_how, trained), "measuring", len(trained), unit="tile", leave=False)
+    with pool() as helpers:
+        measured = tqdm(helpers.map(measured_how, trained), "measuring", len(trained), unit="tile", leave=False)
         moments = by_modality(zip((modality for modality, _ in trained), measured, strict=True))
         means = {m: moments[m].mean for m in settings.data.modalities}
-        list(tqdm(pool.map(partial(cut, means), jobs), "extracting", len(jobs), unit="tile"))
+        list(tqdm(helpers.map(partial(cut, means), jobs), "extracting", len(jobs), unit="tile"))
     return moments
 
 
 def measure_tile(dataset: Dataset, memory: int, job: tuple) -> Moments:
     """The moments of one modality of one training tile."""
     modality, tile = job
-    return measure(dataset.path(modality, tile), memory)
+    return measure(dataset.path(modality, tile), memory, modality in dataset.any_band)
 
 
 def cut_tile(
@@ -145,13 +147,13 @@ def cut_tile(
     modality, split, tile, others = job
     home = folder / f"{modality}_{split}"
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(raster.open_raster(dataset.path(modality, tile)))
-        others = [stack.enter_context(raster.open_raster(dataset.path(m, tile))) for m in others]
+        file = stack.enter_context(dataset.open(modality, tile))
+        others = [stack.enter_context(dataset.open(m, tile)) for m in others]
         others = [other for other in others if raster.may_lack_data(other)]
         suffix = patch_suffix(file.count, file.dtypes[0])
         for strip in strips_of(file, cuttings[split], memory):
             if modality == "labels":
-                pixels = raster.read_window(file, strip)
+                pixels = raster.read_labels_window(file, strip, no_label)[None]
             else:
                 pixels = raster.fill_gaps(*raster.read_with_gaps(file, strip), means[modality])
             for other in others:
@@ -171,7 +173,10 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
     return {
         "made by": "extract_images.py",
         "dataset": settings.data.DATASET,
-        "modalities": {m: {"bands": r.bands, "dtype": r.dtype, **moments[m].to_dict()} for m, r in first.items()},
+        "modalities": {
+            m: {"bands": r.bands, "dtype": r.dtype, "any_band": m in dataset.any_band, **moments[m].to_dict()}
+            for m, r in first.items()
+        },
         "patch_size": settings.patches.patch_size,
         "pixel_size": None if plan else training_pixel_size(dataset, settings.data.modalities[0], tiles["train"]),
         "step_size": None if plan else settings.patches.step_size,

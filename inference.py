@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from tools.base import commands
 from tools.base.errors import PartlyFailedError, UserError, listing, run
 from tools.compute import options
-from tools.maps.least_area import LeastArea
+from tools.compute.waiting import choose_waiting
+from tools.maps import choice
 from tools.settings import Settings, read_settings
 
 if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
@@ -32,7 +33,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.inference.ranks import Crew
     from tools.inference.tile_list import Tile
     from tools.inference.window_size import Windows
-    from tools.maps.outputs import Choice
+    from tools.maps.choice import Choice
     from tools.maps.results import Results
     from tools.maps.writer import Mapmaker
 
@@ -41,13 +42,19 @@ def main():
     args = arguments()
     threshold = [] if args.threshold is None else [f"THRESHOLD={args.threshold}"]
     settings = read_settings(args.config, commands.with_run(args) + threshold)
+    choose_waiting()
 
     from tools.compute import device, distributed
     from tools.export import onnx_engine
+    from tools.inference import averages
     from tools.inference.ranks import PATIENCE
-    from tools.weights import choice
+    from tools.weights.caffe import is_caffemodel
+    from tools.weights.choose import choose
 
-    chosen = choice.choose(args.weights or [], settings.snapshots)
+    if args.tta:
+        args.tta, args.samples, more = averages.read_looks(args.tta)
+        args.tiles += more  # ids that stood behind it
+    chosen = choose(args.weights or [], settings.snapshots)
     weights = [one.path for one in chosen]
     ranks = distributed.from_environment()
     for note in (one.note for one in chosen if one.note and ranks.writer):
@@ -55,7 +62,11 @@ def main():
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
     onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
-    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device))
+    if onnx and (args.precision != "auto" or args.samples):
+        raise UserError("--precision and --tta dropout are for PyTorch: leave them out, or give a snapshot and --engine torch.")
+    # Caffe computes in fp32: what its weights were tuned with, labels near ties come out as there.
+    precision = "fp32" if args.precision == "auto" and any(map(is_caffemodel, weights)) else args.precision
+    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device), precision)
     with distributed.joined(ranks, where.device, PATIENCE):
         label_tiles(args, settings, weights, where, ranks)
 
@@ -65,20 +76,20 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     from tools.inference.labeller import prepared
     from tools.inference.load import Asked, check_resampling, load_all
     from tools.inference.ranks import Crew
-    from tools.inference.tile_list import dataset_tiles, given_tiles
+    from tools.inference.tile_list import dataset_tiles, given_tiles, touched
     from tools.labels.palette import Palette
-    from tools.maps.outputs import Choice
     from tools.maps.writer import Mapmaker
 
-    data = settings.data
+    data, area = settings.data, choice.area_of(args)
     tiles = given_tiles(args.images, data.modalities) if args.images else dataset_tiles(data, args.tiles)
+    tiles = touched(tiles, area) if area else tiles
     net, about = load_all(Asked(data, settings.classes, settings.net), weights, tiles[0], args.engine)
     check_resampling(args.resample, about, weights[0])
     folder, size = args.dir or settings.results, about.get("pixel_size") if args.resample else None
     labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
-    choice = Choice(args.confidence, args.probabilities, args.polygons, args.cog)
-    maps, crew = Mapmaker(labeller, palette, choice, folder, size), Crew(ranks, where.device)
+    wanted = replace(choice.chosen(args, palette.names), variance=bool(args.samples))
+    maps, crew = Mapmaker(labeller, palette, wanted, folder, size, area), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
             lead(args, weights, tiles, about, maps, crew)
@@ -90,7 +101,9 @@ def ready(
     args: argparse.Namespace, settings: Settings, net: "nn.Module", about: dict, where: "Device", tiles: list["Tile"]
 ) -> "Labeller":
     """The net, ready to label tiles as the config and the command line say; about: what the weights say of themselves."""
-    from nets.net import check_size
+    import torch
+
+    from nets.net import check_windows
     from tools.data.inputs import Input
     from tools.export import onnx_engine
     from tools.inference import averages
@@ -102,9 +115,12 @@ def ready(
     shapes = shapes_of(tiles, pixel_size) if args.window else []
     windows = choose_windows(args, settings, net, inputs, where, shapes)
     size, _ = windows
-    check_size(*size, net.multiple)
+    check_windows(net, *size)
     onnx_engine.check_windows(net, size)
-    if args.tta:
+    if args.samples:
+        torch.manual_seed(settings.data.SEED)  # the same map each time
+        net = averages.Sampled(net, args.samples)
+    elif args.tta:
         averages.check(args.tta, size, net.multiple)
         net = averages.Augmented(net, args.tta)
     return make_labeller(settings.inference, net, inputs, where, windows)
@@ -145,13 +161,18 @@ def lead(
     from tools.maps.tile_checks import check_images, check_tiles, print_notes
     from tools.report.page import write_report
 
-    inputs, palette, choice, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
-    made_with = details(args, weights, about, maps.labeller, choice)
+    inputs, palette, wanted, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
+    made_with = details(args, weights, about, maps.labeller, wanted)
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)
-    failed = check_images(todo, inputs, choice.polygons, some_done) if args.images else check_tiles(todo, palette, inputs)
+    if args.images:
+        failed = check_images(todo, inputs, wanted.measures, some_done)
+    else:
+        failed = check_tiles(todo, palette, inputs, wanted.measures)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
+    for note in about.get("notes", ()):
+        print(f"note: {about['name']}: {note}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
     known = [tile for tile in todo if tile.name not in failed]
     for line in familiar.warnings(known, about.get("statistics", {}), about.get("folders", {})):
@@ -171,7 +192,7 @@ def seen(args: argparse.Namespace, tiles: list["Tile"], about: dict) -> list[str
 
 
 def details(
-    args: argparse.Namespace, weights: list[Path], about: dict, labeller: "Labeller", choice: "Choice"
+    args: argparse.Namespace, weights: list[Path], about: dict, labeller: "Labeller", wanted: "Choice"
 ) -> dict[str, Any]:
     """All that the maps depend on beside the tiles, for details.json."""
     from tools.inference.load import OF_CONFIG
@@ -180,20 +201,29 @@ def details(
     return {
         "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
+        "passes": args.samples or None, "precision": None if args.precision == "auto" else args.precision,
         "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
         "threshold": labeller.threshold,
-        "resampled_to": about.get("pixel_size") if args.resample else None, "confidence": choice.confidence,
-        "probabilities": choice.probabilities, "polygons": choice.polygons and str(choice.polygons), "cog": choice.cog,
+        "resampled_to": about.get("pixel_size") if args.resample else None, **wanted.to_dict(),
+        "area": args.area, "area_attribute": args.area_attribute,
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
     }  # fmt: skip
 
 
 def print_results(statistics: dict, result: dict, ignored_names: list[str], matrix: bool) -> None:
     """Classes and scores over all tiles, as tables; matrix: the confusion matrix too."""
+    from tools.geo.gaps import Gaps
     from tools.labels import scores
-    from tools.maps import class_statistics
+    from tools.maps import class_statistics, zones
 
     print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
+    if "zones" in statistics:
+        print(f"\n{len(statistics['zones'])} zones:\n{zones.as_text(statistics['zones'])}")
+    if ious := statistics["squared"]:
+        print(f"\n{len(ious)} polygons became rectangles; mean IoU with their pixels: {sum(ious) / len(ious):.3f}")
+    for modality, gaps in statistics["all"]["no_data"].items():
+        if line := Gaps.from_dict(gaps).describe():
+            print(f"{modality}: {line}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
@@ -223,20 +253,16 @@ def arguments():
     parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
                         help="best, newest, a file, or a run's folder; several are averaged (default: the best weights of the"
                              " config's run by its validation tiles, else its newest snapshot)")  # fmt: skip
-    parser.add_argument("--tta", metavar="LOOKS",
-                        help="average several looks at each window: flips (4), d4 (8, turned too) or scales (3)")  # fmt: skip
+    parser.add_argument("--tta", nargs="+", metavar="LOOKS",
+                        help="average several looks at each window: flips (4), d4 (8, turned too), scales (3), or dropout N:"
+                             " N passes with dropout on, whose variance is written, too")  # fmt: skip
     parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
                         help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
     parser.add_argument("--images", nargs="+", metavar="FILE",
                         help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
                              " where the net reads several modalities: irrg=top/ dsm=heights/")  # fmt: skip
-    for option, what in (("--confidence", "the probability of each label"), ("--probabilities", "those of all classes")):
-        parser.add_argument(option, nargs="?", const="uint8", choices=["uint8", "float32"],
-                            help=f"also write {what}: in per cent (uint8, the default) or as float32")  # fmt: skip
-    parser.add_argument("--polygons", nargs="?", const="0", type=LeastArea.of, metavar="LEAST",
-                        help="also write a GeoPackage of polygons, without those below so many m2 (or 50px)")  # fmt: skip
-    parser.add_argument("--cog", action="store_true", help="write cloud optimised GeoTIFFs, with overviews")
+    choice.add_options(parser)
     parser.add_argument("--threshold", type=float, metavar="P", help="of two classes, instead of the config's THRESHOLD")
     parser.add_argument("--matrix", action="store_true", help="also print the confusion matrix; it is in scores.json always")
     parser.add_argument("--resample", action="store_true",
@@ -246,8 +272,10 @@ def arguments():
                         help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
     options.add_device(parser)
     commands.add_run(parser)
+    options.add_precision(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)
+    parser.set_defaults(samples=0)
     return parser.parse_args()
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.compute import options
+from tools.compute.waiting import choose_waiting
 from tools.data.dataset import tile_name
 from tools.settings import Settings, read_settings
 
@@ -43,6 +44,11 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 def main():
     args = arguments()
     settings = read_settings(args.config, commands.with_run(args))
+    args.niter = args.niter or (None if args.minutes else settings.training.NITER)
+    if not args.niter and not args.minutes:
+        raise UserError("say how many iterations to train for: --niter N or --minutes N, or NITER in the config.")
+    print_solver(settings)
+    choose_waiting()
 
     from tools.compute import compilation, device, distributed
     from tools.training.run_setup import check_compilable
@@ -61,6 +67,20 @@ def main():
             train(settings, args, where, ranks)
 
 
+def print_solver(settings: Settings) -> None:
+    """What a solver.prototxt sets, a line each, and what of it has no part."""
+    path = settings.origins["SOLVER"]
+    if not path.endswith(".prototxt"):
+        return
+    from tools.solver.solver_prototxt import read_solver
+
+    for name, value in settings.values().items():
+        if settings.origins[name] == path:
+            print(f"{path}: {name} = {value!r}")
+    if left_out := read_solver(path).left_out:
+        print(f"{path}: of no part here: {', '.join(left_out)}")
+
+
 def train(
     settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks", held_out: Sequence = (),
     held_cells: Sequence[str] = (), make_room: Callable[[Path, bool], None] | None = None,
@@ -73,8 +93,8 @@ def train(
     """
     from tools.compute.signals import Signals
     from tools.data.loader import Patches
+    from tools.solver.deadline import Deadline
     from tools.training import resume, run_setup
-    from tools.training.deadline import Deadline
     from tools.training.loop import Loop
     from tools.training.progress import Progress
 
@@ -86,12 +106,22 @@ def train(
     scored = how_scored(settings, patches, held_cells)
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
-        settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
+        settings.net,
+        training,
+        settings.classes,
+        data.SEED,
+        settings.sample_size,
+        inputs,
+        where,
+        ranks,
+        args.compile,
+        args.niter,
     )
     log, before, trainer = begin(settings, args, setup, patches, scored)
     deadline = Deadline(args.minutes)
-    deadline.lead(trainer)
+    deadline.lead(trainer.solver.schedule, trainer.iteration, ranks.count)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
+    log.say(f"settings, and where each came from:\n{settings.as_text()}")
     log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, {length(args, trainer)}")
     selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
     order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)
@@ -167,9 +197,17 @@ def record(
             make_room(folder, args.overwrite)
         plots.net_graph(args.graph or folder / GRAPH, trainer.net, name)
     made_of = provenance.about(name, trainer.net, trainer.device, lmdb, args.niter, settings.values(), settings.origins)
+    if trainer.loss.weights is not None:
+        made_of["class weights"] = dict(zip(settings.classes.label_values, trainer.loss.weights.tolist(), strict=True))
+        log.say(f"class weights, {settings.training.CLASS_WEIGHTS}: {in_words(made_of['class weights'])}")
     title, came_from = f"{name} on {settings.data.DATASET}", before and before.path.parent
     plot, writes = args.plot or folder / PLOT, trainer.ranks.writer
     return Recorder(folder, plot, log, made_of, title, trainer.iteration, came_from, writes), made_with
+
+
+def in_words(weights: dict[str, float]) -> str:
+    """Class weights on one line."""
+    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
 
 
 def validate(settings: Settings, trainer: "Trainer") -> "Validation":
@@ -180,16 +218,19 @@ def validate(settings: Settings, trainer: "Trainer") -> "Validation":
 
     labeller = make_labeller(settings.inference, prepared(trainer.net, trainer.device), trainer.inputs, trainer.device)
     tiles = tiles_of(settings.data, settings.data.val_ids)
-    return validation.validate(labeller, tiles, settings.classes.colours, settings.classes.ignored, trainer.ranks)
+    classes = settings.classes
+    return validation.validate(labeller, tiles, classes.colours, classes.ignored, trainer.ranks, trainer.loss)
 
 
 def validate_cells(settings: Settings, patches: "Patches", trainer: "Trainer") -> "Validation":
     """What the net, as it stands, is worth on these patches of a grid's cells."""
+    from tools.inference.forward import Forward
     from tools.inference.labeller import prepared
     from tools.training import cells
 
-    classes, net = settings.classes, prepared(trainer.net, trainer.device)
-    return cells.validate(settings.inference, net, patches, trainer.device, classes.colours, classes.ignored, trainer.ranks)
+    classes, chosen, net = settings.classes, settings.inference, prepared(trainer.net, trainer.device)
+    forward = Forward(net, patches.inputs, trainer.device, chosen.TEST_BATCH_SIZE, settings.patches.patch_size)
+    return cells.validate(forward, patches, chosen.THRESHOLD, classes.colours, classes.ignored, trainer.ranks, trainer.loss)
 
 
 def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks") -> None:
@@ -244,10 +285,10 @@ def train_fold(
 def arguments():
     parser = commands.parser(__doc__)
     count = commands.whole_number
-    end = parser.add_mutually_exclusive_group(required=True)
-    end.add_argument("--niter", type=count(1), metavar="N", help="iterations in all")
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument("--niter", type=count(1), metavar="N", help="iterations in all (default: the config's NITER)")
     end.add_argument("--minutes", type=commands.number(0), metavar="N",
-                     help="train for so long instead; a policy with max_iterations goes by the clock then")  # fmt: skip
+                     help="train for so long instead; a policy that ends goes by the clock then")  # fmt: skip
     parser.add_argument("--update", type=count(1), default=10, metavar="K",
                         help="iterations between looks at the loss (default: 10)")  # fmt: skip
     parser.add_argument("--init", metavar="WEIGHTS", help="initial weights, instead of the config's INIT_MODEL")

@@ -15,8 +15,9 @@ import torch
 
 from benchmarks.measure import in_turn, machine
 from benchmarks.training import CLASSES, INPUTS, made_patches
+from tools.base.choices import REQUIRED
 from tools.compute.torchvision_guard import torchvision
-from tools.data.augmentation import REQUIRED, Augmentation, bands_of
+from tools.data.augmentation import Augmentation, bands_of
 from tools.data.loader import BatchOrder, Patches, batches
 from tools.data.operations import OPERATIONS, read_recipe
 

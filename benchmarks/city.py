@@ -67,10 +67,10 @@ def prepare(folder: Path, args) -> tuple[Path, Path]:
     return config, weights
 
 
-def make_city(path: Path, height: int, width: int) -> None:
+def make_city(path: Path, height: int, width: int, **place) -> None:
     """Rows of noise blocks, every second one empty, which a sparse file does not store."""
     noise = np.random.default_rng(1).integers(0, 256, (3, BLOCK, BLOCK), np.uint8)
-    with raster.create(path, (3, height, width), np.uint8) as file:
+    with raster.create(path, (3, height, width), np.uint8, **place) as file:
         for row in range(0, height, 2 * BLOCK):
             for col in range(0, width, 16 * BLOCK):
                 raster.write_rows(file, row, noise[:, : height - row, : width - col], col)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ class Tiles:
     colours: list[tuple[int, int, int]]
     splits: tuple[list, list, list]
     ignored: int | None = None
-    more: dict[str, str] = field(default_factory=dict)
 
 
 DATASETS = {
@@ -57,13 +56,12 @@ DATASETS = {
     "demo": Tiles(
         "top/top_mosaic_09cm_area{}.tif", "gts_for_participants", "top_mosaic_09cm_area{}.tif", "irrg",
         ISPRS["classes"], ISPRS_COLOURS, ([1, 3, 5, 7, 11, 13], [15], [32, 34]), ISPRS["ignored"],
-        {"composite": "composite/composite_{}.tif", "dsm": "dsm/dsm_09cm_matching_area{}.tif"},
     ),
 }  # fmt: skip
 
 _LIGHT = {"brightness": {}, "contrast": {"factor": 1.4}, "gamma": {"exponent": 1.3}}  # of all modalities that are images
 _ADAMW = {"SOLVER": {"name": "adamw", "weight_decay": 0.01}, "EMA_DECAY": 0.99}
-_CROPS = {"patch_size": (192, 192), "step_size": (96, 96), "ROTATIONS": [0], "FLIPS": [False]}
+_CROPS = {"patch_size": (256, 256), "step_size": (192, 192), "ROTATIONS": [0], "FLIPS": [False, True]}
 
 
 def _augmented(side: int) -> dict[str, Any]:
@@ -74,12 +72,12 @@ def _augmented(side: int) -> dict[str, Any]:
 RECIPES: dict[str, dict[str, Any]] = {  # settings that are not the default
     "modern": {
         "NET": "unet_light/efficientnet_lite0", "INIT_MODEL": "efficientnet_lite0", "FROZEN_NORM": True, "PRETRAINED_RATE": 0.1,
-        "BASE_LR": 4e-3, "LOSS": "ce + 0.5 dice", "BATCH_SIZE": 8, **_ADAMW, **_CROPS, "AUGMENTATION": _augmented(160),
+        "BASE_LR": 4e-3, "LOSS": "ce + 0.5 dice", "BATCH_SIZE": 8, **_ADAMW, **_CROPS, "AUGMENTATION": _augmented(192),
         "test_patch_size": (512, 512),
     },
     "deeplabv3plus/vgg16": {
         "NET": "deeplabv3plus/vgg16", "INIT_MODEL": "vgg16", "BASE_LR": 5e-4, "BATCH_SIZE": 4, **_ADAMW, **_CROPS,
-        "AUGMENTATION": _augmented(160), "test_patch_size": (256, 256),
+        "AUGMENTATION": _augmented(192), "test_patch_size": (256, 256),
     },
     "segnet": {
         "NET": "segnet", "INIT_MODEL": "vgg16", "BASE_LR": 0.01, "LR_POLICY": {"name": "fixed"}, "BATCH_SIZE": 10,
@@ -87,9 +85,9 @@ RECIPES: dict[str, dict[str, Any]] = {  # settings that are not the default
     "segnet_slim": {"NET": "segnet_slim", "BASE_LR": 0.05, "LR_POLICY": {"name": "fixed"}, "BATCH_SIZE": 10},
 }  # fmt: skip
 ITERATIONS = {  # by dataset and recipe; about as many minutes
-    "dubai": {"modern": 800, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
-    "vaihingen": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
-    "demo": {"modern": 600, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
+    "dubai": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
+    "vaihingen": {"modern": 200, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
+    "demo": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
 }
 
 
@@ -128,7 +126,8 @@ def make_labels(dataset: str, source: Path, out: Path) -> None:
     """Label arrays from the coloured ground truth; colours that no class has are not scored."""
     target = out / dataset / "labels"
     if not target.exists():
-        config = write_config(dataset, source, out, {}, DATASETS[dataset].splits[0])
+        config = out / dataset / "config_labels.py"
+        write_config(config, dataset, source, {}, DATASETS[dataset].splits[0], "test")
         masks = sorted(str(path) for path in (source / DATASETS[dataset].truth).iterdir())
         script("convert_gt.py", *masks, "--from-color", "--unknown", "ignore", "--out", target, "--config", config)
 
@@ -136,15 +135,16 @@ def make_labels(dataset: str, source: Path, out: Path) -> None:
 def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, count: int, seed: int) -> Run:
     """Train and score once; a run that is there already is read."""
     iterations = args.niter or ITERATIONS[dataset][recipe]
-    name = f"{recipe.replace('/', '_')}_{count}images_{iterations}"
-    folder = args.out / dataset / f"{name}_seed{seed}_{args.split}"
+    name, base = f"{recipe.replace('/', '_')}_{count}images", args.out / dataset
+    folder = base / f"{name}_{iterations}_seed{seed}_{args.split}"
     done = folder / "run.json"
     if not done.exists():
         train_ids = DATASETS[dataset].splits[0]
         few = train_ids[:: len(train_ids) // count][:count]  # spread over the tiles
-        settings = complete(dataset, RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}"}, iterations)
-        config = write_config(dataset, source, args.out, settings, few, args.split, name)
-        if not (args.out / dataset / f"{dataset}_lmdb_{name}").exists():
+        settings = complete(dataset, RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}_{args.split}"}, iterations)
+        config = base / f"config_{folder.name}.py"
+        write_config(config, dataset, source, settings, few, args.split)
+        if not (base / f"{dataset}_lmdb_{name}_{args.split}").exists():
             script("extract_images.py", "--config", config, "--overwrite")
             script("create_db.py", "--config", config, "--overwrite")
         spent = script("training.py", "--niter", iterations, "--config", config, "--snapshot", folder, "--overwrite")
@@ -165,23 +165,21 @@ def complete(dataset: str, settings: dict[str, Any], iterations: int) -> dict[st
     return {"LR_POLICY": cosine} | settings | {"AUGMENTATION": augmentation} | every
 
 
-def write_config(dataset: str, source: Path, out: Path, settings: dict, train_ids: list, split="test", name="base") -> Path:
-    """A config file of its own for the scripts."""
-    tiles = DATASETS[dataset]
+def write_config(path: Path, dataset: str, source: Path, settings: dict, train_ids: list, split: str) -> None:
+    """A config file of its own for the scripts, in the folder where all that is made of the dataset lies."""
+    tiles, base = DATASETS[dataset], path.parent.resolve()
     _, val_ids, test_ids = tiles.splits
-    own = {
-        "DATASET": dataset, "BASE_DIR": f"{(out / dataset).resolve()}/", "DATASET_DIR": f"{source.resolve()}/",
-        "folders": {tiles.modality: tiles.image, "labels": f"{(out / dataset / 'labels').resolve()}/{tiles.label}"},
-        "INPUTS": {tiles.modality: [tiles.modality]}, "label_values": tiles.classes, "palette": dict(enumerate(tiles.colours)),
-        "IGNORE_LABEL": tiles.ignored, "train_ids": train_ids, "val_ids": val_ids,
-        "test_ids": test_ids, "MEAN_PIXEL": {tiles.modality: None},
-    }  # fmt: skip
     if split == "val":  # what is chosen by validation tiles has not seen the test tiles, not even by chance
-        own |= {"test_ids": val_ids, "val_ids": []}
-    path = out / dataset / f"config_{name}_{split}.py"
+        val_ids, test_ids = [], val_ids
+    own = {
+        "DATASET": dataset, "BASE_DIR": f"{base}/", "DATASET_DIR": f"{source.resolve()}/",
+        "folders": {tiles.modality: tiles.image, "labels": f"{base}/labels/{tiles.label}"},
+        "INPUTS": {tiles.modality: [tiles.modality]}, "label_values": tiles.classes, "palette": dict(enumerate(tiles.colours)),
+        "IGNORE_LABEL": tiles.ignored, "train_ids": train_ids, "val_ids": val_ids, "test_ids": test_ids,
+        "MEAN_PIXEL": {tiles.modality: None},
+    }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{key} = {value!r}\n" for key, value in (own | settings).items()))
-    return path
 
 
 def script(*words) -> tuple[float, float, float]:

@@ -2,6 +2,9 @@
 
 python -m benchmarks.training [--net segnet_slim] [--batch 10] [--patch 128] [--iterations 40] [--runs 5] [--threads 2]
 python -m benchmarks.training --plain --net segnet --iterations 2 [--compile]
+python -m benchmarks.training --frozen efficientnet_lite0 --net smp:Unet/tu-tf_efficientnet_lite0 --batch 8 --iterations 5
+
+--frozen: the step whose layers with those initial weights stand still (FREEZE_ITERATIONS), against the step that learns all.
 
 The plain loop has the same net and optimizer, written as PyTorch's tutorials do. The share of the peak is that of a bf16
 product of two large matrices, measured in the same run; additions and multiplications by torch.utils.flop_counter.
@@ -26,9 +29,11 @@ from tools.data.inputs import Input
 from tools.data.loader import BatchOrder, Patches, batches, workers_for
 from tools.data.patches import write_patch
 from tools.solver.solver import Solver
+from tools.training.pretrained import initialise
 from tools.training.trainer import Trainer
 
 CLASSES, IGNORED = 6, 5
+SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
 INPUTS = [Input("irrg", ("irrg",), (3,), True, (80.0, 80.0, 120.0))]
 MATRIX = 4096  # rows and columns of the matrices that the peak is measured with
 
@@ -39,7 +44,7 @@ def main():
         torch.set_num_threads(args.threads)
     where = device.choose(args.device, args.precision)
     print(f"{machine()}, {where}; {args.net}, batch {args.batch} of {args.patch}x{args.patch}\n")
-    (against_plain if args.plain else with_loader)(args, where)
+    (against_plain if args.plain else frozen if args.frozen else with_loader)(args, where)
 
 
 def with_loader(args, where: device.Device) -> None:
@@ -88,11 +93,30 @@ def against_plain(args, where: device.Device) -> None:
         print(f"| {name} | {rate / 1e12:.3f} | {100 * rate / peak:.1f} % |")
 
 
+def frozen(args, where: device.Device) -> None:
+    """The step of a net whose pretrained layers stand still, against the same in which they learn."""
+    random = np.random.default_rng(1)
+    images = torch.from_numpy(random.integers(0, 256, (args.batch, 3, args.patch, args.patch), np.uint8))
+    labels = torch.from_numpy(random.integers(0, CLASSES, (args.batch, args.patch, args.patch), np.uint8))
+    works = []
+    for iterations in (0, None):
+        torch.manual_seed(1)
+        net = nets.build(args.net, {"irrg": 3}, CLASSES)
+        loaded = initialise(net, args.frozen, INPUTS).loaded
+        net = where.place(net)
+        solver = Solver(net, 0.01, {"name": "fixed"}, SGD, loaded, freeze_iterations=iterations)
+        works.append(steps(Trainer(net, solver, INPUTS, [IGNORED], where), args, ([images], labels)))
+    learning, still = in_turn(*works, runs=args.runs)
+    print(HEADER)
+    print(row("all layers learn", learning, None, args.iterations * args.batch, "images/s"))
+    print(row(f"the layers of {args.frozen} stand still", still, learning, args.iterations * args.batch, "images/s"))
+
+
 def make_trainer(args, where: device.Device, compiled: bool = False) -> Trainer:
     """The net as training.py trains it."""
     torch.manual_seed(1)
     net = where.place(nets.build(args.net, {"irrg": 3}, CLASSES))
-    solver = Solver(net, 0.01, {"name": "fixed"}, {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4})
+    solver = Solver(net, 0.01, {"name": "fixed"}, SGD)
     forward = compilation.compiled(net, where.device) if compiled else None
     return Trainer(net, solver, INPUTS, [IGNORED], where, forward=forward)
 
@@ -159,6 +183,7 @@ def arguments():
     parser.add_argument("--workers", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--plain", action="store_true", help="the step against a plain loop, instead of loop against step")
+    parser.add_argument("--frozen", metavar="WEIGHTS", help="the step with these initial weights, frozen and not")
     parser.add_argument("--compile", action="store_true", help="the step compiled, too")
     options.add_precision(parser)
     parser.add_argument("--device")

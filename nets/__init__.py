@@ -9,12 +9,18 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
-import nets.caffe.layers  # noqa: F401  (its kinds, which the tables in snapshots may have)
-from nets.net import Net
+import nets.caffe.layers
+import nets.caffe.norms
+import nets.caffe.pointwise  # noqa: F401
+from nets import layers
+from nets.layers import Row
+from nets.net import Net, trial
 from tools.base.errors import UserError, listing, nearest
 
 
@@ -83,19 +89,63 @@ def build(name: str, inputs: dict[str, int], classes: int, **options) -> nn.Modu
 
 
 def _build_prototxt(path: str, inputs: dict[str, int], classes: int, options: dict) -> Net:
+    """The net of a prototxt. options: what stands for ${NAME} in it; NUM_LABELS is the number of classes."""
     from nets.caffe.prototxt import read_prototxt
 
-    if options:
-        raise UserError(f"{path} has no options, but {listing(options)} is given: what it says is what is built.")
-    rows = read_prototxt(path, inputs).rows
-    net = Net(rows)
-    if rows[-1].kind == "softmax" and net.blobs[net.output].stride <= 32:
-        net = Net(rows[:-1])  # the scripts want scores of pixels: loss and blending take the softmax themselves
+    for name in options:
+        if f"${{{name}}}" not in Path(path).read_text(encoding="utf-8", errors="replace"):
+            raise UserError(f"{path} has no place ${{{name}}} for NET_OPTIONS['{name}']: leave that out.")
+    table = read_prototxt(path, inputs, values={"NUM_LABELS": classes} | options)
+    with torch.device("meta"):  # weights are drawn once it is known which rows there are
+        net = Net(table.rows)
     if net.classes != classes:
         raise UserError(
             f"{path} writes {net.classes} planes in '{net.output}', but there are {classes} classes: they must be as many."
         )
+    size = next((table.sizes[name] for name in net.inputs if name in table.sizes), None)
+    rows, notes = _scores_of_pixels(net, size)
+    net = Net(rows)
+    if size and (around := next((row.args["margin"] for row in rows if row.kind == "surround"), 0)):
+        size = tuple(n - 2 * around for n in size)
+    net.notes, net.made_for = [*table.notes, *notes], size
     return net
+
+
+def _scores_of_pixels(net: Net, size: tuple[int, int] | None) -> tuple[list[Row], list[str]]:
+    """The rows of a prototxt's net as the scripts want it, which label every pixel; and what is to be said of them.
+
+    A softmax at the end goes, since loss and blending take it themselves. Scores of a part of the pixels are enlarged, and an
+    image whose margins get no scores is mirrored around first, as the authors of such nets do by hand.
+    """
+    rows, stride, notes = list(net.rows), net.blobs[net.output].stride, []
+    last = next(i for i, row in enumerate(rows) if row.name == net.output)
+    if stride > 32:
+        return rows, notes  # one answer for the whole image
+    if rows[last].kind == "softmax":
+        rows = [row for i, row in enumerate(rows) if i != last]
+        with torch.device("meta"):
+            net = Net(rows)
+    written = trial(net, dict.fromkeys(net.inputs, size)).shape[2:] if size else ()
+    margins = [int(n - m * stride) // 2 for n, m in zip(size, written, strict=True)] if size else [0]
+    if min(margins) > stride and max(margins) - min(margins) < stride:
+        rows = _surrounded(rows, max(margins))
+        notes.append(f"its scores leave out the {max(margins)} outermost pixels: the image is mirrored around by as many.")
+    if stride > 1 and tuple(written) != size:
+        corners = bool(size) and all((m - 1) * stride + 1 == n for n, m in zip(size, written, strict=True))
+        image = next(row.name for row in rows if row.kind == "data")
+        place = next(i for i, row in enumerate(rows) if row.name == net.output) + 1
+        rows.insert(place, layers.resize(f"{net.output}_full", net.output, image, **({"corners": True} if corners else {})))
+        notes.append(f"its scores are of every {stride}th pixel: they are enlarged bilinearly.")
+    return rows, notes
+
+
+def _surrounded(rows: list[Row], margin: int) -> list[Row]:
+    """The rows, reading images with a margin."""
+    images = [row.name for row in rows if row.kind == "data"]
+    around = [layers.surround(f"{name}_surround", name, margin) for name in images]
+    others = [row for row in rows if row.kind != "data"]
+    renamed = [replace(r, reads=tuple(f"{n}_surround" if n in images else n for n in r.reads)) for r in others]
+    return [*(row for row in rows if row.kind == "data"), *around, *renamed]
 
 
 def describe(net: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 Named in the config as deeplabv3plus/BACKBONE. output_stride: input pixels per pixel of the encoder's last map, 16 or 8; the
 pyramid's dilations 6, 12 and 18 hold for 16 and double for 8. The pyramid's convolutions are plain ones, not separable.
+corners: resize as Caffe's Interp does, so that corners stay corners, and not by the areas of pixels.
 At 3 channels, 6 classes and stride 16, for 128x128 pixels:
 vgg16: 20,160,166 learnable values, 6.60 G multiply-adds
 resnet50: 40,348,326 learnable values, 4.32 G multiply-adds
@@ -25,7 +26,7 @@ BACKBONES = {
 }
 
 
-def deeplabv3plus(channels, classes, backbone="resnet50", output_stride=16):
+def deeplabv3plus(channels, classes, backbone="resnet50", output_stride=16, corners=False):
     encoder, low, high = choose(backbone, output_stride)("data", output_stride)
     rate = 16 // output_stride
     return [
@@ -37,17 +38,17 @@ def deeplabv3plus(channels, classes, backbone="resnet50", output_stride=16):
         conv("aspp4", high, 256, dilation=18 * rate, bias=False),
         pooling("image_pool", high, method="ave"),
         conv("image_conv", "image_pool", 256, kernel=1, bias=False),
-        resize("image", "image_conv", high),
+        resize("image", "image_conv", high, corners),
         concat("pyramid", "aspp1", "aspp2", "aspp3", "aspp4", "image"),
         conv("aspp", "pyramid", 256, kernel=1, bias=False),
         dropout("aspp_drop", "aspp", 0.5),
-        resize("aspp_up", "aspp_drop", low),
+        resize("aspp_up", "aspp_drop", low, corners),
         conv("low", low, 48, kernel=1, bias=False),
         concat("joined", "aspp_up", "low"),
         conv("decoder1", "joined", 256, bias=False),
         conv("decoder2", "decoder1", 256, bias=False),
         score("score_low", "decoder2", classes, kernel=1),
-        resize("score", "score_low", "data"),
+        resize("score", "score_low", "data", corners),
     ]
 
 

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from tools.base.errors import UserError, nearest
 
+ONE_VALUE = "batch norm cannot learn from one value per plane: set BATCH_SIZE to 2 or more, so that it sees several images."
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -56,7 +58,7 @@ class Row:
 
 
 KINDS: dict[str, Callable] = {}  # name of the kind -> its function
-ANY_SIZE: set[str] = {"resize"}  # kinds that take images of any size, or round up as Caffe does
+ANY_SIZE: set[str] = {"resize", "surround"}  # kinds that take images of any size, or round up as Caffe does
 
 
 def layer(function: Callable) -> Callable[..., Row]:
@@ -122,7 +124,7 @@ class Unit(nn.Conv2d):
         else:
             x = self.convolve(x, self.weight, self.bias)
             if self.training and not torch.compiler.is_compiling() and x.numel() == x.shape[1]:
-                raise UserError("batch norm cannot learn from one value per plane: train on 2 or more images at a time.")
+                raise UserError(ONE_VALUE)
             x = self.bn(x)
         return F.relu(x, inplace=True) if self.relu else x
 
@@ -243,16 +245,37 @@ def unpool(x: Blob, mask: Blob):
 
 
 class Resize(nn.Module):
-    """Bilinear resizing by the areas of the pixels (corners do not stay corners)."""
+    """Bilinear resizing: see `resize`."""
+
+    def __init__(self, corners: bool):
+        super().__init__()
+        self.corners = corners
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
+        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=self.corners)
 
 
 @layer
-def resize(x: Blob, like: Blob):
-    """x made as high and wide as `like`, bilinearly."""
-    return Resize(), Blob(x.channels, like.stride)
+def resize(x: Blob, like: Blob, corners=False):
+    """x made as high and wide as `like`, bilinearly, by the areas of the pixels; or, with `corners`, corners stay corners."""
+    return Resize(corners), Blob(x.channels, like.stride)
+
+
+class Surround(nn.Module):
+    """An image with a margin that mirrors it: see `surround`."""
+
+    def __init__(self, margin: int):
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (self.margin,) * 4, mode="reflect")
+
+
+@layer
+def surround(x: Blob, margin: int):
+    """x with `margin` more rows and columns on each side, mirrored: what nets read whose convolutions are not padded."""
+    return Surround(margin), x
 
 
 @layer
@@ -319,11 +342,38 @@ class Pooling(nn.Module):
     def forward(self, x: Tensor):
         if not self.kernel and not self.mask:  # in a form that torch.export takes with any height and width
             return x.mean((2, 3), keepdim=True) if self.method == "ave" else x.amax((2, 3), keepdim=True)
+        if self.kernel and any(2 * p > k for p, k in zip(self.pad, self.kernel, strict=True)):
+            return self._widely_padded(x)
         kernel = self.kernel or tuple(x.shape[2:])
         stride, pad = (self.stride, self.pad) if self.kernel else (1, 0)
         if self.method == "ave":
             return F.avg_pool2d(x, kernel, stride, pad, self.ceil, count_include_pad=True)
         return F.max_pool2d(x, kernel, stride, pad, 1, self.ceil, return_indices=self.mask)
+
+    def _widely_padded(self, x: Tensor):
+        """The same with more padding than PyTorch's own poolings take, half of the window."""
+        (height, width), (top, left) = x.shape[2:], self.pad
+        rows, columns = (
+            self._length(n, k, s, p)
+            for n, k, s, p in zip(x.shape[2:], self.kernel, self.stride, self.pad, strict=True)
+        )  # fmt: skip
+        around = (left, left, top, top)
+        if self.method == "ave":
+            pooled = F.avg_pool2d(F.pad(x, around), self.kernel, self.stride, 0, self.ceil)
+            return pooled[:, :, :rows, :columns]
+        padded = F.pad(x, around, value=torch.finfo(x.dtype).min)  # as Caffe has it where a window lies in the padding alone
+        pooled, index = F.max_pool2d(padded, self.kernel, self.stride, 0, 1, self.ceil, return_indices=True)
+        pooled, index = pooled[:, :, :rows, :columns], index[:, :, :rows, :columns]
+        if not self.mask:
+            return pooled
+        wide = width + 2 * left
+        return pooled, (index // wide - top).clamp(0, height - 1) * width + (index % wide - left).clamp(0, width - 1)
+
+    def _length(self, n: int, kernel: int, stride: int, pad: int) -> int:
+        """How many windows there are along an axis of n pixels: the last one begins inside image and first padding."""
+        more = stride - 1 if self.ceil else 0
+        count = (n + 2 * pad - kernel + more) // stride + 1
+        return count - 1 if (count - 1) * stride >= n + pad else count
 
 
 @layer
@@ -338,8 +388,8 @@ def pooling(x: Blob, kernel=None, stride=1, pad=0, method: str = "max", mask=Fal
     if mask and method != "max":
         raise UserError("only a pooling by 'max' has a mask")
     size, stride, pad = pair(kernel or 1), pair(stride), pair(pad)
-    if kernel and any(2 * p > k for p, k in zip(pad, size, strict=True)):
-        raise UserError(f"its padding {pad} is more than half of its window {size}: PyTorch cannot do that")
+    if kernel and any(p >= k for p, k in zip(pad, size, strict=True)):
+        raise UserError(f"its padding {pad} must be less than its window {size}, which would else lie outside of the image")
     blob = replace(x, stride=x.stride * stride[0] if kernel else NO_PIXELS)
     module = Pooling(size if kernel else None, stride, pad, method, mask, ceil)
     return module, {"": blob, "_mask": blob} if mask else blob
@@ -423,6 +473,24 @@ def relu(x: Blob, negative_slope: float = 0.0):
 
 
 @layer
-def dropout(x: Blob, ratio: float = 0.5):
-    """In training, values are zeroed with this probability and the others grow accordingly."""
-    return nn.Dropout(ratio), x
+def dropout(x: Blob, ratio: float = 0.5, sample=False):
+    """In training, values are zeroed with this probability and the others grow accordingly.
+
+    sample: the net is made to be labelled with by several passes that drop values too (Bayesian SegNet's
+    sample_weights_test); whether that is done, those who label decide (tools/inference/averages.py).
+    """
+    module = nn.Dropout(ratio)
+    module.sample = sample
+    return module, x
+
+
+# ------------------------------------------------------------------------------------------------------ losses on the way
+
+
+@layer
+def auxiliary(x: Blob, weight: float):
+    """Further scores of the classes, which training compares with the labels, too: their loss counts `weight`.
+
+    They may be smaller than the labels, which are then made as small. In use there is nothing of them.
+    """
+    return nn.Identity(), x

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.layers import Row
+from nets.layers import ONE_VALUE, Row
 from nets.net import count_parameters
 from tools.base.errors import UserError, listing, nearest
 from tools.compute.torchvision_guard import torchvision
@@ -55,6 +55,9 @@ class LibraryNet(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that the libraries gave up: the names work
             self.net, self.pad_to, self.least = make(net, *inputs.values(), classes, options)
+        for module in self.net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.register_forward_pre_hook(_refuse_one_value)
         self.multiple = 1
 
     def forward(self, image: Tensor) -> Tensor:
@@ -98,6 +101,12 @@ class LibraryNet(nn.Module):
             f"{self.name}: reads {name} ({channels} channels), writes {classes} classes\n{count_parameters(self):,} learnable"
             f" values ({', '.join(parts)}), any size"
         )
+
+
+def _refuse_one_value(module: nn.Module, given: tuple[Tensor]) -> None:
+    """Behind the pooling of a whole image, one image gives one value a plane, and PyTorch a traceback."""
+    if module.training and not torch.compiler.is_compiling() and given[0].numel() == given[0].shape[1]:
+        raise UserError(ONE_VALUE)
 
 
 def pad(image: Tensor, multiple: int, least: int = 0) -> Tensor:

@@ -4,8 +4,9 @@ import contextlib
 import copy
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,16 @@ class Net(nn.Module):
 
     Call it with one tensor per `data` row, each N x channels x H x W, in the order of the table; it returns what the last
     row writes (for a labelling net, N x classes x H x W logits). Weights are named after their layer: `conv1_1.weight`.
+    Where the table has `auxiliary` rows, it returns while training a tuple: the same, and what each of these reads.
 
     rows: the table. inputs: channels of each `data` row by name. blobs: what is known of every blob. multiple: what height
-    and width must be a multiple of. Raises UserError where the table does not hold together.
+    and width must be a multiple of. auxiliary: the weights of further losses, by row. notes: what whoever uses the net should
+    know of it, in sentences. made_for: (height, width) that the file it came from declares. Raises UserError where the table
+    does not hold together.
     """
+
+    notes: Sequence[str] = ()
+    made_for: tuple[int, int] | None = None
 
     def __init__(self, rows: Iterable[Row]):
         super().__init__()
@@ -36,12 +43,18 @@ class Net(nn.Module):
         self.inputs = {row.name: self.blobs[row.name].channels for row in self.rows if row.kind == "data"}
         if not self.inputs:
             raise UserError("the table has no input: begin it with data('data', channels).")
-        self.output = self.rows[-1].name
+        self.auxiliary = {row.name: row.args["weight"] for row in self.rows if row.kind == "auxiliary"}
+        self.output = next((row.name for row in reversed(self.rows) if row.name not in self.auxiliary), "")
         self.classes = self.blobs[self.output].channels
+        self.needed = {row.name for row in leading_to(self.output, self.rows, self.writes)}  # the rows that run in use
         self._frees = self._last_uses()
         self._sizes: dict[tuple, bool] = {}  # sizes of images -> whether they pass, where that has to be tried
         self._any_size = any(row.kind in ANY_SIZE for row in self.rows)
-        self.multiple = _smallest_multiple(self) if self._any_size else size_multiple(self.blobs.values())
+
+    @cached_property
+    def multiple(self) -> int:
+        """What height and width of images must be a multiple of; found when it is asked for, since it may take trying."""
+        return _smallest_multiple(self) if self._any_size else size_multiple(self.blobs.values())
 
     def _add(self, row: Row) -> None:
         if row.name in self.writes:
@@ -67,18 +80,21 @@ class Net(nn.Module):
         last = {}
         for row in self.rows:
             last |= dict.fromkeys([*row.reads, *self.writes[row.name]], row.name)
-        last.pop(self.output)
+        for kept in (self.output, *self.auxiliary):
+            last.pop(kept)
         return {row.name: [blob for blob, user in last.items() if user == row.name] for row in self.rows}
 
-    def forward(self, *images: Tensor) -> Tensor:
+    def forward(self, *images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not torch.compiler.is_compiling() and not images[0].is_meta:  # a trial on the meta device checks by itself
             self._check(images)
         blobs = dict(zip(self.inputs, images, strict=True))
         for row in self.rows:
-            if row.kind != "data":
+            if row.kind != "data" and (self.training or row.name in self.needed):
                 blobs |= self._run(row, blobs)
             for name in self._frees[row.name]:
-                del blobs[name]
+                blobs.pop(name, None)
+        if self.training and self.auxiliary:
+            return blobs[self.output], *(blobs[name] for name in self.auxiliary)
         return blobs[self.output]
 
     def _run(self, row: Row, blobs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,6 +121,15 @@ class Net(nn.Module):
             except (RuntimeError, UserError):
                 self._sizes[key] = False
         return self._sizes[key]
+
+    def labels_in_full(self, size: tuple[int, int]) -> bool:
+        """Whether images of this size (height, width) pass, and come out as large: found by trying shapes, without values."""
+        if not self._any_size:
+            return size[0] % self.multiple == size[1] % self.multiple == 0
+        try:
+            return tuple(trial(self, dict.fromkeys(self.inputs, size)).shape[2:]) == tuple(size)
+        except (RuntimeError, UserError):
+            return False
 
     def table(self, height: int | None = None, width: int | None = None) -> list[tuple[str, str, str, tuple, int]]:
         """(layer, kind, reads, size of its blob as C x H x W, learnable values) per row, for an image of this size."""
@@ -155,12 +180,15 @@ class _ShapesAlone(TorchFunctionMode):
     """Leaves out what changes no shape. The meta device would compute nothing either, but import PyTorch's compiler for it."""
 
     _DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "trunc_normal_", "erfinv_"})
-    _KEEPS = frozenset({"batch_norm"})
+    _KEEPS = frozenset({"batch_norm", "relu", "dropout", "hardtanh", "relu6", "elu", "prelu", "sigmoid", "tanh"})
+    _PAIRS = frozenset({"add", "sub", "mul", "maximum"})
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = getattr(function, "__name__", "")
         if name in self._DRAWS | self._KEEPS:
             return args[0] if args else kwargs["tensor"]
+        if name in self._PAIRS and all(isinstance(a, Tensor) and a.shape == args[0].shape for a in args):
+            return args[0]
         if name == "mean" and args[1:] == ((2, 3),):
             return args[0][:, :, :1, :1]  # of all pixels
         if name == "interpolate" and kwargs.get("size") is not None:
@@ -195,7 +223,8 @@ def trial(net: Net, sizes: dict[str, tuple[int, int]]) -> Tensor:
     state = {name: value.to("meta") for name, value in net.state_dict().items()}
     images = [torch.empty(2, net.inputs[name], *sizes[name], device="meta") for name in net.inputs]
     with torch.no_grad(), _ShapesAlone():
-        return torch.func.functional_call(net, state, tuple(images))
+        written = torch.func.functional_call(net, state, tuple(images))
+    return written[0] if isinstance(written, tuple) else written
 
 
 def _smallest_multiple(net: Net) -> int:
@@ -216,6 +245,16 @@ def _smallest_multiple(net: Net) -> int:
     return 1
 
 
+def leading_to(blob: str, rows: Iterable[Row], writes: Mapping[str, Iterable[str]]) -> list[Row]:
+    """The rows on which a blob depends, in their order. writes: the blobs that each row writes."""
+    wanted, kept = {blob}, []
+    for row in reversed(list(rows)):
+        if not wanted.isdisjoint(writes[row.name]):
+            wanted |= set(row.reads)
+            kept.append(row)
+    return kept[::-1]
+
+
 def count_parameters(module: nn.Module) -> int:
     """Learnable values of a module."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -231,21 +270,53 @@ def check_size(height: int, width: int, multiple: int) -> None:
         )
 
 
+def check_windows(net: nn.Module, height: int, width: int) -> None:
+    """Raise UserError, with a size that works, unless the net can label windows of this size in full.
+
+    For nets with sizes of their own (a fixed unpooling, a crop) that is found by a trial of shapes.
+    """
+    check_size(height, width, net.multiple)
+    if not isinstance(net, Net) or (good := good_size(net, (height, width))) == (height, width):
+        return
+    way = f"take windows of {good[0]}x{good[1]}" if good else "none of about this size pass; take the one that it was made for"
+    raise UserError(
+        f"this net cannot label windows of {height}x{width} pixels, since its layers have sizes of their own: {way}."
+    )
+
+
+def good_size(net: Net, size: tuple[int, int]) -> tuple[int, int] | None:
+    """A size (height, width) of images that the net labels in full: this one if it does, or the one that it was made for, or
+    one near; None where none was found.
+    """
+    height, width = size
+    near = [(height + d, width + d) for d in (*range(1, 33), *range(-1, -33, -1))]
+    near += [(height + 8 * i, width + 8 * j) for i in range(5) for j in range(5)]  # paddings that suit one parity each
+    known = [size, net.made_for, *_implied_sizes(net), *near]
+    return next((one for one in known if one and min(one) > 0 and net.labels_in_full(one)), None)
+
+
+def _implied_sizes(net: Net) -> list[tuple[int, int]]:
+    """The sizes of images that unpoolings to a fixed size can be meant for."""
+    fixed = [row for row in net.rows if row.kind == "upsample" and row.args.get("size")]
+    return [tuple(int(n * net.blobs[row.name].stride) for n in row.args["size"]) for row in fixed]
+
+
 def fuse(net: Net) -> Net:
     """A copy of the net for inference, in which no batch norm is left that follows a convolution.
 
     Its table says so, so that it can be kept as any other net; to train it would be to train another net.
     """
-    modules = {row.name: copy.deepcopy(getattr(net, row.name)) for row in net.rows}
+    modules = {row.name: copy.deepcopy(getattr(net, row.name)) for row in net.rows if row.name in net.needed}
     rows: dict[str, Row] = {}
     instead: dict[str, str] = {}  # batch norm that is gone -> the convolution that does its work
-    for row in net.rows:
+    for row in [row for row in net.rows if row.name in net.needed]:
         row = replace(row, reads=tuple(instead.get(name, name) for name in row.reads))
         module = modules[row.name]
-        source = row.reads[0] if row.kind == "batch_norm" and row.name != net.output else ""
+        norm = _as_norm(module) if row.name != net.output else None
+        source = row.reads[0] if norm is not None else ""
         if source in rows and _is_bare(rows[source], modules[source]) and _readers(net, source) == 1:
             instead[row.name] = source
-            rows[source] = _folded(rows[source], modules[source], module)
+            rows[source] = _folded(rows[source], modules[source], norm)
         elif isinstance(module, Unit) and module.bn is not None:
             rows[row.name] = _folded(row, module, module.bn)
             module.bn = None
@@ -256,6 +327,13 @@ def fuse(net: Net) -> Net:
     for name in rows:
         setattr(fused, name, modules[name])
     return fused.eval()
+
+
+def _as_norm(module: nn.Module) -> nn.BatchNorm2d | None:
+    """The layer as a batch norm by fixed statistics, None if it is none; of its own kinds nets/caffe/norms.py says that."""
+    if hasattr(module, "as_norm"):
+        return module.as_norm()
+    return module if isinstance(module, nn.BatchNorm2d) else None
 
 
 def _is_bare(row: Row, module: nn.Module) -> bool:

@@ -24,6 +24,8 @@ from tools.base.errors import run
 
 torch.set_num_threads(1)  # nets this small are quicker so, above all beside other work
 
+os.environ["ORTHONETS_TRACEBACK"] = "1"  # a fault of ours is to be read in pytest's report, not in a file
+
 REPO = Path(__file__).parent.parent
 HEIGHT, WIDTH = 72, 90  # of a tile: not square, and no multiple of the window
 TRAIN, VAL, TEST = [1, 3, 5], [15], [32]
@@ -184,6 +186,7 @@ def write_config(path, base, **changes):
         "INPUTS": {"irrg": ["irrg"]}, "MEAN_PIXEL": {"irrg": None}, "patch_size": (32, 32), "step_size": (16, 16),
         "ROTATIONS": [0, 90], "FLIPS": [False, True], "BGR": True, "NET": "segnet_slim", "INIT_MODEL": None,
         "BATCH_SIZE": 4, "WORKERS": 0, "SNAPSHOT_EVERY": 4, "VAL_EVERY": None, "SEED": 1,
+        "RECIPE": "original", "BASE_LR": 0.05, "LR_POLICY": {"name": "step", "step_iterations": 1200, "gamma": 0.1},
         "test_patch_size": (32, 32), "test_step_size": (16, 16), "TEST_BATCH_SIZE": 8,
     } | changes  # fmt: skip
     path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))

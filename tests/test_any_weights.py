@@ -19,6 +19,7 @@ from tools.weights import sources
 from tools.weights.names import match
 from tools.weights.net import build as build_net
 from tools.weights.settings import NetSettings
+from tools.weights.snapshots import save_net
 from tools.weights.units import UNITS, from_config
 
 PIXELS = torch.randint(0, 256, (1, 3, 96, 96), generator=torch.Generator().manual_seed(5)).float()
@@ -390,11 +391,41 @@ def test_encoder_weights_and_other_initial_weights_are_refused_together():
         NetSettings(NET="smp:Unet/resnet18", NET_OPTIONS={"encoder_weights": "imagenet"}, INIT_MODEL="resnet18")
 
 
+def test_a_snapshot_of_three_bands_begins_a_net_of_four_in_the_units_that_it_tells(tmp_path):
+    theirs = lively(nets.build("segnet_slim", {"rgb": 3}, 5))
+    save_net(tmp_path / "net.safetensors", theirs, {"inputs": [CAFFE.to_dict()]})
+    given = Input("rgbi", ("rgbi",), (4,), False, (70.0,) * 4, (30.0,) * 4)
+    ours = nets.build("segnet_slim", {"rgbi": 4}, 5).eval()
+    report = initialise(ours, tmp_path / "net.safetensors", [given])
+    grey = PIXELS[:, :1].expand(-1, 4, -1, -1)
+    with torch.no_grad():
+        wanted, found = theirs.conv1_1(as_ours(CAFFE, grey[:, :3])), ours.conv1_1(given.normalise(grey))
+    alike(found, wanted, 1)
+    assert report.random == [] and "the units that the snapshot tells" in str(report)
+
+
+def test_the_config_says_what_may_stay_random_and_in_which_units_weights_are(tmp_path, resnet18):
+    path = file_of(tmp_path / "a.pth", resnet18 | {"layer1.0.conv1.weight": torch.zeros(2, 2)})
+    settings = {"NET": "smp:Unet/resnet18", "INIT_MODEL": str(path), "INIT_UNITS": {"mean": [9] * 3, "std": [2] * 3}}
+    with pytest.raises(
+        UserError, match=r"'net\.encoder\.layer1\.0\.conv1' has a weight of 64 x 64 x 3 x 3, the weights have 2 x 2"
+    ):
+        begin_with(small_unet(), None, NetSettings(**settings), [RAW])
+    ours = small_unet()
+    report = begin_with(ours, None, NetSettings(**settings, INIT_PARTIAL=True), [RAW])
+    assert "net.encoder.layer1.0.conv1" in report.random and "INIT_UNITS" in str(report)
+    torch.testing.assert_close(ours.net.encoder.conv1.weight[:, 1], resnet18["conv1.weight"][:, 1] / 2 * 40)
+
+
 def test_every_known_source_has_units_of_three_bands():
     assert all(len(u.mean) == len(u.deviation) == 3 and u.scale == 255 for u in UNITS.values())
 
 
 # ------------------------------------------------------------------------------------------------------------ what misfits
+
+
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -405,6 +436,12 @@ def test_every_known_source_has_units_of_three_bands():
         ("resnet50", "smp:Unet/resnet18", r"another architecture.*the net lacks layer1\.0\.conv3"),
         ("mobilenet_v2", "smp:Unet/resnet18", r"no weights of any layer.*features\.0\.0.*net\.encoder\.conv1.*'resnet18' fits"),
         ("resnet18", "segnet", r"no weights of any layer.*'vgg16' fits"),
+        ("resnet18", "deeplabv3plus/mobilenetv2", r"no weights of any layer.*'mobilenet_v2' fits"),
+        ("mobilenet_v2", "unet_light/efficientnet_lite0", r"'efficientnet_lite0' fits"),
+        ("resnet18", "deeplabv3plus/efficientnet_lite1", r"'efficientnet_lite1' fits"),
+        slow("resnet18", "deeplabv3plus/efficientnet_lite2", r"'efficientnet_lite2' fits"),
+        slow("resnet50", "deeplabv3plus/resnet101", r"another architecture.*it lacks layer3_10_conv1.*'resnet101' fits"),
+        slow("resnet101", "deeplabv3plus/resnet50", r"another architecture.*the net lacks layer3_6_conv1.*'resnet50' fits"),
     ],
 )
 def test_another_architecture_is_told_in_one_sentence_and_changes_nothing(tmp_path, theirs, ours, words):

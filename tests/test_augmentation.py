@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from tools.base.choices import REQUIRED
 from tools.base.errors import UserError
 from tools.compute.torchvision_guard import torchvision
 from tools.data import augmentation
@@ -238,9 +239,7 @@ def test_no_class_appears_that_was_not_there(position, few):
 
 
 def test_all_operations_at_once_keep_sizes_and_pixel_types():
-    recipe = {
-        n: {k: v for k, v in numbers.items() if v not in (None, augmentation.REQUIRED)} for n, numbers in OPERATIONS.items()
-    }
+    recipe = {n: {k: v for k, v in numbers.items() if v not in (None, REQUIRED)} for n, numbers in OPERATIONS.items()}
     recipe = {n: numbers | ({"probability": 1} if "probability" in numbers else {}) for n, numbers in recipe.items()}
     recipe |= {n: recipe[n] | {"modalities": list(ABOUT)} for n in TONED}
     recipe["rotate"]["degrees"], recipe["crop"] = 30, {"height": 32, "width": 32}

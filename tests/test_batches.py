@@ -18,7 +18,7 @@ def test_an_address_stays_as_it_is_written(address):
 
 
 def test_what_follows_a_remote_name_is_no_part_of_the_tiles():
-    assert tile_list.tile_name("https://host/dir/b.tif?key=x.y/z") == "b"
+    assert tile_list.name_of_file("https://host/dir/b.tif?key=x.y/z") == "b"
 
 
 def pairs(*words):

@@ -1,6 +1,8 @@
 """Proves that Caffe's weights arrive where Caffe has them, and leave so that they come back bit for bit. The witness is a real
 Caffe (shared/caffe_reference); further files are made here, with protobuf and h5py, as Caffe's formats prescribe."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -171,9 +173,29 @@ def test_every_net_of_this_folder_that_caffe_can_have_comes_back(tmp_path, name)
 
 
 def test_a_net_of_this_folder_that_caffe_cannot_have_says_which_layer(tmp_path):
-    with pytest.raises(UserError, match="layer 'image' is of the kind 'resize', which Caffe does not have"):
-        write_caffemodel(nets.build("deeplabv3plus", {"irrg": 3}, 6), tmp_path / "n.caffemodel")
+    net = nets.build("deeplabv3plus", {"irrg": 3}, 6)
+    with pytest.raises(UserError, match="layer 'aspp_up' resizes by the areas of pixels, Caffe's Interp by corners: add"):
+        write_caffemodel(net, tmp_path / "n.caffemodel")
+    with pytest.raises(UserError, match="is of the kind 'relu6', which Caffe does not have"):
+        write_caffemodel(nets.build("deeplabv3plus/mobilenetv2", {"irrg": 3}, 6), tmp_path / "n.caffemodel", by_corners=True)
     assert not (tmp_path / "n.caffemodel").exists()
+
+
+def test_deeplab_that_resizes_by_corners_comes_back_and_one_that_does_not_differs_a_little(tmp_path):
+    """Interp is what Caffe's forks have for resizing; the pooled image, one value per plane, is the same either way."""
+    net = shake(nets.build("deeplabv3plus/vgg16", {"irrg": 3}, 6, corners=True))
+    net.made_for = (64, 96)
+    assert_it_comes_back(net, tmp_path, torch.rand(1, 3, 64, 96))
+    assert "height: 64\n    width: 96" in (tmp_path / "n.prototxt").read_text()
+    by_areas = Net([replace(row, args=row.args | {"corners": False}) if row.kind == "resize" else row for row in net.rows])
+    by_areas.load_state_dict(net.state_dict())
+    (tmp_path / "n.prototxt").write_text(write_prototxt(by_areas, "n", (64, 96), by_corners=True))
+    written = Net(read_prototxt(tmp_path / "n.prototxt").rows).eval()
+    load_caffemodel(written, tmp_path / "n.caffemodel")
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(written(x), net(x))
+        assert not torch.equal(written(x), by_areas.eval()(x))
 
 
 VGG = [("conv1_1", 64), ("conv1_2", 64), None, ("conv2_1", 128), ("conv2_2", 128), None, ("conv3_1", 256), ("conv3_2", 256)]

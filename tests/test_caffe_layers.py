@@ -69,7 +69,8 @@ def caffe_pool(x, kernel, stride, pad, method):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "pad"), [(2, 2, 0), (3, 2, 0), (3, 2, 1), (2, 2, 1), (3, 3, 1), (5, 1, 2), (3, 1, 0)]
+    ("kernel", "stride", "pad"),
+    [(2, 2, 0), (3, 2, 0), (3, 2, 1), (2, 2, 1), (3, 3, 1), (5, 1, 2), (3, 1, 0), (3, 2, 2), (4, 3, 3), (5, 1, 4)],
 )
 @pytest.mark.parametrize("size", [(7, 5), (6, 9), (8, 8), (4, 4)])
 def test_pooling_has_caffes_sizes_values_and_masks(kernel, stride, pad, size):

@@ -64,9 +64,9 @@ def test_the_scores_are_those_of_the_patches_counted_one_by_one(own, scene):
 def test_folds_hold_out_cells_with_their_neighbours_and_never_train_on_them(own, monkeypatch):
     held, real = [], cells.validate
 
-    def watched(inference, net, patches, *rest):
+    def watched(forward, patches, *rest):
         held.append([(name, cell_of(name)) for name in patches.names])
-        return real(inference, net, patches, *rest)
+        return real(forward, patches, *rest)
 
     monkeypatch.setattr(cells, "validate", watched)
     ran = done(train(own, 2, "--folds", 3, SNAPSHOT_EVERY=2))

@@ -211,9 +211,10 @@ def test_a_palette_png_can_be_read_by_its_numbers(convert, tmp_path):
 
 
 def test_colours_are_not_taken_for_numbers_nor_floats(convert, tmp_path):
-    for i, image in enumerate([np.zeros((3, 4, 4), np.uint8), np.zeros((4, 4), np.float32)]):
-        path = write_raster(tmp_path / f"{i}.tif", image)
-        refused(convert(path, "--from-index"), path, "not one band of class numbers")
+    path = write_raster(tmp_path / "colours.tif", np.zeros((3, 4, 4), np.uint8))
+    refused(convert(path, "--from-index"), path, "not one band of class numbers")
+    path = write_raster(tmp_path / "shares.tif", np.full((4, 4), 0.5, np.float32))
+    refused(convert(path, "--from-index"), path, "numbers such as 0.5 on 16 pixels, which are not whole")
 
 
 def test_classes_by_colour_cannot_be_read_as_numbers_and_the_other_way(convert):

@@ -241,7 +241,7 @@ def test_a_folder_whose_files_stand_in_a_list(tmp_path):
     [ids] = [line.strip() for line in text.splitlines() if line.strip().startswith("_ids = find_ids") and "blocks" in line]
     listed = '_list = read_list(DATASET_DIR + "list.csv", labels_folder="gts_numpy")'
     config = block(tmp_path, "folder", **{
-        "import split_by_share": "import read_list, split_by_share",
+        ", split_by_share": ", read_list, split_by_share",
         folders: f'{listed}\n    folders = {{"rgb": _list.images, "labels": _list.labels}}',
         ids: "",
         "split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1)": "_list.split",

@@ -108,12 +108,12 @@ def batch(seed, count=8):
     return [torch.from_numpy(rng.integers(0, 255, (count, 2, 8, 8), np.uint8))], torch.from_numpy(labels)
 
 
-def learn(ranks, norm, iter_size, loss, iterations=5):
+def learn(ranks, norm, iter_size, loss, iterations=5, freeze=0):
     """Losses and weights after some iterations on this process's share of each batch."""
     net = tiny(norm)
     if norm and ranks.count > 1:
         synchronise(net)
-    solver = Solver(net, 0.1, FIXED, SGD, clip=2.0)
+    solver = Solver(net, 0.1, FIXED, SGD, [] if freeze == 0 else ["first"], clip=2.0, freeze_iterations=freeze)
     trainer = Trainer(net, solver, INPUTS, [3], CPU, loss, iter_size, 0.9, ranks, ranks.parallel(net, net, CPU.device))
     for i, draws in enumerate(BatchOrder(8, 8, 1, 0, iterations, None, iter_size, ranks.rank, ranks.count)):
         images, labels = batch(i)
@@ -145,6 +145,7 @@ def normalise(ranks, shares, **options):
 
 NORMS = [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}]
 LEARNED = [(False, 1, Loss()), (False, 2, Loss("ce", [1, 2, 3, 0])), (True, 1, Loss("focal"))]
+LEARNED += [(True, 2, Loss(), 5, 2), (False, 1, Loss(), 5, None)]  # layers stand still at first, or for good
 
 
 def everything(ranks):

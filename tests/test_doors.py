@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import REPO, paint, write_raster
 
-HEAVY = ["torch", "matplotlib", "scipy", "skimage", "timm", "segmentation_models_pytorch", "onnx", "onnxruntime", "lmdb"]
+HEAVY = ["torch", "matplotlib", "scipy", "skimage", "timm", "segmentation_models_pytorch", "onnx", "onnxruntime"]
 AFTER = """
 import json, runpy, sys
 sys.argv = {words!r}

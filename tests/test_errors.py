@@ -2,11 +2,14 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
-from conftest import REPO, call, make_town, names, refused
+from conftest import REPO, call, make_town, names, refused, wait_for
 
 from tools.base.errors import UserError, listing, nearest, run
 
@@ -39,12 +42,122 @@ def test_a_reading_process_that_was_killed_is_one_line_that_says_what_to_set(cap
     assert "set WORKERS to a smaller number" in err
 
 
-def test_any_other_fault_of_the_software_is_none_of_the_users(capsys):
-    def main():
-        raise RuntimeError("shape mismatch")
+def test_a_fault_of_ours_is_one_sentence_that_says_so_and_names_a_file_with_the_traceback(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("ORTHONETS_TRACEBACK")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code, err = outcome(capsys, RuntimeError("shape mismatch\nin detail"))
+    assert (code, err.count("\n")) == (70, 1)
+    assert "a fault of ours" in err and "shape mismatch in detail" in err
+    (file,) = tmp_path.iterdir()
+    assert str(file) in err
+    assert "RuntimeError: shape mismatch\nin detail" in file.read_text()
 
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        run(main)
+
+def test_the_traceback_of_a_fault_of_ours_is_shown_if_asked_for_or_if_no_folder_takes_it(capsys, monkeypatch, tmp_path):
+    for asked, folder in (("1", tmp_path), ("", tmp_path / "none")):
+        monkeypatch.setenv("ORTHONETS_TRACEBACK", asked)
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        code, err = outcome(capsys, RuntimeError("shape mismatch"))
+        assert code == 70
+        assert "Traceback" in err and "the traceback stands above" in err
+    assert not names(tmp_path)
+
+
+FAULT = "from tools.base.errors import run\ndef main():\n    print('é \\udcff')\n    {}['key']\nrun(main)\n"
+CLOSED = {
+    "stdout": ">&-",
+    "stderr": "2>&-",
+    "both": ">&- 2>&-",
+    "all": "<&- >&- 2>&-",
+    "full stderr": "2>/dev/full",
+    "none": "",
+}
+
+
+@pytest.mark.parametrize("streams", CLOSED.values(), ids=CLOSED)
+def test_the_last_border_holds_on_closed_streams_in_a_bare_environment_and_without_assertions(tmp_path, streams):
+    environment = {"LC_ALL": "C", "PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "TMPDIR": str(tmp_path)}
+    command = f'exec "$0" -O -c "$1" {streams}'
+    ran = subprocess.run(
+        ["sh", "-c", command, sys.executable, FAULT], cwd="/", env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 70, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ("a fault of ours" in ran.stderr) == ("2>" not in streams)
+    (file,) = tmp_path.iterdir()
+    assert "KeyError: 'key'" in file.read_text()
+
+
+def test_a_full_standard_output_is_said_once():
+    for code in ("lambda: print('x')", "lambda: print('x' * 10**6)"):
+        command = [
+            "sh",
+            "-c",
+            'exec "$0" -c "$1" >/dev/full',
+            sys.executable,
+            f"from tools.base.errors import run\nrun({code})",
+        ]
+        ran = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
+        assert "standard output cannot be written" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_script_in_one_word_after_it_tidied_up(tmp_path, name):
+    code = """
+import sys, time
+from tools.base.errors import run
+from tools.base.folders import whole_folder
+def main():
+    with whole_folder(sys.argv[1]):
+        print("at work", flush=True)
+        time.sleep(60)
+run(main)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.send_signal(getattr(signal, name))
+        assert process.wait(20) == 128 + getattr(signal, name)
+        assert process.stderr.read() == "-c: stopped.\n"
+    assert not names(tmp_path)
+
+
+POOL = """
+import os, sys, time
+from tools.base.errors import run
+from tools.base.processes import pool
+def work(way):
+    print(os.getpid(), flush=True)
+    os.kill(os.getpid(), 9) if way == "die" else time.sleep(60)
+def main():
+    with pool(2) as helpers:
+        list(helpers.map(work, [sys.argv[1]] * 2))
+run(main)
+"""
+
+
+def test_a_helper_that_is_killed_is_one_sentence():
+    ran = subprocess.run([sys.executable, "-c", POOL, "die"], cwd=REPO, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
+    assert "TILE_MEMORY_MB" in ran.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_helpers_end_with_the_script_that_started_them(number):
+    with subprocess.Popen([sys.executable, "-c", POOL, "wait"], cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
+        helpers = [int(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(number)
+        process.wait(20)
+        wait_for(lambda: not any(map(is_running, helpers)), seconds=20)
+
+
+def is_running(number):
+    """Whether a process runs; one that ended and waits to be asked for its exit code does not."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
@@ -65,12 +178,6 @@ def test_a_disk_that_is_really_full_is_said_in_one_line():
 def test_ctrl_c_is_one_word(capsys):
     code, err = outcome(capsys, KeyboardInterrupt())
     assert (code, err.count("\n")) == (130, 1)
-
-
-def test_a_fault_of_ours_keeps_its_traceback():
-    for error in (ZeroDivisionError(), OSError(errno.EIO, "an I/O error")):
-        with pytest.raises(type(error)):
-            outcome(None, error)
 
 
 def test_one_of_several_processes_ends_without_pythons_way_out_once_all_is_said():

@@ -44,7 +44,7 @@ def calls(name):
 def test_4_labels_of_nodata_are_named_and_never_clipped_to_a_class(town):
     labels = pixels(town.path("labels", 3))[0]
     labels[:3] = 255
-    write_raster(town.path("labels", 3), labels, nodata=255)
+    write_raster(town.path("labels", 3), labels, 3)
     refused(call("extract_images", "--config", town.config()), town.path("labels", 3), "255 (270 pixels)")
     assert scores.confusion(labels, np.zeros_like(labels), 6).sum() == 69 * 90
 

@@ -3,6 +3,8 @@ batch norms stand still; they begin to learn at their iteration, or never; a res
 
 import pytest
 import torch
+from conftest import call, done
+from safetensors.torch import load_file
 from torch import nn
 
 from nets.layers import conv, data, score
@@ -118,3 +120,18 @@ def test_a_layer_of_a_librarys_net_is_frozen_with_what_lies_in_it():
 def test_freezing_nothing_or_all_is_refused(iterations, pretrained, words):
     with pytest.raises(UserError, match=f"FREEZE_ITERATIONS = {iterations}, but {words}"):
         trainer_of(net_of_two(), iterations, pretrained=pretrained)
+
+
+def test_a_run_with_installed_weights_keeps_them_for_good(databases, tmp_path, without_pictures):
+    changes = {"NET": "unet_light/efficientnet_lite0", "INIT_MODEL": "efficientnet_lite0", "FREEZE_ITERATIONS": None}
+    config = databases.config(**changes, SNAPSHOT_EVERY=1)
+    ran = call("training", "--niter", 2, "--config", config, "--device", "cpu", "--snapshot", tmp_path)
+    databases.config()
+    assert "EfficientNet-Lite's units" in done(ran).out
+    first, second = (load_file(tmp_path / f"net_iter_{i}.safetensors") for i in (1, 2))
+    stem = [name for name in first if name.startswith(("conv1.", "block"))]
+    assert len(stem) > 200 and all(torch.equal(first[name], second[name]) for name in stem)
+    assert not torch.equal(first["score_half.weight"], second["score_half.weight"])
+    done(
+        call("inference", 32, "--config", config, "--weights", tmp_path / "net_iter_2.safetensors", "--dir", tmp_path / "maps")
+    )

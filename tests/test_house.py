@@ -13,9 +13,9 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
     ("nets",),
     ("tools.weights", "tools.labels"),
     ("tools.data",),
-    ("tools.record", "tools.export", "tools.solver"),
+    ("tools.record", "tools.export", "tools.solver", "tools.polygons"),
     ("tools.inference",),
-    ("tools.training", "tools.maps"),
+    ("tools.training", "tools.maps", "tools.page"),
     ("tools.settings",),  # the wings' sections, together
     (
         "tools.composite",
@@ -26,6 +26,7 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
         "tools.choices",
         "tools.blocks",
         "tools.caffe",
+        "tools.adopt",
         "tools.export.__main__",
     ),
     SCRIPTS,

@@ -309,7 +309,7 @@ def test_files_of_two_modalities_are_matched_by_name(own, tmp_path):
 def test_files_that_are_matched_but_lie_elsewhere_are_refused(own, tmp_path):
     dsm = write_raster(tmp_path / "dsm.tif", pixels(own.path("dsm", 32)), 15)
     ran = infer(own, "--weights", two_modalities(own), "--images", f"irrg={own.path('irrg', 32)}", f"dsm={dsm}", **BOTH)
-    refused(ran, f"{dsm} (dsm) does not lie where {own.path('irrg', 32)} lies")
+    refused(ran, f"{dsm} (dsm) does not lie where {own.path('irrg', 32)} (irrg) lies")
 
 
 def test_two_images_of_one_name_and_two_modalities_from_one_file_are_refused(own, tmp_path):
@@ -360,7 +360,7 @@ def truth_outside_the_classes(town):
 
 
 def another_count_of_bands(town):
-    write_raster(town.path("irrg", 32), np.zeros((4, 72, 90), np.uint8))
+    write_raster(town.path("irrg", 32), np.full((4, 72, 90), 90, np.uint8), 32)
     return [15, 32], [f"{town.path('irrg', 32)} has 4 band(s), but the net was trained on 3"], {}
 
 

@@ -41,6 +41,16 @@ def test_each_family_learns_in_a_step_and_labels_an_image_of_an_odd_size(name):
         assert net.eval()(image).shape == (2, 5, 75, 50)
 
 
+@pytest.mark.parametrize("name", ["smp:DeepLabV3Plus/resnet18", "torchvision:deeplabv3_mobilenet_v3_large"])
+def test_a_batch_of_one_that_batch_norm_cannot_learn_from_is_said_and_is_labelled_all_the_same(name):
+    net, image = nets.build(name, {"irrg": 3}, 4), torch.randn(1, 3, 32, 32)
+    with pytest.raises(UserError, match="set BATCH_SIZE to 2 or more"):
+        net.train()(image)
+    assert net.train()(torch.cat([image, image])).shape == (2, 4, 32, 32)
+    with torch.no_grad():
+        assert net.eval()(image).shape == (1, 4, 32, 32)
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -11,7 +11,7 @@ from tools.compute.distributed import Ranks
 from tools.inference.labeller import Band
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
-from tools.maps.outputs import Choice
+from tools.maps.choice import Choice
 from tools.maps.writer import Mapmaker, deal
 
 
@@ -24,7 +24,7 @@ class Slow:
         self.opened[str(count)].set()
         self.closed, self.fault = [], fault
 
-    def open(self, paths, crew=None):
+    def open(self, paths, crew=None, area=None):
         name = paths["irrg"].stem
         self.opened[name].set()
         return Open(name, self.closed)

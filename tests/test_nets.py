@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nets
-from nets.caffe.layers import batch_norm
+from nets.caffe.norms import batch_norm
 from nets.layers import KINDS, branch, concat, conv, data, dropout, eltwise, mean, pool, relu, resize, score, unpool
 from nets.net import Net, count_parameters
 from tools.base.errors import UserError
@@ -183,7 +183,7 @@ def test_images_that_do_not_fit_are_told_what_would():
 
 def test_a_batch_of_one_image_cannot_train_a_net_that_pools_the_whole_image():
     net = nets.build("deeplabv3plus/mobilenetv2", {"irrg": 3}, 6)
-    with pytest.raises(UserError, match="2 or more images"):
+    with pytest.raises(UserError, match="BATCH_SIZE to 2 or more"):
         net(torch.randn(1, 3, 64, 64))
 
 
@@ -392,7 +392,7 @@ def test_each_file_prints_its_table_when_run(name, capsys):
 
 @pytest.mark.slow
 def test_python_m_nets_lists_all_that_the_config_can_name():
-    ran = subprocess.run([sys.executable, "-m", "nets"], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-m", "nets", "--libraries"], capture_output=True, text=True, check=True)
     words = ran.stdout.split()
     assert {*nets.names_with_backbones(), "torchvision:fcn_resnet50", "smp:UnetPlusPlus/resnet34", "58,964,742"} <= set(words)
     assert ran.stderr == ""

@@ -94,16 +94,19 @@ def test_a_raster_that_lacks_nothing_reaches_the_net_as_it_is(tmp_path, dtype, k
     assert np.array_equal(found, image[:, 3:43, 5:55])
 
 
-def test_a_band_without_data_makes_all_bands_of_its_modality_neutral_and_no_other_modality(tmp_path):
+@pytest.mark.parametrize(("dtype", "nodata", "where"), [("int16", -32768, 1), ("uint8", 0, slice(None))])
+def test_a_pixel_without_data_is_neutral_in_all_bands_of_its_modality_and_in_no_other_modality(tmp_path, dtype, nodata, where):
     spec = Input("both", ("rgb", "dsm"), (2, 1), True, (90.4, 80.6, 281.6), picks=((2, 0), (0,)), file_bands=(3, 1))
-    image = np.full((3, 8, 8), 50, np.uint8)
-    image[1, 2, 3] = 0  # in a band that the net does not even read
-    paths = {"rgb": write_raster(tmp_path / "rgb.tif", image, nodata=0), "dsm": tmp_path / "dsm.tif"}
+    image = np.full((3, 8, 8), 50, dtype)
+    image[where, 2, 3] = nodata  # 1: a band that the net does not even read
+    image[2, 5, 5] = 0  # where 0 is no data, this is dark in one band
+    paths = {"rgb": write_raster(tmp_path / "rgb.tif", image, nodata=nodata), "dsm": tmp_path / "dsm.tif"}
     write_raster(paths["dsm"], np.full((8, 8), 300, np.float32))
     with TileReader([spec], paths) as tile:
         (found,) = tile.read(Window(0, 0, 8, 8))
     expected = np.array([50, 50, 300.0])[:, None, None] * np.ones((3, 8, 8))
     expected[:2, 2, 3] = 90, 81
+    expected[1, 5, 5] = 0  # its first bands stand in reversed order
     assert np.array_equal(found, expected)
 
 

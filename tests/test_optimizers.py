@@ -134,7 +134,7 @@ def test_multipliers_that_match_nothing_or_are_none_are_refused(patterns, words)
     ("solver", "words"),
     [
         ({"name": "adamw"}, "'adamw' needs a number, 0 or more, for 'weight_decay'; it is None"),
-        ({"name": "adam", "weight_decay": 0}, "SOLVER names 'adam', which there is not. Did you mean 'adamw'?"),
+        ({"name": "adamn", "weight_decay": 0}, "SOLVER names 'adamn', which there is not. Did you mean 'adam'?"),
         ({"name": "adamw", "weight_decay": 0, "beta2": 1}, "beta2 = 1: it must be below 1"),
         (
             {"name": "adamw", "weight_decay": 0, "momentum": 0.9},

@@ -28,7 +28,8 @@ def maps(trained, tmp_path_factory):
     """All outputs of the test tile, of which a corner has no data and a border no truth."""
     town = trained.copy(tmp_path_factory.mktemp("outputs"), "snapshots_segnet_slim")
     image = np.maximum(pixels(town.path("irrg", 32)), 1)
-    image[1, 10:20, 30:50] = 0  # one band
+    image[:, 10:20, 30:50] = 0
+    image[1, 40:45, 60:70] = 0  # one band alone is dark, not empty
     with rasterio.open(write_raster(town.path("irrg", 32), image, 32, nodata=0), "r+") as file:
         file.update_tags(PILOT="Ada", TIFFTAG_DATETIME="2026:01:02 03:04:05")
     write_raster(town.path("labels", 32), erode(pixels(town.path("labels", 32))[0]), 32)
@@ -58,7 +59,7 @@ def test_each_raster_lies_where_the_image_lies_and_keeps_its_tags(maps, kind, fo
 
 @pytest.mark.parametrize("folder", ["vaihingen_results_segnet_slim", "cog"])
 @pytest.mark.parametrize("kind", KINDS[:4])
-def test_where_one_band_has_no_data_no_output_has(maps, kind, folder):
+def test_where_the_image_has_no_data_no_output_has(maps, kind, folder):
     with rasterio.open(maps.base / folder / f"32_{kind}.tif") as file:
         assert np.array_equal(file.dataset_mask() == 0, MISSING)
         assert np.array_equal((file.read_masks() == 0).any(0), MISSING) or kind == "colours"

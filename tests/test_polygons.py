@@ -12,22 +12,24 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from tools.base.errors import UserError
-from tools.maps import polygons
-from tools.maps.least_area import LeastArea
-from tools.maps.polygons import write_polygons
+from tools.geo import windows
+from tools.geo.measures import Area, Length
+from tools.labels.palette import Palette
+from tools.polygons.drawing import Drawing
 
-NAMES = ["road", "roof", "lawn"]
+PALETTE = Palette(["road", "roof", "lawn"], {0: (200, 200, 200), 1: (255, 0, 0), 2: (0, 160, 0)})
 HALF = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)  # half a metre a pixel
 
 
-def drawn(folder, labels, least="0", confidence=None, **profile):
+def drawn(folder, labels, least="0", confidence=None, simplify=None, square=(), **profile):
     """(geometries, attributes by name) of the polygons of a label array."""
     profile = {"transform": HALF, "crs": CRS} | profile
     confidence = np.full(labels.shape, 80, np.uint8) if confidence is None else confidence
     files = [write_raster(folder / name, what, **profile) for name, what in (("l.tif", labels), ("c.tif", confidence))]
     (folder / "p.gpkg").unlink(missing_ok=True)
-    count = write_polygons(folder / "p.gpkg", *files, NAMES, LeastArea.of(least))
-    meta, _, shapes, columns = pyogrio.raw.read(folder / "p.gpkg")
+    drawing = Drawing(Area.of("--polygons", least), simplify and Length.of("--simplify", simplify), square)
+    count = drawing.write(folder / "p.gpkg", *files, PALETTE).count
+    meta, _, shapes, columns = pyogrio.raw.read(folder / "p.gpkg", layer="polygons")
     assert len(shapes) == count
     return shapely.from_wkb(shapes), dict(zip(meta["fields"], columns, strict=True)) | {"crs": meta["crs"]}
 
@@ -44,7 +46,7 @@ def test_polygons_drawn_again_give_the_map_whatever_the_strips(tmp_path_factory,
     coarse = rng.choice([0, 1, 2, 255], (-(-height // grain), -(-width // grain))).astype(np.uint8)
     labels = np.kron(coarse, np.ones((grain, grain), np.uint8))[:height, :width]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(polygons, "STRIP", strip)
+        patch.setattr(windows, "ROWS", strip)
         shapes, found = drawn(tmp_path_factory.mktemp("p"), labels)
     assert shapely.is_valid(shapes).all()
     assert np.array_equal(painted(shapes, found, labels.shape), labels)
@@ -97,7 +99,7 @@ def test_small_polygons_go_and_small_holes_are_closed(tmp_path, least):
 
 @pytest.mark.parametrize("strip", [1, 7, 100])
 def test_the_least_area_counts_whole_polygons_not_their_strips(tmp_path, monkeypatch, strip):
-    monkeypatch.setattr(polygons, "STRIP", strip)
+    monkeypatch.setattr(windows, "ROWS", strip)
     _, found = drawn(tmp_path, holes(), "16px")
     assert sorted(found["pixels"].tolist()) == [16, 584]
 
@@ -125,5 +127,5 @@ def test_in_degrees_the_area_is_in_square_metres(tmp_path):
 
 @pytest.mark.parametrize("word", ["small", "-3", "20 m", "px", "1e3"])
 def test_a_least_area_that_is_none_is_refused(word):
-    with pytest.raises(UserError, match="number of square metres such as 20, or of pixels: 50px"):
-        LeastArea.of(word)
+    with pytest.raises(UserError, match="a number of square metres such as 20, or of pixels: 50px"):
+        Area.of("--polygons", word)

@@ -139,7 +139,7 @@ def test_layers_of_the_other_phase_are_left_out(tmp_path):
     train = read_prototxt(written(tmp_path, text), {"irrg": 5}, phase="TRAIN")
     assert [r.name for r in test.rows] == ["data", "a", "not_train", "score"]
     assert [r.name for r in train.rows] == ["data", "a", "only_train", "score"]
-    assert (test.ignore_label, test.left_out) == (255, ["label"])
+    assert (test.ignore_label, test.left_out) == (255, [])  # labels are no part of a net, and need no mention
     assert Net(test.rows).inputs == {"data": 5}  # a Data layer does not say how many channels it brings
 
 
@@ -205,7 +205,7 @@ def test_a_map_of_probabilities_is_built_without_its_softmax_for_the_scripts_tak
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (DATA + 'layer { name: "n1" type: "LRN" bottom: "data" top: "n1" lrn_param { local_size: 5 } }', "layer 'n1' (LRN)"),
+        (DATA + 'layer { name: "n1" type: "MVN" bottom: "data" top: "n1" }', "layer 'n1' (MVN)"),
         (DATA + 'layer { name: "c" type: "Convolutoin" bottom: "data" top: "c" }', "Did you mean 'Convolution'?"),
         (DATA + 'layers { name: "b" type: BNLL bottom: "data" top: "b" }', "layer 'b' (BNLL)"),
         (DATA + CONV % ("a", "dta", "a", 4), "layer 'a' (Convolution): it reads 'dta', but no layer above it writes 'dta'"),

@@ -82,21 +82,23 @@ def test_a_colour_table_is_written_beside_the_labels(tmp_path, suffix):
     with rasterio.open(tmp_path / f"a{suffix}") as file:
         assert [file.colormap(1)[i][:3] for i in range(3)] == [(1, 2, 3), (40, 50, 60), (7, 8, 9)]
     assert np.array_equal(raster.read_labels(tmp_path / f"a{suffix}"), labels)
-    with raster.open_raster(tmp_path / f"a{suffix}") as file:
+    with raster.open_colours(tmp_path / f"a{suffix}") as file:
         assert raster.read_colours_window(file)[1, 0].tolist() == [7, 8, 9]
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (1, "uint16"), (1, "float32")])
 def test_labels_are_one_band_of_bytes(tmp_path, bands, dtype):
     path = write_raster(tmp_path / "a.tif", np.zeros((bands, 4, 4), dtype))
-    with pytest.raises(UserError, match=rf"{bands} band\(s\) of {dtype}.*convert_gt\.py --from-color"):
+    with pytest.raises(
+        UserError, match=rf"{bands} band\(s\) of {dtype}.*convert_gt\.py --from-{'color' if bands > 1 else 'index'}"
+    ):
         raster.read_labels(path)
 
 
 def test_colours_of_two_bands_or_of_16_bits_are_refused(tmp_path):
     for i, image in enumerate([np.zeros((2, 4, 4), np.uint8), np.zeros((3, 4, 4), np.uint16)]):
         with (
-            raster.open_raster(write_raster(tmp_path / f"{i}.tif", image)) as file,
+            raster.open_colours(write_raster(tmp_path / f"{i}.tif", image)) as file,
             pytest.raises(UserError, match="8-bit R, G, B"),
         ):
             raster.read_colours_window(file)

@@ -19,6 +19,9 @@ EACH = {
     "fixed": {},
     "step": {"step_iterations": 7, "gamma": 0.5},
     "multistep": {"at_iterations": [3, 10, 11], "gamma": 0.1},
+    "exp": {"gamma": 0.9},
+    "inv": {"gamma": 0.1, "power": 0.75},
+    "sigmoid": {"step_iterations": 10, "slope": -0.5},
     "poly": {"max_iterations": 40, "power": 0.9},
     "cosine": {"max_iterations": 40},
     "one_cycle": {"max_iterations": 40},
@@ -50,6 +53,20 @@ def test_each_policy_is_tried():
 
 def test_multistep_drops_at_the_iterations_that_are_named():
     assert rates(15, "multistep") == pytest.approx(torch_rates(15, MultiStepLR, milestones=[3, 10, 11], gamma=0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("exp", lambda i: 0.3 * 0.9**i),
+        ("inv", lambda i: 0.3 * (1 + 0.1 * i) ** -0.75),
+        ("sigmoid", lambda i: 0.3 / (1 + math.exp(0.5 * (i - 10)))),
+    ],
+)
+def test_caffes_further_policies_follow_the_formulas_of_its_solver(name, formula):
+    """sgd_solver.cpp, GetLearningRate; its sigmoid has gamma where ours has slope."""
+    assert rates(30, name) == pytest.approx([formula(i) for i in range(30)])
+    assert Schedule(1.0, {"name": "sigmoid", "step_iterations": 5000, "slope": 1}).rate(0) == 0.0
 
 
 def test_poly_falls_to_0_at_its_end():

@@ -335,7 +335,7 @@ def test_before_it_stops_the_net_is_validated_and_its_best_weights_are_kept(own,
 
 def test_minutes_stop_a_run_with_a_validation_and_a_snapshot(own, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("tools.training.deadline.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tools.solver.deadline.time.monotonic", lambda: now[0])
     step = Trainer.step
 
     def slow(self, *batch):

@@ -22,6 +22,7 @@ from tools.base.errors import UserError, listing, run
 from tools.base.folders import whole_folder, write_details
 from tools.geo import raster
 from tools.geo.file_list import find_local
+from tools.geo.views import orientation
 from tools.geo.windows import Window
 
 _TYPES = {
@@ -69,26 +70,35 @@ def blocks(height: int, width: int, size: int) -> dict[tuple[int, int], Window]:
 def write_blocks(file: Path, size: int, folder: Path, final: Path) -> int:
     """Write the blocks of one raster into `folder`, which is to become `final`; how many come back."""
     folder.mkdir()
+    about = raster.inspect(file, raster.NUMBERS)
     with raster.open_raster(file) as source:
+        if about.gcps or about.rpcs or orientation(source) != 1:
+            how = "turned, as its EXIF says" if orientation(source) != 1 else "placed by control points or RPCs"
+            raise UserError(f"{file} is {how}: save it upright, or warp it (gdalwarp), before it is cut into blocks.")
         found = blocks(*source.shape, size)
         for (i, j), window in found.items():
-            (folder / f"{i}_{j}.vrt").write_text(as_vrt(source, window, os.path.relpath(file.resolve(), final.resolve())))
+            (folder / f"{i}_{j}.vrt").write_text(
+                as_vrt(source, about, window, os.path.relpath(file.resolve(), final.resolve()))
+            )
     return len(found)
 
 
-def as_vrt(source: rasterio.DatasetReader, window: Window, path: str) -> str:
-    """The text of a VRT that shows one window of an open raster; path: the raster's, seen from the VRT."""
+def as_vrt(source: rasterio.DatasetReader, about: raster.Raster, window: Window, path: str) -> str:
+    """The text of a VRT that shows one window of an open raster; about: its place. path: the raster's, seen from the VRT."""
     root = Xml.Element("VRTDataset", rasterXSize=str(window.width), rasterYSize=str(window.height))
-    if source.crs is not None:
-        _add(root, "SRS", source.crs.to_wkt())
-    if not source.transform.is_identity:
-        place = source.transform * source.transform.translation(window.col, window.row)
+    if about.crs is not None:
+        _add(root, "SRS", about.crs.to_wkt())
+    if about.transform is not None:
+        place = about.transform * about.transform.translation(window.col, window.row)
         _add(root, "GeoTransform", ", ".join(map(repr, place.to_gdal())))
     for i in source.indexes:
         band = _band(root, source.dtypes[i - 1], window, path, str(i), band=str(i))
         _add(band, "ColorInterp", source.colorinterp[i - 1].name.capitalize())
         if source.nodatavals[i - 1] is not None:
             _add(band, "NoDataValue", repr(source.nodatavals[i - 1]))
+        if (source.scales[i - 1], source.offsets[i - 1]) != (1, 0):
+            _add(band, "Scale", repr(source.scales[i - 1]))
+            _add(band, "Offset", repr(source.offsets[i - 1]))
         if source.colorinterp[i - 1].name == "palette":
             table = _add(band, "ColorTable")
             for _, colour in sorted(source.colormap(i).items()):

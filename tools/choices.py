@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tools.base import commands
-from tools.base.choices import REQUIRED
+from tools.base.choices import REQUIRED, numbers_of
 from tools.base.errors import UserError, nearest, run
 
 
@@ -42,7 +42,7 @@ def choices() -> dict[str, list[str]]:
     from tools.solver.solver import SOLVERS
 
     return {
-        "LOSS": list(_functions(LOSSES)),
+        "LOSS": [_line(name, numbers_of(loss, without=3), loss) for name, loss in LOSSES.items()],
         "LR_POLICY": [_line(name, numbers_of_policy(name), POLICIES[name]) for name in POLICIES],
         "SOLVER": [_line(name, {**numbers, "weight_decay": REQUIRED}, make) for name, (numbers, make) in SOLVERS.items()],
         "CLASS_WEIGHTS": ["none  every class counts alike", *_functions({n: f for n, f in CLASS_WEIGHTS.items() if f})],

@@ -15,17 +15,19 @@ from tools.data.operations import read_recipe, sample_size
 from tools.data.settings import DataSettings, PatchSettings
 from tools.inference.settings import InferenceSettings
 from tools.labels.settings import ClassSettings
+from tools.training.recipes import RECIPES
 from tools.training.settings import TrainingSettings
 from tools.weights.settings import NetSettings
 
-DEFAULT, CONFIG, COMMAND_LINE = "default", "config", "--set"  # where a value came from
+DEFAULT, CONFIG, COMMAND_LINE = "default", "config", "--set"  # where a value came from, if not from the recipe
 
 
 @dataclass(frozen=True)
 class Settings:
     """All settings of one config file, by section.
 
-    origins: where each value came from, by the setting's name: the config, --set, or the default.
+    origins: where each value came from, by the setting's name: the config, --set, the default, or the solver.prototxt that
+    SOLVER names.
     """
 
     data: DataSettings
@@ -82,6 +84,12 @@ class Settings:
         """All settings by name."""
         return {name: value for section in SECTIONS for name, value in getattr(self, section).to_dict().items()}
 
+    def as_text(self) -> str:
+        """A table of all settings: name, value, and where it came from."""
+        rows = [(name, repr(value), self.origins.get(name, DEFAULT)) for name, value in self.values().items()]
+        name, origin = (max(len(row[i]) for row in rows) for i in (0, 2))
+        return "\n".join(f"{row[0]:{name}}  {row[2]:{origin}}  {row[1]}" for row in rows)
+
     def with_effect(self) -> dict[str, Any]:
         """The settings by name whose change makes another run."""
         matters = {name for name, f in KNOWN.items() if f.metadata["effect"]}
@@ -109,11 +117,22 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> Settings:
         faults.append(f"it does not set {listing(missing)}{block}.")
     if faults:
         raise UserError(f"{path}: {' '.join(faults)}")
-    origins = {name: COMMAND_LINE if name in changed else CONFIG if name in given else DEFAULT for name in KNOWN}
     try:
+        origins = dict.fromkeys(given, CONFIG) | dict.fromkeys(changed, COMMAND_LINE)
+        if str(given.get("SOLVER")).endswith(".prototxt"):
+            given, origins = _with_solver(given, origins)
         return _make(given, origins)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _with_solver(given: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings and origins, those that a Caffe solver says in place of the config's own, but not of --set."""
+    from tools.solver.solver_prototxt import read_solver
+
+    path = given["SOLVER"]
+    said = {k: v for k, v in read_solver(path).settings.items() if origins[k] != COMMAND_LINE or k == "SOLVER"}
+    return {**given, **said}, {**origins, **dict.fromkeys(said, path)}
 
 
 def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
@@ -123,13 +142,20 @@ def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _make(given: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
-    """Every section, then the whole. Raises UserError with the faults of all sections."""
+    """Every section, then the whole; what `given` lacks comes from the recipe. Raises UserError with the faults of all."""
     made, faults = {}, []
-    for name, section in SECTIONS.items():
+    for name, section in SECTIONS.items():  # the data first: the recipe asks for their modalities
         try:
             made[name] = section(**{f.name: given[f.name] for f in fields(section) if f.name in given})
         except UserError as error:
             faults.append(str(error))
+            continue
+        if name == "data":
+            recipe = given.get("RECIPE", KNOWN["RECIPE"].default)
+            known = isinstance(recipe, str) and recipe in RECIPES
+            own = RECIPES[recipe](made["data"].modalities, given.get("NET")) if known else {}
+            origins = dict.fromkeys(KNOWN, DEFAULT) | dict.fromkeys(own, f"recipe {recipe}") | origins
+            given = own | given
     if faults:
         raise UserError(" ".join(faults))
     return Settings(**made, origins=origins)

@@ -5,6 +5,7 @@ Sizes are numbers or pairs of height and width. Caffe's source (include/caffe/la
 
 import itertools
 from dataclasses import replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -12,48 +13,6 @@ from torch.nn import functional as F
 
 from nets.layers import ANY_SIZE, NO_PIXELS, Blob, layer, pair, scatter
 from tools.base.errors import UserError
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that can be kept at its running statistics while the rest of the net trains."""
-
-    def __init__(self, channels: int, eps: float, affine: bool, frozen: bool):
-        super().__init__(channels, eps=eps, affine=affine)
-        self.frozen = frozen
-
-    def train(self, mode: bool = True):
-        return super().train(mode and not self.frozen)
-
-
-@layer
-def batch_norm(x: Blob, affine=True, scale: str = "", eps: float = 1e-5, fraction: float = 0.999, frozen=False):
-    """Caffe's BatchNorm, and where `affine` the Scale after it.
-
-    scale: name of that Scale layer in Caffe's files (NAME_scale where empty). fraction: what a step keeps of the running
-    sums, under Caffe's solver. frozen: the running statistics are used in training too (use_global_stats).
-    """
-    module = BatchNorm(x.channels, eps, affine, frozen)
-    module.fraction = fraction
-    return module, x
-
-
-class ChannelScale(nn.Module):
-    """Each plane times its weight, plus its bias."""
-
-    def __init__(self, channels: int, bias: bool):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x * self.weight[:, None, None]
-        return x if self.bias is None else x + self.bias[:, None, None]
-
-
-@layer
-def scale(x: Blob, bias=True):
-    """Each plane times a learned number, plus another one where `bias`."""
-    return ChannelScale(x.channels, bias), x
 
 
 class InnerProduct(nn.Linear):
@@ -194,34 +153,72 @@ def interp(x: Blob, size=None, zoom: int = 1, shrink: int = 1, margins=(0, 0)):
 
 
 @layer
-def softmax(x: Blob):
-    """Probabilities over the planes."""
-    return nn.Softmax(1), x
-
-
-@layer
 def flatten(x: Blob, values: int | None = None):
     """N x values, plane after plane. values: how many; None where each plane is down to one."""
     return nn.Flatten(), Blob(values or x.channels, NO_PIXELS)
 
 
-class Power(nn.Module):
-    """(shift + scale x) ** power."""
+class Tile(nn.Module):
+    """A blob several times over: see `tile`."""
 
-    def __init__(self, power: float, scale: float, shift: float):
+    def __init__(self, axis: int, tiles: int):
         super().__init__()
-        self.power, self.scale, self.shift = power, scale, shift
+        self.axis, self.tiles = axis, tiles
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x if self.scale == 1 else x * self.scale
-        x = x if self.shift == 0 else x + self.shift
-        return x if self.power == 1 else x**self.power
+        return torch.cat([x] * self.tiles, self.axis)
 
 
 @layer
-def power(x: Blob, power: float = 1.0, scale: float = 1.0, shift: float = 0.0):
-    """(shift + scale x) ** power."""
-    return Power(power, scale, shift), x
+def tile(x: Blob, tiles: int, axis: int = 1):
+    """A blob `tiles` times over, one after the other along an axis (1: planes, 2: height, 3: width)."""
+    if not 1 <= axis < 4 or tiles < 1:
+        raise UserError(f"it repeats axis {axis} {tiles} times: axes 1 to 3 once or more often are what there is")
+    return Tile(axis, tiles), replace(x, channels=x.channels * tiles if axis == 1 else x.channels)
 
 
-ANY_SIZE |= {"deconv", "pooling", "upsample", "crop", "interp", "flatten", "inner_product"}
+class Reshape(nn.Module):
+    """The same values in another shape: see `reshape`."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = [x.shape[i] if n == 0 and i < x.dim() else n for i, n in enumerate(self.shape)]
+        try:
+            return x.reshape(shape)
+        except RuntimeError:
+            given, wanted = (" x ".join(map(str, s)) for s in (x.shape[1:], shape[1:]))
+            raise UserError(
+                f"{given} values cannot become {wanted}: give images of the size that the net was made for."
+            ) from None
+
+
+@layer
+def reshape(x: Blob, shape, channels: int, stride=None):
+    """The values of each image in another shape (N first): 0 leaves an axis as it is, -1 makes it as long as it must be.
+
+    channels, stride: of what it writes, which the sizes of the images decide; stride None for that of x.
+    """
+    return Reshape(tuple(shape)), Blob(channels, x.stride if stride is None else Fraction(stride))
+
+
+class Padding(nn.Module):
+    """Zeros around a blob, or its margins cut off: see `padding`."""
+
+    def __init__(self, first: int, last: int):
+        super().__init__()
+        self.first, self.last = first, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (self.first, self.last, self.first, self.last))
+
+
+@layer
+def padding(x: Blob, first: int = 0, last: int = 0):
+    """DeepLab's Padding: so many rows and columns of zeros before the first and after the last ones; negative: cut off."""
+    return Padding(first, last), x
+
+
+ANY_SIZE |= {"deconv", "pooling", "upsample", "crop", "interp", "flatten", "inner_product", "reshape", "tile", "padding"}

@@ -1,21 +1,25 @@
 """Caffe's prototxt as rows: layers of any Caffe since 2014 become the table that Caffe would run.
 
-What is not part of the net falls away: losses and accuracies (they tell the ignore label), labels, data sources (they become
-inputs), layers of the other phase, and whatever leads neither to the loss nor, without one, to the last layer.
+What is not part of the net falls away: accuracies, labels, data sources (they become inputs), layers of the other phase, an
+ArgMax at the end, and whatever leads neither to a loss nor, without one, to the last layer. The scores of the loss that
+weighs most are the net's; those of others become `auxiliary` rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from nets import layers
-from nets.caffe.prototxt_layers import HAVE_WEIGHTS, NOT_THE_NET, SOURCES, TYPES, Layer
+from nets.caffe import coordinates, prototxt_losses
+from nets.caffe.prototxt_fuse import fuse, names
+from nets.caffe.prototxt_kinds import HAVE_WEIGHTS, READS, TYPES
+from nets.caffe.prototxt_layers import NOT_THE_NET, OTHER_LOSSES, REFUSED, SOURCES, Layer
+from nets.caffe.prototxt_losses import Loss
+from nets.caffe.prototxt_sizes import leading_to, sized
 from nets.caffe.prototxt_text import Message, read
 from nets.caffe.prototxt_write import STAND_IN, caffe_name, write_prototxt
 from nets.layers import Row
-from nets.net import Net, trial
+from nets.net import Net
 from tools.base.errors import UserError, listing, nearest
 
 __all__ = ["Table", "read_prototxt", "write_prototxt"]
@@ -26,27 +30,41 @@ class Table:
     """What a prototxt declares.
 
     rows: the net. ignore_label: of the loss, None without one. sizes: (height, width) of each input, where the file says so.
-    left_out: layers that were dropped because the output does not depend on them.
+    left_out: layers that were dropped because the output does not depend on them. notes: what whoever uses the net should
+    know, in sentences.
     """
 
     rows: list[Row]
     ignore_label: int | None = None
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def read_prototxt(path: str | Path, inputs: Mapping[str, int] | None = None, phase: str | None = None) -> Table:
+def read_prototxt(
+    path: str | Path,
+    inputs: Mapping[str, int] | None = None,
+    phase: str | None = None,
+    values: Mapping[str, str | int] | None = None,
+) -> Table:
     """The table that a prototxt declares.
 
     inputs: channels by input, for files whose inputs are data layers, which do not say them; matched by name, else by order.
-    phase: TEST or TRAIN, which `include` and `exclude` refer to; None for TEST, unless only TRAIN has inputs. Raises
-    UserError, naming layer and type, for what is not known here.
+    phase: TEST or TRAIN, which `include` and `exclude` refer to; None for TEST, unless only TRAIN has inputs. values: what
+    stands for ${NAME} in templates such as DeepLab's. Raises UserError, naming layer and type, for what is not known here.
     """
     try:
-        return _Reader(read(path), phase, dict(inputs or {})).table()
+        return _Reader(read(path, values), phase, dict(inputs or {})).table()
     except UserError as error:
         prefix = "" if str(error).startswith(str(path)) else f"{path}: "
         raise UserError(f"{prefix}{error}") from None
+
+
+def inputs_of(path: str | Path) -> dict[str, int | None]:
+    """The inputs of a prototxt's net: name -> channels, None where the file does not say them."""
+    reader = _Reader(read(path, {"NUM_LABELS": 1}), None, {})
+    rows = reader.whole()
+    return {row.name: reader.channels[row.name] for row in rows if row.kind == "data"}
 
 
 def row_name(name: str) -> str:
@@ -69,31 +87,91 @@ class _Reader:
             raise UserError("it mixes 'layer' and 'layers': Caffe reads one or the other, so make them alike.")
         if not message.all("layer") and not message.all("layers"):
             raise UserError("it declares no layers: name the prototxt of a net (a solver names it after 'net:').")
-        self.layers = _of_phase(message, phase)
+        self.layers, self.other = _of_phase(message, phase)
         self.message, self.inputs = message, inputs
         self.rows: list[Row] = []
         self.blobs: dict[str, str] = {}  # Caffe's blob -> the blob of the row that wrote it last
         self.channels: dict[str, int | None] = {}  # of the inputs
         self.sizes: dict[str, tuple[int, int]] = {}
-        self.ignore_label: int | None = None
-        self.scored: str | None = None  # the blob that the loss reads
+        self.losses: list[Loss] = []
+        self.loss: Loss | None = None  # whose scores the net is for
+        self.notes: list[str] = []
+        self.left_out: list[str] = []  # layers that are of no use here, by name and type
         self.sharers: dict[str, str] = {}  # name of shared weights -> layer
 
     def table(self) -> Table:
+        rows = sized(self._with_channels(self.whole()), self.sizes)
+        every, loss = [row for row in self.rows if row.kind != "auxiliary"], self.loss
+        kept = {name for row in rows for name in names(row)}
+        sizes = {row.name: self.sizes[row.name] for row in rows if row.name in self.sizes}
+        left_out = [caffe_name(row.name) for row in every if row.name not in kept and not self._of_labels(row, kept)]
+        notes = [*self.notes, *self._notes(rows, left_out)]
+        return Table(rows, loss.ignore_label if loss else None, sizes, left_out, notes)
+
+    def whole(self) -> list[Row]:
+        """The rows of the net, the channels of its inputs as yet unknown."""
         self._old_inputs()
         for layer in self.layers:
             self._add(layer)
-        every = [row.name for row in self.rows]
-        rows = fuse(_leading_to(self.scored or self._last(), self.rows))
-        rows = _sized(self._with_channels(rows), self.sizes)
-        kept = {name for row in rows for name in _names(row)}
-        sizes = {row.name: self.sizes[row.name] for row in rows if row.name in self.sizes}
-        return Table(rows, self.ignore_label, sizes, [caffe_name(n) for n in every if n not in kept])
+        self.loss = prototxt_losses.main_loss(self.losses or self._losses_elsewhere())
+        output = self.loss.scores if self.loss else self._last()
+        self.notes = self._train_with(self.loss) if self.loss else []
+        return fuse(self._leading_to(output))
+
+    def _leading_to(self, output: str) -> list[Row]:
+        """The rows of the net, the one that writes its output last but for losses."""
+        further = [row for row in self.rows if row.kind == "auxiliary"]
+        rows = leading_to({output, *(row.name for row in further)}, self.rows)
+        for row in rows:
+            if row.kind == "argmax":
+                raise UserError(f"layer '{row.name}' (ArgMax): it is known only as the last layer, where it falls away.")
+        main = [row for row in leading_to({output}, self.rows) if row.kind != "data"]
+        ahead = [row for row in rows if row not in main and row not in further]
+        return [*(row for row in rows if row in ahead or row in main[:-1]), *main[-1:], *further]
+
+    def _train_with(self, main: Loss) -> list[str]:
+        """Add a row for each further loss that can train with the main one; what is to be said of the losses."""
+        labels = {loss.label: next((r.name for r in leading_to({loss.label}, self.rows)), "") for loss in self.losses}
+        further, notes = prototxt_losses.sorted_out(self.losses, main, labels)
+        for loss in list(further):
+            if main.scores in {row.name for row in leading_to({loss.scores}, self.rows)}:
+                notes.append(f"the loss '{loss.name}' is left out: its scores are made from those of '{main.name}'.")
+                further.remove(loss)
+            else:
+                self.rows.append(layers.auxiliary(self._free_name(loss.name), loss.scores, loss.weight / main.weight))
+        return [*notes, *prototxt_losses.notes_on(main, further)]
+
+    def _losses_elsewhere(self) -> list[Loss]:
+        """The losses of the other phase, which tell what the scores are in this one, too."""
+        known = [layer for layer in self.other if all(b in self.blobs for b in layer.bottoms)]
+        return [Loss.of(layer, [self.blobs[b] for b in layer.bottoms]) for layer in known if prototxt_losses.is_loss(layer)]
+
+    def _of_labels(self, row: Row, kept: set[str]) -> bool:
+        """Whether a row is made from inputs alone that the net does not read: from labels, as a loss wants them."""
+        return not kept.intersection(r.name for r in leading_to({row.name}, self.rows) if r.kind == "data")
+
+    def _notes(self, rows: list[Row], left_out: list[str]) -> list[str]:
+        """What is to be said of the net itself."""
+        notes = []
+        if left_out or self.left_out:
+            notes.append(f"left out, since its scores do not depend on them: {listing([*left_out, *self.left_out], 6)}.")
+        if any(row.kind == "dropout" and row.args.get("sample") for row in rows):
+            notes.append("its dropout samples when testing, too (sample_weights_test): label with `--tta dropout 40` for that.")
+        if frozen := [row.name for row in rows if row.kind == "bn_moving" and row.args.get("frozen")]:
+            notes.append(f"its {len(frozen)} BN layers are frozen: their weights and statistics do not learn.")
+        if learning := [row.name for row in rows if row.kind == "bn_learn"]:
+            notes.append(
+                f"its {len(learning)} BN layers learn (bn_mode: LEARN): weights that Caffe trained have no statistics for them,"
+                " so that each batch of windows is labelled by its own; training.py gathers them."
+            )
+        return notes
 
     def _last(self) -> str:
         """The blob that the net gives where no loss says which."""
         if not self.rows or self.rows[-1].kind == "data":
             raise UserError("it has no layer that computes anything in this phase.")
+        if self.rows[-1].kind == "argmax":
+            return self.rows[-1].reads[0]
         if self.rows[-1].kind == "slice_blob":
             raise UserError(f"its last layer '{self.rows[-1].name}' writes several blobs: a net must end in one.")
         return self.rows[-1].name
@@ -125,6 +203,8 @@ class _Reader:
             raise UserError("its layers are of the format before 2014: run Caffe's upgrade_net_proto_text on it first.")
         if layer.is_source:
             return self._add_source(layer)
+        if layer.type in REFUSED:
+            layer.refuse(REFUSED[layer.type])
         known = sorted({*TYPES, *SOURCES, *NOT_THE_NET, "Split"})
         if layer.type not in known:
             layer.refuse(f"layers of this type are unknown here.{nearest(layer.type, known)} Known are {listing(known, 40)}.")
@@ -139,19 +219,40 @@ class _Reader:
         self._add_row(layer, reads)
 
     def _add_row(self, layer: Layer, reads: list[str]) -> None:
-        most = {"Concat": len(reads), "Eltwise": len(reads), "Crop": 2, "Upsample": 2}.get(layer.type, 1)
+        most = len(reads) if layer.type in ("Concat", "Eltwise") else READS.get(layer.type, 1)
         if not 0 < len(reads) <= most or not layer.tops:
             layer.refuse(f"it reads {len(reads)} blobs (bottom) and writes {len(layer.tops)} (top), which is not supported")
+        if layer.type == "Slice" and self._cut_input(layer, reads[0]):
+            return
         name = self._free_name(layer.name or layer.tops[0])
         if layer.type in HAVE_WEIGHTS:
             self._check_weights(layer, name)
         row = TYPES[layer.type](layer, reads, name)
+        if row.kind == "crop" and layer.old and not layer.message.all("crop_param"):
+            row = self._cut_by_place(layer, row)
         layer.close()
         suffixes = {"pooling": ["", "_mask"], "slice_blob": [f"_{i}" for i in range(len(layer.tops))]}.get(row.kind, [""])
         if len(layer.tops) > len(suffixes):
             layer.refuse(f"it has {len(layer.tops)} tops, but writes {len(suffixes)}")
         self.rows.append(row)
         self.blobs |= {top: name + suffix for top, suffix in zip(layer.tops, suffixes, strict=False)}
+
+    def _cut_input(self, layer: Layer, read: str) -> bool:
+        """Whether a Slice cuts what a data layer brings into pictures and labels, as FuseNet's: then its parts are inputs."""
+        points = layer.message.last("slice_param", Message()).all("slice_point")
+        if self.channels.get(read, 0) is not None or len(points) != len(layer.tops) - 1:
+            return False
+        for top, first, last in zip(layer.tops, [0, *points], [*points, None], strict=True):
+            size = self.sizes.get(read, ())
+            self._input(top, [1, None if last is None else last - first, *size])
+        return True
+
+    def _cut_by_place(self, layer: Layer, row: Row) -> Row:
+        """The row of an old CROP, which finds out by itself where to cut."""
+        try:
+            return replace(row, args={"offset": coordinates.offset(coordinates.places_of(self.rows), *row.reads)})
+        except UserError as error:
+            layer.refuse(str(error))
 
     def _check_weights(self, layer: Layer, name: str) -> None:
         if name != row_name(layer.name):
@@ -181,15 +282,16 @@ class _Reader:
         for i, top in enumerate(layer.tops):
             self._input(top, shapes[min(i, len(shapes) - 1)] if shapes else [])
             crop = layer.message.last("transform_param", Message()).last("crop_size")
-            if crop and i == 0:
-                self.sizes.setdefault(self.blobs[top], (crop, crop))
+            dense = layer.message.last("dense_image_data_param", Message())
+            size = (crop, crop) if crop else (dense.last("new_height"), dense.last("new_width"))
+            if all(size) and i == 0:
+                self.sizes.setdefault(self.blobs[top], size)
 
     def _add_loss(self, layer: Layer, reads: list[str]) -> None:
-        if layer.type != "SoftmaxWithLoss":
-            return
-        p = layer.message.last("loss_param", Message())
-        self.ignore_label = p.last("ignore_label", self.ignore_label)
-        self.scored = reads[0]
+        if prototxt_losses.is_loss(layer):
+            self.losses.append(Loss.of(layer, reads))
+        elif layer.type in OTHER_LOSSES or layer.type in ("MatWrite", "HDF5Output"):
+            self.left_out.append(f"{layer.name} ({layer.type})")
 
     def _with_channels(self, rows: list[Row]) -> list[Row]:
         """The rows, with the channels of the inputs: the file's, or where it does not tell, the ones that were asked for."""
@@ -214,16 +316,16 @@ class _Reader:
         return [*data, *(row for row in rows if row.kind != "data")]
 
 
-def _of_phase(message: Message, phase: str | None) -> list[Layer]:
-    """The layers that a phase includes: TEST's where none is asked for, unless only TRAIN brings data."""
+def _of_phase(message: Message, phase: str | None) -> tuple[list[Layer], list[Layer]]:
+    """The layers that a phase includes, TEST's where none is asked for, unless only TRAIN brings data; those of the other."""
     state, old = message.last("state", Message()), bool(message.all("layers"))
     found = {}
-    for name in (phase,) if phase else ("TEST", "TRAIN"):
+    for name in ("TEST", "TRAIN"):
         layers = [Layer(m, old, name) for m in message.all("layer") or message.all("layers")]
         found[name] = [layer for layer in layers if layer.included(state)]
-        if message.all("input") or any(layer.is_source for layer in found[name]):
-            return found[name]
-    return found[phase or "TEST"]
+    brings = {name: bool(message.all("input")) or any(x.is_source for x in layers) for name, layers in found.items()}
+    phase = phase or ("TRAIN" if brings["TRAIN"] and not brings["TEST"] else "TEST")
+    return found.pop(phase), next(iter(found.values()))
 
 
 def _source_shapes(layer: Layer) -> list[list[int]]:
@@ -235,105 +337,3 @@ def _source_shapes(layer: Layer) -> list[list[int]]:
         return [list(four) for four in zip(*(p.all(k) for k in ("num", "channels", "height", "width")), strict=False)]
     p = layer.message.last("memory_data_param", Message())
     return [[p.last(k) for k in ("batch_size", "channels", "height", "width")], []] if p.fields else []
-
-
-def _names(row: Row) -> list[str]:
-    """The layers of Caffe that a row stands for, by the names of their rows."""
-    if row.kind == "conv":
-        return [row.name, *(row.name + s for s in ("_bn", "_scale", "_relu"))]
-    return [row.name, row.args["scale"]] if row.args.get("scale") and row.kind == "batch_norm" else [row.name]
-
-
-def _leading_to(blob: str, rows: list[Row]) -> list[Row]:
-    """The rows on which a blob depends."""
-    wanted, kept = {blob}, []
-    for row in reversed(rows):
-        if any(written in wanted for written in _written(row)):
-            wanted |= set(row.reads)
-            kept.append(row)
-    return kept[::-1]
-
-
-def _written(row: Row) -> list[str]:
-    if row.kind == "pooling":
-        return [row.name, row.name + "_mask"]
-    if row.kind == "slice_blob":
-        cuts = row.args["cuts"]
-        return [f"{row.name}_{i}" for i in range(cuts if isinstance(cuts, int) else len(cuts) + 1)]
-    return [row.name]
-
-
-def fuse(rows: list[Row]) -> list[Row]:
-    """Convolution X and, where nothing else reads what lies between, X_bn, X_scale and X_relu as one row `conv("X", ...)`.
-
-    BatchNorm and Scale under other names become one row `batch_norm` that knows the name of the Scale layer.
-    """
-    rows = _merge(rows, "batch_norm", "scale", _with_scale)
-    rows = _merge(rows, "conv", "batch_norm", _with_norm)
-    return _merge(rows, "conv", "relu", _with_relu)
-
-
-def _merge(rows: list[Row], first: str, second: str, join: Callable[[Row, Row], Row | None]) -> list[Row]:
-    """The rows, with each one of the kind `first` joined with the `second` that alone reads it, where `join` says how."""
-    readers: dict[str, list[Row]] = {}
-    for row in rows:
-        for name in row.reads:
-            readers.setdefault(name, []).append(row)
-    joined, renamed = {}, {}
-    for row in rows:
-        follower = readers.get(row.name, [])
-        if row.kind == first and len(follower) == 1 and follower[0].kind == second:
-            both = join(row, follower[0])
-            if both:
-                joined[row.name], renamed[follower[0].name] = both, both.name
-    kept = [joined.get(row.name, row) for row in rows if row.name not in renamed]
-    return [replace(row, reads=tuple(renamed.get(n, n) for n in row.reads)) for row in kept]
-
-
-def _with_scale(norm: Row, scale: Row) -> Row | None:
-    if norm.args.get("affine", True) or scale.args.get("bias") is False:
-        return None
-    args = {"scale": scale.name} | {k: v for k, v in norm.args.items() if k != "affine"}
-    return replace(norm, args=args, lr_mult=(1.0, 1.0, *scale.lr_mult), decay_mult=(1.0, 1.0, *scale.decay_mult))
-
-
-def _with_norm(conv: Row, norm: Row) -> Row | None:
-    usual = norm.name == conv.name + "_bn" and norm.args == {"scale": conv.name + "_scale"}
-    if not usual or conv.args["relu"]:
-        return None
-    lr, decay = conv.lr_mult + norm.lr_mult[2:], conv.decay_mult + norm.decay_mult[2:]
-    return replace(conv, args=conv.args | {"norm": True}, lr_mult=lr, decay_mult=decay)
-
-
-def _with_relu(conv: Row, relu: Row) -> Row | None:
-    if relu.name != conv.name + "_relu" or relu.args:
-        return None
-    args = {k: v for k, v in conv.args.items() if k not in ("norm", "relu")}
-    return replace(conv, args=args if conv.args["norm"] else args | {"norm": False})
-
-
-def _sized(rows: list[Row], sizes: dict[str, tuple[int, int]]) -> list[Row]:
-    """The rows, with the number of values that fully connected and flattening layers read, which Caffe finds by running."""
-    done = []
-    for row in rows:
-        if row.kind in ("inner_product", "flatten"):
-            row = _with_values(row, done, sizes)
-        done.append(row)
-    return done
-
-
-def _with_values(row: Row, above: list[Row], sizes: dict[str, tuple[int, int]]) -> Row:
-    above = _leading_to(row.reads[0], above)
-    missing = [r.name for r in above if r.kind == "data" and r.name not in sizes]
-    if missing:
-        raise UserError(
-            f"layer '{row.name}' needs to know the size of the images, but the file does not say that of '{missing[0]}': give"
-            " it an input_shape (or Input layer) with four dims."
-        )
-    try:
-        with torch.device("meta"):  # without memory for weights: those of fc6 alone are 400 MB
-            net = Net(above)
-        shape = trial(net, sizes).shape
-    except RuntimeError as error:
-        raise UserError(f"layer '{row.name}' cannot follow images of these sizes: {error}") from None
-    return replace(row, args=row.args | {"values": shape[1:].numel()})

@@ -1,13 +1,15 @@
 """Protobuf's text format as nested fields, without a schema: what `.prototxt` files are written in."""
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from google.protobuf.text_format import ParseError, Tokenizer
 
 from tools.base.errors import UserError
 
+_PLACE = re.compile(r"\$\{(\w+)\}")
 _BRACES = {"{": "}", "<": ">"}
 
 
@@ -30,18 +32,33 @@ class Message:
         return self.fields.get(name, [default])[-1]
 
 
-def read(path: str | Path) -> Message:
-    """The message in a text file. Raises UserError, with the line, where it is missing or is no such text."""
+def read(path: str | Path, values: Mapping[str, str | int] | None = None) -> Message:
+    """The message in a text file. Raises UserError, with the line, where it is missing or is no such text.
+
+    values: what takes the place of ${NAME}, which is how templates say what is to be filled in.
+    """
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist, or is no file: name a prototxt.")
     content = Path(path).read_bytes()
     if b"\0" in content:
         raise UserError(f"{path} is no text: name a prototxt here, and the .caffemodel by --init or --weights.")
     text = content.decode("utf-8-sig", "replace")  # comments come in any encoding, and nothing else is not ASCII
+    text = _PLACE.sub(lambda found: str((values or {}).get(found[1], found[0])), text)
+    _check_places(path, text)
     try:
         return _message(Tokenizer(text.splitlines()), None)
     except ParseError as error:
         raise UserError(f"{path} cannot be read as a prototxt at line {error.GetLine()}: {_reason(error)}.") from None
+
+
+def _check_places(path: str | Path, text: str) -> None:
+    """Raise UserError where a ${NAME} is left in the place of a number. In names and file names it may stay."""
+    for i, line in enumerate(text.splitlines(), 1):
+        bare = re.sub(r"\"[^\"]*\"|'[^']*'", "", line).split("#")[0]
+        if found := _PLACE.search(bare):
+            raise UserError(
+                f"{path} is a template whose line {i} leaves {found[0]} open: give it in NET_OPTIONS = {{'{found[1]}': ...}}."
+            )
 
 
 def _reason(error: ParseError) -> str:

@@ -44,6 +44,8 @@ def read_choice(
 
 def _check(setting: str, name: str, key: str, value: Any, limits: Limits) -> None:
     one_or_many, wish = (_numbers, "a list of numbers, 0 or more,") if key in LISTS else (_number, "a number, 0 or more,")
+    if key in SIGNED:
+        one_or_many, wish = _finite, "a number"
     if not one_or_many(value):
         raise UserError(f"{setting}: '{name}' needs {wish} for '{key}'; it is {value!r}.")
     rule, wish = limits.get(key, (lambda _: True, ""))
@@ -51,8 +53,12 @@ def _check(setting: str, name: str, key: str, value: Any, limits: Limits) -> Non
         raise UserError(f"{setting}: {key} = {value!r}: it must be {wish}.")
 
 
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return _finite(value) and value >= 0
 
 
 def _numbers(value: Any) -> bool:
@@ -66,6 +72,7 @@ def _whole(least: int) -> Callable[[Any], bool]:
 _COUNT = (_whole(1), "1 or more, a whole number")
 _BELOW_1 = (lambda value: value < 1, "below 1")
 LISTS = ("at_iterations",)
+SIGNED = ("slope",)
 LIMITS: Limits = {
     "step_iterations": _COUNT,
     "max_iterations": _COUNT,
@@ -76,5 +83,5 @@ LIMITS: Limits = {
     "final_fraction": (lambda v: v <= 1, "1 or less"),
     "start_divisor": (lambda v: v >= 1, "1 or more"),
     "final_divisor": (lambda v: v >= 1, "1 or more"),
-    "momentum": _BELOW_1, "lowest_momentum": _BELOW_1, "beta1": _BELOW_1, "beta2": _BELOW_1,
+    "momentum": _BELOW_1, "rms_decay": _BELOW_1, "lowest_momentum": _BELOW_1, "beta1": _BELOW_1, "beta2": _BELOW_1,
 }  # fmt: skip

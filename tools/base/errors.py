@@ -1,14 +1,19 @@
-"""What a user sees when something goes wrong: one sentence and exit code 2, never a traceback."""
+"""What a user sees when something goes wrong: one sentence and an exit code, never a traceback."""
 
+import contextlib
 import errno
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
+
+from tools.base import faults, streams
 
 
 class UserError(Exception):
@@ -42,29 +47,67 @@ def listing(names: Iterable, most: int = 8) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; say a user's mistake or a full disk in one sentence and leave with exit code 2 (1: partly done)."""
+    """Call `main`; say what ends it in one sentence and leave with its exit code.
+
+    2: a mistake of the user's, a full disk, too little memory. 1: partly done. 70: a fault of ours, whose traceback goes to a
+    file, or with ORTHONETS_TRACEBACK=1 to the screen. 130, 143, 129: stopped by Ctrl-C, SIGTERM, SIGHUP.
+    """
+    streams.prepare()
+    _listen()
     try:
         main()
+        sys.stdout.flush()
         return _end_at_once() if _one_of_many() else None
-    except UserError as error:
-        sentence, code = str(error), error.code
-    except KeyboardInterrupt:
-        sentence, code = "stopped.", 130
     except BrokenPipeError:  # the reader of our output went away (`... | head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.drop_output()
         sys.exit(141)
-    except OSError as error:
-        if error.errno not in _EXPECTED_OS_ERRORS:
-            raise
-        where = f" at {error.filename}" if error.filename else ""
-        sentence, code = f"{_EXPECTED_OS_ERRORS[error.errno]}{where}.", 2
-    except RuntimeError as error:  # PyTorch raises it wherever the main process is when one that reads for it ends
-        if not re.match(r"DataLoader worker .*(killed by signal|exited unexpectedly)", str(error)):
-            raise
-        sentence, code = _READER_ENDED, 2
+    except (Exception, KeyboardInterrupt) as error:
+        sentence, code = _in_words(error)
     _leave(sentence, code)  # out here, where progress bars are closed and the sentence is the last line
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the script, which first tidies up."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+def _listen() -> None:
+    """SIGTERM and a terminal that closes end a script as Ctrl-C does; `nohup`, for one, has it ignore the latter."""
+
+    def stop(number: int, _frame) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Stopped(number)
+
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        main = threading.current_thread() is threading.main_thread()
+        if number and main and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, stop)
+
+
+def _in_words(error: BaseException) -> tuple[str, int]:
+    """The sentence that says what ended a script, and the exit code."""
+    if isinstance(error, UserError):
+        return str(error), error.code
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped.", 128 + getattr(error, "number", signal.SIGINT)
+    if isinstance(error, streams.OutputError):
+        return f"standard output cannot be written ({error.strerror}): send it elsewhere; finished files are whole.", 2
+    if isinstance(error, OSError) and error.errno in _EXPECTED_OS_ERRORS:
+        where = f" at {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        return f"{_EXPECTED_OS_ERRORS[error.errno]}{where}.", 2
+    if re.match(r"DataLoader worker .*(killed by signal|exited unexpectedly)", str(error)):
+        return _READER_ENDED, 2  # PyTorch raises it wherever the main process is when one that reads for it ends
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return _TOO_LITTLE_MEMORY, 2
+    return faults.report(error), faults.EXIT_CODE
+
+
+_NO_MEMORY = ("CUDA out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
+_TOO_LITTLE_MEMORY = "there is too little memory: close other programs, or set BATCH_SIZE, TEST_BATCH_SIZE or TILE_MEMORY_MB to a smaller number."
 _READER_ENDED = (
     "a process that reads the database was ended from outside, as where memory, or shared memory (/dev/shm), runs out: set"
     " WORKERS to a smaller number, or to 0, and go on from the newest snapshot with --restore."
@@ -75,6 +118,13 @@ _EXPECTED_OS_ERRORS = {
     errno.EACCES: "permission denied: choose a place that you may read and write",
     errno.EROFS: "the file system is read-only: write elsewhere",
     errno.ENOTDIR: "a file stands where a folder is wanted: choose another place",
+    errno.EISDIR: "a folder stands where a file is wanted: choose another name",
+    errno.EPERM: "that is not permitted: choose a place that you may read and write",
+    errno.ENAMETOOLONG: "a name is too long for the file system: choose a shorter one",
+    errno.ELOOP: "links lead to each other in a circle: name the file itself",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n 4096)",
+    errno.EIO: "the disk or the network it lies on fails: check it, then run this again",
+    errno.ESTALE: "the disk or the network it lies on fails: check it, then run this again",
 }
 
 
@@ -93,9 +143,11 @@ def _end_at_once() -> None:
 def _leave(sentence: str, code: int) -> None:
     path = Path(sys.argv[0])
     script = path.parent.name if path.name == "__main__.py" else path.name  # a package that `python -m` runs
+    sentence = " ".join(sentence.split("\n"))
     if _one_of_many():
         script += f", process {os.environ['RANK']}"  # counted from 0, as torchrun does
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     print(f"{script}: {sentence}", file=sys.stderr)
     if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun quotes it in its own report
         told = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}

@@ -21,7 +21,7 @@ label there.
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.composite.alignment import same_grid
 from tools.composite.bands import Heights, sum_of
 from tools.composite.files import bands_of, destination, filled, is_pattern, layout, path_of, sources
@@ -126,12 +127,8 @@ def in_parallel(work: Callable, jobs: list[Job], workers: int, title: str) -> It
     if workers == 1:
         yield from tqdm(map(work, jobs), title, len(jobs), unit="tile")
         return
-    with ProcessPoolExecutor(workers) as pool:
-        try:
-            yield from tqdm(pool.map(work, jobs), title, len(jobs), unit="tile")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with pool(workers) as helpers:
+        yield from tqdm(helpers.map(work, jobs), title, len(jobs), unit="tile")
 
 
 def check(recipe: Recipe, jobs: list[Job]) -> None:

@@ -57,7 +57,7 @@ class Layer:
         down, across = around if self.resampled else (0, 0)
         self.extent = Window(-down, -across, grid.height + 2 * down, grid.width + 2 * across)
         self._stack = ExitStack()
-        self._file = self._stack.enter_context(raster.open_raster(path))
+        self._file = self._stack.enter_context(raster.open_image(path))
         if self.resampled:
             self._file = self._stack.enter_context(self._warped(grid))
 
@@ -79,8 +79,13 @@ class Layer:
     def read(self, window: Window) -> np.ndarray:
         """The values of a window of the image: h x w float32, NaN where there is no data."""
         area = window._replace(row=window.row - self.extent.row, col=window.col - self.extent.col)
-        values = raster.read_part(self._file, area, partial(self._file.read, self.band, out_dtype=np.float32))
-        without = raster.read_part(self._file, area, partial(self._file.read_masks, self.band)) == 0
+        if self.resampled:
+            values = raster.read_part(self._file, area, partial(self._file.read, self.band, out_dtype=np.float32))
+            without = raster.read_part(self._file, area, partial(self._file.read_masks, self.band)) == 0
+        else:  # all bands say together whether a pixel is empty
+            pixels, gaps = raster.read_with_gaps(self._file, area)
+            values = pixels[self.band - 1].astype(np.float32)
+            without = np.zeros(values.shape, bool) if gaps is None else gaps
         if self.nodata is not None:
             without |= values == np.float32(self.nodata)
         values[without | ~np.isfinite(values)] = np.nan

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tools.base.errors import UserError, listing
 from tools.data.inputs import reorder
-from tools.data.patches import read_patch
+from tools.data.patches import patch_files, read_patch
 from tools.weights.caffe_proto import Datum
 
 _TRANSACTION_BYTES = 64_000_000  # held in memory by one transaction
@@ -93,7 +93,7 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
 
 def pair(folders: list[Path]) -> list[str]:
     """The patch names (without suffix) that the folders share. Raises UserError unless all hold the same ones."""
-    names = {folder: {p.stem for p in folder.iterdir()} for folder in folders}
+    names = {folder: set(patch_files(folder)) for folder in folders}
     first = folders[0]
     for folder in folders[1:]:
         odd = names[folder] ^ names[first]

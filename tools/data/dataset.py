@@ -1,17 +1,21 @@
 """The layout of a dataset on disk: which file is which modality of which tile, and whether all are there and fit."""
 
+import dataclasses
 import glob
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from string import Formatter
 
+import numpy as np
+import rasterio
 from tqdm import tqdm
 
 from tools.base.errors import UserError, listing
-from tools.geo import raster
+from tools.geo import place, raster
+from tools.geo.gaps import Gaps
 from tools.labels.palette import Palette
 
 TileId = int | str | tuple
@@ -19,14 +23,14 @@ VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson")  # of labels that are polygons
 
 
 def tile_name(tile: TileId) -> str:
-    """The id as it stands on a command line and in file names: 7 -> '7', (2, 10) -> '2_10'."""
-    return "_".join(map(str, tile)) if isinstance(tile, tuple) else str(tile)
+    """The id as it stands on a command line and in file names: 7 -> '7', (2, 10) -> '2_10', 'city/1' -> 'city_1'."""
+    return re.sub(r"[/\\]", "_", "_".join(map(str, tile)) if isinstance(tile, tuple) else str(tile))
 
 
 def tile_id(word: str, known: Iterable[TileId]) -> TileId:
     """The id that a word on the command line means: a known one of that name, else numbers where it looks like numbers."""
     for tile in known:
-        if tile_name(tile) == word:
+        if word in (tile_name(tile), tile):
             return tile
     numbers = tuple(map(int, word.split("_"))) if re.fullmatch(r"\d+(_\d+)*", word) else ()
     return (numbers if len(numbers) > 1 else numbers[0]) if numbers else word
@@ -48,7 +52,8 @@ def matching_ids(root: str | Path, pattern: str) -> list[TileId]:
     """The same, which may be none."""
     words, found = _regular(pattern), []
     for file in Path(root).glob("*".join(glob.escape(text) for text in re.split(r"\{[^{}]*\}", pattern))):
-        if match := words.fullmatch(file.relative_to(root).as_posix()):
+        hidden = file.name.startswith(".") and not Path(pattern).name.startswith(".")  # macOS leaves ._1.tif beside 1.tif
+        if not hidden and (match := words.fullmatch(file.relative_to(root).as_posix())):
             found.append(_id_of(match, pattern))
     return sorted((tile for tile in found if tile is not None), key=_order)
 
@@ -111,22 +116,62 @@ def is_labels(modality: str) -> bool:
     return modality.startswith("labels")
 
 
+def label_fault(path: Path, palette: Palette | None, count: Callable[[np.ndarray], None] = lambda labels: None) -> str | None:
+    """What keeps a file from being the labels of a tile, to its last pixel, or None. palette: whose numbers it must have.
+
+    count: called with its labels, piece by piece.
+    """
+
+    def check(labels: np.ndarray) -> None:
+        if palette:
+            palette.check_labels(labels)
+        count(labels)
+
+    fault = raster.label_fault(path, palette.classes if palette else 0)
+    return fault or raster.read_fault(path, check, raster.NUMBERS)
+
+
+def _role(modality: str) -> str:
+    return raster.NUMBERS if is_labels(modality) else raster.IMAGE
+
+
+@dataclasses.dataclass
+class Content:
+    """What one file of a modality holds: what is wrong with it, the pixels of each label, where images lack data."""
+
+    modality: str
+    fault: str | None = None
+    labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
+    gaps: Gaps = dataclasses.field(default_factory=Gaps)
+
+    def count(self, labels: np.ndarray) -> None:
+        """Add the labels of a piece."""
+        self.labels += np.bincount(labels.ravel(), minlength=256)
+
+
 class Dataset:
     """Where the files of the tiles are.
 
     root: the folder of the dataset. patterns: {modality: file below root}, with one {} per part of a tile's id, or
     {modality: {tile: file below root}}. Labels may be polygons (one vector file for all tiles, or one for each): the label
-    arrays that convert_gt.py makes of them are then `labels_numpy/TILE.tif`.
+    arrays that convert_gt.py makes of them are then `labels_numpy/TILE.tif`. any_band: modalities of which a pixel is empty
+    if one band has its value for no data, whatever that is (see tools/geo/gaps.py).
     """
 
-    def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]]):
-        self.root, self.patterns = Path(root), patterns
+    def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]], any_band: Collection[str] = ()):
+        self.root, self.patterns, self.any_band = Path(root), patterns, any_band
+        self.found: list[Content] = []  # what `check` saw
 
     def path(self, modality: str, tile: TileId) -> Path:
         """The raster of one modality of one tile."""
         if self.is_vector(modality):
             return self.root / f"{modality}_numpy" / f"{tile_name(tile)}.tif"
         return self.given(modality, tile)
+
+    def open(self, modality: str, tile: TileId) -> rasterio.DatasetReader:
+        """The raster of one modality of one tile, open for reading; use it in a `with`."""
+        path = self.path(modality, tile)
+        return raster.open_numbers(path) if is_labels(modality) else raster.open_image(path, modality in self.any_band)
 
     @property
     def images(self) -> list[str]:
@@ -175,12 +220,22 @@ class Dataset:
                 )
         files = [(m, t) for t in tiles for m in modalities]
         with ThreadPoolExecutor() as pool:  # GDAL decodes without the interpreter's lock
-            found = pool.map(partial(self._problem, palette), files)
-            problems = [p for p in tqdm(found, "checking tiles", len(files), leave=False) if p]
+            found = pool.map(partial(self._content, palette), files)
+            self.found = list(tqdm(found, "checking tiles", len(files), leave=False))
+        problems = [content.fault for content in self.found if content.fault]
         faults = problems or self._mismatches(modalities, tiles)
         if faults:
             raise UserError(" ".join(faults[:20]) + (f" (+{len(faults) - 20} more)" if len(faults) > 20 else ""))
         return {tile: raster.inspect(self.path(modalities[0], tile)) for tile in tiles}
+
+    def notes(self, palette: Palette) -> list[str]:
+        """What a user should know of what `check` saw: labels that count from 1, and pixels without data."""
+        labels = sum((content.labels for content in self.found if content.modality == "labels"), np.zeros(256, np.int64))
+        lines = [f"note: {line}"] if (line := palette.counted_from_one(labels)) else []
+        for modality in dict.fromkeys(content.modality for content in self.found):
+            gaps = sum((content.gaps for content in self.found if content.modality == modality), Gaps())
+            lines += [f"{modality}: {line}"] if (line := gaps.describe()) else []
+        return lines
 
     def _advice(self, modality: str, tile: TileId) -> str:
         path = self.path(modality, tile)
@@ -192,23 +247,28 @@ class Dataset:
             return f"; labels are made from {self.patterns[modality]} by convert_gt.py --from-vector"
         return "; labels are made from colour ground truth by convert_gt.py"
 
-    def _problem(self, palette: Palette | None, file: tuple[str, TileId]) -> str | None:
+    def _content(self, palette: Palette | None, file: tuple[str, TileId]) -> "Content":
+        """Read one file to its end."""
         modality, tile = file
-        path = self.path(modality, tile)
+        content, path = Content(modality), self.path(modality, tile)
         if not path.exists():
-            return f"tile {tile_name(tile)} has no {modality}: {path} does not exist."
-        if not is_labels(modality):
-            return raster.read_fault(path)
-        return raster.label_fault(path) or raster.read_fault(path, palette.check_labels if palette else None)
+            content.fault = f"tile {tile_name(tile)} has no {modality}: {path} does not exist."
+        elif is_labels(modality):
+            content.fault = label_fault(path, palette, content.count)
+        else:
+            content.fault = raster.read_fault(path, role=raster.IMAGE, gaps=content.gaps, any_band=modality in self.any_band)
+        return content
 
     def _mismatches(self, modalities: list[str], tiles: list[TileId]) -> list[str]:
         faults = []
         bands: dict[str, tuple] = {}
         for tile in tiles:
-            about = {m: raster.inspect(self.path(m, tile)) for m in modalities}
+            about = {m: raster.inspect(self.path(m, tile), _role(m)) for m in modalities}
             sizes = {m: f"{r.height}x{r.width}" for m, r in about.items()}
             if len(set(sizes.values())) > 1:
                 faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}).")
+            elif fault := place.first_fault(about):
+                faults.append(f"tile {tile_name(tile)}: {fault}")
             for m, r in about.items():
                 first = bands.setdefault(m, (r.bands, r.dtype, tile))
                 if first[:2] != (r.bands, r.dtype):

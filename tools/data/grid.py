@@ -306,7 +306,7 @@ def _check_size(window: Window, feature: Feature, tile: raster.Raster, path: Pat
 def measure_tile(dataset: Dataset, plan: Plan, size: tuple[int, int], job: tuple) -> Moments:
     """The moments of one modality over the training patches, of this size, of one tile; job: modality and tile."""
     modality, tile = job
-    with raster.open_raster(dataset.path(modality, tile)) as file:
+    with dataset.open(modality, tile) as file:
         return reduce(add, (_measure(file, cell.window, size) for cell in plan.of("train", tile)))
 
 
@@ -331,8 +331,8 @@ def cut_tile(
     """
     modality, split, tile, others = job
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(raster.open_raster(dataset.path(modality, tile)))
-        others = [stack.enter_context(raster.open_raster(dataset.path(m, tile))) for m in others]
+        file = stack.enter_context(dataset.open(modality, tile))
+        others = [stack.enter_context(dataset.open(m, tile)) for m in others]
         suffix = patch_suffix(file.count, file.dtypes[0])
         for cell in plan.of(split, tile):
             size = cuttings[split].size
@@ -351,7 +351,7 @@ def _cut_image(file: rasterio.DatasetReader, window: Window, size: tuple[int, in
 
 
 def _cut_labels(file, others: Iterable, window: Window, size: tuple[int, int], no_label: int) -> np.ndarray:
-    labels = raster.read_window(file, window)
+    labels = raster.read_labels_window(file, window, no_label)[None]
     for other in others:
         labels[0][~_valid(other, window)] = no_label
     return nearest(labels, size)

@@ -26,7 +26,8 @@ class Input:
     picks: which bands it takes of each modality (from 0, in the file's order), file_bands: how many the file has; None where
     it takes all. raw: True where the net normalises by itself, as exported ones do. dtypes: the pixel type that each modality
     had in training. fill: per channel, what stood in the integers of the patches where there was no data; None where it is the
-    mean. Weights of earlier versions know neither, and are none the worse for it.
+    mean. any_band: whether a pixel of each modality is empty if one band has its value for no data; None: for none. Weights of
+    earlier versions know none of the three, and are none the worse for it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Input:
     raw: bool | None = None
     dtypes: tuple[str, ...] | None = field(default=None, compare=False)
     fill: tuple[float, ...] | None = field(default=None, compare=False)
+    any_band: tuple[bool, ...] | None = None
 
     @property
     def channels(self) -> int:
@@ -80,6 +82,10 @@ class Input:
         first = sum(self.bands[:i])
         is_share = self.dtypes[i].startswith("float") and abs((self.fill or self.mean)[first]) <= 1
         return (self.file_bands or self.bands)[i] == 1 and not is_share
+
+    def one_band_is_enough(self, modality: str) -> bool:
+        """Whether a pixel of a modality is empty if one band has its value for no data (see `raster.open_image`)."""
+        return bool(self.any_band) and modality in self.modalities and self.any_band[self.modalities.index(modality)]
 
     def normalise(self, pixels: "Tensor") -> "Tensor":
         """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0."""
@@ -205,6 +211,7 @@ def _make_input(name, parts: Sequence[Part], about, means, normalisation, bgr: b
         None if whole else tuple(chosen), None if whole else counts,
         dtypes=tuple(dtypes) if all(dtypes := [about[m].get("dtype") for m, _ in parts]) else None,
         fill=None if fill == mean else tuple(map(float, fill)),
+        any_band=tuple(any_band) if any(any_band := [bool(about[m].get("any_band")) for m, _ in parts]) else None,
     )  # fmt: skip
 
 

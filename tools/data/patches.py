@@ -108,6 +108,11 @@ def patch_suffix(bands: int, dtype: str) -> str:
     return ".png" if dtype == "uint8" and bands in (1, 3) else ".tif"
 
 
+def patch_files(folder: Path) -> dict[str, Path]:
+    """The patches in a folder by name; what programs leave beside them when they look at them (.aux.xml, ._NAME) is none."""
+    return {p.stem: p for p in folder.iterdir() if p.suffix in (".png", ".tif") and not p.name.startswith(".")}
+
+
 def write_patch(path: Path, patch: np.ndarray) -> None:
     """Write one patch, bands x h x w. The lightest compression: packing reads each file once and it is deleted soon."""
     if path.suffix == ".png":

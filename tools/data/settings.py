@@ -94,6 +94,9 @@ class DataSettings(Section):
     NORMALISATION: Mapping[str, str] = setting(
         mapping(lambda v: v in NORMALISATIONS), f"one of {', '.join(NORMALISATIONS)} by modality, or {{}}", {}
     )
+    EMPTY_IF: Mapping[str, str] = setting(
+        mapping(lambda v: v in ("all", "any")), "'all' or 'any' of the bands, by modality, such as {'rgbir': 'any'}, or {}", {}
+    )
     BGR: bool = setting(is_flag, "True or False", True)
     SEED: int = setting(whole(0), "a whole number, 0 or more", 1)
 
@@ -105,7 +108,7 @@ class DataSettings(Section):
         for modality in self.folders:
             for tile in self.all_ids:
                 self.dataset.given(modality, tile)  # raises if the pattern does not fit the id
-        for name in ("MEAN_PIXEL", "bands", "NORMALISATION"):
+        for name in ("MEAN_PIXEL", "bands", "NORMALISATION", "EMPTY_IF"):
             self._check_names(name)
         for name, words in self.INPUTS.items():
             try:
@@ -142,7 +145,7 @@ class DataSettings(Section):
     @property
     def dataset(self) -> Dataset:
         """The files of the tiles."""
-        return Dataset(self.DATASET_DIR, self.folders)
+        return Dataset(self.DATASET_DIR, self.folders, [m for m, bands in self.EMPTY_IF.items() if bands == "any"])
 
     @property
     def images(self) -> list[str]:

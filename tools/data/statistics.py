@@ -78,9 +78,10 @@ def by_modality(found: Iterable[tuple[str, Moments]]) -> dict[str, Moments]:
     return moments
 
 
-def measure(path: str | Path, memory: int) -> Moments:
-    """The moments of a raster where it has data, read in strips of no more than so many bytes."""
-    with raster.open_raster(path) as file:
+def measure(path: str | Path, memory: int, any_band: bool = False) -> Moments:
+    """The moments of a raster where it has data (any_band: see `raster.open_image`), read in strips of no more than so many
+    bytes."""
+    with raster.open_image(path, any_band) as file:
         height, width = file.shape
         rows = max(1, memory // (width * file.count * np.dtype(file.dtypes[0]).itemsize))
         strips = (Window(row, 0, min(rows, height - row), width) for row in range(0, height, rows))

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
+from tools.base.processes import pool
 from tools.demo.scene import FINER, MARGIN_PIXELS, PIXEL_METRES, Scene, halved, photograph
 from tools.demo.town import draw_town
 from tools.geo import raster
@@ -152,8 +153,8 @@ def make_dataset(out: Path, seed: int = 1, size: int = 512, overwrite: bool = Fa
 
 def in_parallel(work: Callable, jobs: list[tuple]) -> list:
     """`work(*job)` for all jobs, on all cores, in the order of the jobs."""
-    with ProcessPoolExecutor(min(len(os.sched_getaffinity(0)), len(jobs))) as pool:
-        futures: list[Future] = [pool.submit(work, *job) for job in jobs]
+    with pool(min(len(os.sched_getaffinity(0)), len(jobs))) as helpers:
+        futures: list[Future] = [helpers.submit(work, *job) for job in jobs]
         for _ in tqdm(as_completed(futures), total=len(jobs), desc="tiles", unit="tile"):
             pass
         return [future.result() for future in futures]

@@ -1,19 +1,22 @@
-"""Writes a trained net for other programs: as ONNX (onnxruntime, the QGIS plugin Deepness) or as PyTorch's exported program.
+"""Writes a trained net for others: as ONNX (onnxruntime, QGIS's Deepness), PyTorch's exported program, or a page for browsers.
 
     python -m tools.export data/demo_snapshots_segnet_slim/net_iter_1500.safetensors --onnx net.onnx
     python -m tools.export net_iter_1500.safetensors --onnx net.onnx --size 512 --resolution 9     # for Deepness
     python -m tools.export net_iter_1500.safetensors --onnx net.onnx --int8                        # faster on processors
     python -m tools.export net_iter_1500.safetensors --torch net.pt2                               # for torch.export.load
+    python -m tools.export net_iter_1500.safetensors --page map.html                               # labels images in a browser
 
 What is written takes pixels as the rasters hold them (float32, N x bands x height x width, the bands in the files' order) and
 gives the classes' probabilities (N x classes x height x width): the order of the bands that the net was trained on, its
 normalisation and the softmax are inside. Batch, height and width stay open, within the multiple that the net needs; --size
 fixes height and width, as Deepness wants them. --int8 is calibrated on patches of the config's training database. Before a file
-gets its name it is loaded and run against the net.
+gets its name it is loaded and run against the net. --page makes one HTML file that opens by a double click and labels images
+as inference.py does with the config's windows; nothing is installed there or uploaded. Making it takes node.
 """
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ from tools.base.folders import whole_file
 from tools.export import int8, onnx_file
 from tools.export.end_to_end import Program, quiet, trace
 from tools.export.onnx_engine import OnnxNet
+from tools.page import assemble
 from tools.settings import read_settings
 from tools.weights import snapshots
 
@@ -42,6 +46,8 @@ def main():
         write_onnx(args, program, about)
     if args.torch:
         write_torch(args.torch, program, about)
+    if args.page:
+        write_page(args, program, about)
 
 
 def arguments():
@@ -49,6 +55,7 @@ def arguments():
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a snapshot, net_iter_N.safetensors")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="write ONNX, FILE.onnx")
     parser.add_argument("--torch", type=Path, metavar="FILE", help="write a program for torch.export.load, FILE.pt2")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write a page that labels images, FILE.html")
     parser.add_argument("--size", type=commands.whole_number(1), metavar="PIXELS", help="fixed height and width")
     parser.add_argument("--int8", action="store_true", help="convolve in whole numbers of 8 bits (ONNX)")
     parser.add_argument("--resolution", type=commands.number(0), metavar="CM",
@@ -60,11 +67,12 @@ def arguments():
 
 def check_arguments(args) -> None:
     """Raise UserError where there is nothing to write, options do not go together, or files are there already."""
-    if not (args.onnx or args.torch):
-        raise UserError("nothing to write: name a file with --onnx or --torch.")
+    if not (args.onnx or args.torch or args.page):
+        raise UserError("nothing to write: name a file with --onnx, --torch or --page.")
     if not args.onnx and (args.int8 or args.resolution):
         raise UserError(f"{'--int8' if args.int8 else '--resolution'} is for ONNX alone: add --onnx FILE.onnx.")
-    for option, path, suffix in (("--onnx", args.onnx, ".onnx"), ("--torch", args.torch, ".pt2")):
+    files = (("--onnx", args.onnx, ".onnx"), ("--torch", args.torch, ".pt2"), ("--page", args.page, ".html"))
+    for option, path, suffix in files:
         if path and path.suffix != suffix:
             raise UserError(f"{option} {path}: give it a name that ends in {suffix}.")
         if path and path.exists() and not args.overwrite:
@@ -113,6 +121,20 @@ def write_torch(path: Path, program: Program, about: dict) -> None:
         "" if program.size else f", {2 * program.multiple} at least"
     )  # PyTorch assumes that no blob is one pixel high or wide
     print(f"{path}: program of PyTorch {torch.__version__}, {megabytes:.1f} MB, {program}{least}\n{likeness} noise")
+
+
+def write_page(args, program: Program, about: dict) -> None:
+    """Write the page, once the net in it gives what the net gives."""
+    settings = read_settings(args.config, args.set)
+    assemble.check(program, about, settings.classes.label_values, settings.inference)
+    model = onnx_file.convert(program)
+    onnx_file.describe(model, program, about, args.resolution)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_file.save(model, Path(folder) / "net.onnx")
+        likeness = Likeness.of(program, OnnxNet(Path(folder) / "net.onnx").probabilities, noise(program))
+    likeness.check(args.page)
+    assemble.write(args.page, model, assemble.facts_of(program, model, about, settings.inference, args.weights))
+    print(f"{args.page}: a page of {args.page.stat().st_size / 1e6:.1f} MB, {program}\n{likeness} noise")
 
 
 def noise(program: Program) -> list[tuple[Tensor, ...]]:

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,10 +12,14 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from tools.base.errors import UserError
+from tools.geo import views
+from tools.geo.gaps import Gaps, by_value, has_mask, nodata_values
+from tools.geo.views import COLOURS, IMAGE, NUMBERS
 from tools.geo.windows import Window
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a PNG without a place on Earth is no fault here
@@ -24,15 +29,19 @@ warnings.filterwarnings("ignore", category=NodataShadowWarning)  # nor are both 
 os.environ.setdefault("GDAL_ERROR_ON_LIBJPEG_WARNING", "YES")
 os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # GDAL's short cut does not see that a PNG breaks off
 os.environ.setdefault("GDAL_CACHEMAX", "256")  # MB in each process, not 5 % of the machine's memory
-os.environ.setdefault("GDAL_PAM_ENABLED", "NO")  # no .aux.xml files beside PNGs
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _ALL_CORES = {"num_threads": "all_cpus"}  # GDAL compresses in threads of its own
 SUFFIXES = (*_DRIVERS, ".vrt", ".jp2", ".img")  # what counts as a raster when a folder is given
+_AS_STORED = ("EXIF_", "NODATA_VALUES", "JPEG_")  # tags on the pixels of a file itself, which no map of it may carry on
+_CLOSE_ENOUGH = 0.5  # pixels that control points may be off a plane
 
 
 @dataclass(frozen=True)
 class Raster:
-    """What a file says of itself: its size in pixels, bands, pixel type, place on Earth (crs and transform, or None), tags."""
+    """What a file says of itself: its size in pixels, bands, pixel type, place on Earth (crs and transform, or None), tags.
+
+    gcps, rpcs: control points (with the CRS that they are in) or a camera model, where these alone place the pixels.
+    """
 
     path: Path
     height: int
@@ -43,80 +52,124 @@ class Raster:
     transform: Any = None
     nodata: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    gcps: tuple = ()
+    rpcs: Any = None
 
     @property
     def place(self) -> dict[str, Any]:
         """The georeference, as keyword arguments of `write`."""
-        return {"crs": self.crs, "transform": self.transform}
+        others = {"gcps": self.gcps} if self.gcps else {"rpcs": self.rpcs} if self.rpcs else {}
+        return {"crs": self.crs, "transform": self.transform, **others}
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether something says where on Earth the pixels lie."""
+        return bool(self.crs or self.gcps or self.rpcs)
 
 
-def inspect(path: str | Path) -> Raster:
-    """What the header of a raster says. Raises UserError where the file is missing or no raster."""
+def inspect(path: str | Path, role: str = IMAGE) -> Raster:
+    """What the header of a raster says, as `open_image` gives it (`role`: see views.plain).
+
+    Raises UserError where the file is missing or no raster.
+    """
     with _open(path) as file:
-        placed = file.crs is not None or not file.transform.is_identity
-        return Raster(
-            Path(path), file.height, file.width, file.count, file.dtypes[0],
-            file.crs, file.transform if placed else None, file.nodata, file.tags(),
-        )  # fmt: skip
+        crs, transform, gcps, rpcs = _place(file)
+        tags = {name: text for name, text in file.tags().items() if not name.startswith(_AS_STORED)}
+        view = views.plain(file, role)
+        size = Path(path), view.height, view.width, view.count, view.dtypes[0]
+        return Raster(*size, crs, transform, view.nodata, tags, gcps, rpcs)
+
+
+def _place(file: rasterio.DatasetReader) -> tuple:
+    """CRS, transform, control points (with their CRS) and camera model of a file, None and () for what counts for nothing.
+
+    Points that lie on a plane, to half a pixel, are as good as a transform. A transform that is no number, or leaves no area,
+    is none.
+    """
+    transform, (points, crs) = file.transform, file.gcps
+    others = bool(points and crs) or bool(file.rpcs)
+    if np.isfinite(transform[:6]).all() and transform.determinant and not (transform.is_identity and (others or not file.crs)):
+        return file.crs, transform, (), None
+    if points and crs:
+        fitted = _fit(points)
+        return (crs, fitted, (), None) if fitted else (crs, None, tuple(points), None)
+    return (None, None, (), file.rpcs) if file.rpcs else (file.crs, None, (), None)
+
+
+def _fit(points: Sequence) -> Affine | None:
+    """The transform that control points agree on, or None where they are too few, or off it by more than half a pixel."""
+    if len(points) < 3:
+        return None
+    pixels = np.array([(p.col, p.row, 1) for p in points])
+    world = np.array([(p.x, p.y) for p in points])
+    middle = world.mean(0)  # numbers stay small
+    found, _, rank, _ = np.linalg.lstsq(pixels, world - middle, rcond=None)
+    (a, d), (b, e), (c, f) = found.tolist()
+    if rank < 3 or not a * e - b * d:
+        return None
+    fitted = Affine(a, b, c + middle[0], d, e, f + middle[1])
+    off = [np.subtract(~fitted * (p.x, p.y), (p.col, p.row)) for p in points]
+    return fitted if np.abs(off).max() <= _CLOSE_ENOUGH else None
 
 
 def read(path: str | Path, window: Window | None = None) -> np.ndarray:
-    """The pixels of a raster, or of one window of it: bands x height x width, in the file's own pixel type."""
+    """The pixels of a raster, or of one window of it: bands x height x width, in the file's own pixel type, as they stand."""
     with _open(path) as file:
         return read_window(file, window)
 
 
 def read_window(file: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
-    """The same from a raster that is open already."""
+    """The same from a raster that is open already; floats are NaN where there is no data."""
     pixels = read_part(file, window, file.read)
-    if pixels.dtype.kind == "f" and file.nodata is not None:
-        pixels[pixels == file.nodata] = np.nan
+    if pixels.dtype.kind == "f" and (empty := by_value(file, pixels)) is not None:
+        pixels[:, empty] = np.nan
     return pixels
 
 
 def read_valid(file: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
-    """Where an open raster, or one window of it, has data in all of its bands: height x width, bool.
-
-    Not valid is what the file declares as nodata or masks out, and what is not a finite number.
-    """
-    floats = file.dtypes[0].startswith("float")
-    return _valid(file, window, read_part(file, window, file.read) if floats else None)
+    """Where an open raster, or one window of it, has data: height x width, bool. See tools/geo/gaps.py."""
+    _, empty = read_with_gaps(file, window)
+    return np.ones(_shape(file, window), bool) if empty is None else ~empty
 
 
 def read_with_gaps(file: rasterio.DatasetReader, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The pixels as `read_window` gives them, and where they are not valid (h x w, bool), None where all of them are."""
-    pixels = read_window(file, window)
-    if not may_lack_data(file):
-        return pixels, None
-    gaps = ~_valid(file, window, pixels if pixels.dtype.kind == "f" else None)
-    return pixels, gaps if gaps.any() else None
+    """The pixels as `read_window` gives them, and where they are not valid (h x w, bool), None where all of them are.
+
+    Not valid is what the file declares as nodata or masks out, and what is not a finite number.
+    """
+    pixels = read_part(file, window, file.read)
+    found = [by_value(file, pixels)]
+    if has_mask(file):
+        found.append(read_part(file, window, partial(file.read_masks, 1)) == 0)
+    if pixels.dtype.kind == "f":
+        found.append(~np.isfinite(pixels).all(0))
+        if found[0] is not None:
+            pixels[:, found[0]] = np.nan
+    found = [empty for empty in found if empty is not None and empty.any()]
+    return pixels, np.logical_or.reduce(found) if found else None
 
 
-def _valid(file: rasterio.DatasetReader, window: Window | None, floats: np.ndarray | None) -> np.ndarray:
-    """floats: the pixels, where they may be no finite numbers."""
-    valid = read_part(file, window, file.read_masks).all(0)
-    return valid if floats is None else valid & np.isfinite(floats).all(0)
+def _shape(file: rasterio.DatasetReader, window: Window | None) -> tuple[int, int]:
+    return (window.height, window.width) if window else file.shape
 
 
-def fill_gaps(pixels: np.ndarray, gaps: np.ndarray | None, values: Sequence[float]) -> np.ndarray:
+def fill_gaps(pixels: np.ndarray, empty: np.ndarray | None, values: Sequence[float]) -> np.ndarray:
     """Pixels (bands x h x w) whose gaps (h x w, bool) hold one value per band, rounded to the pixel type, and NaN in floats.
 
     So no net, in training or later, sees what a file happens to hold where it has no data.
     """
-    if gaps is None:
+    if empty is None:
         return pixels
     if pixels.dtype.kind == "f":
-        return np.where(gaps, pixels.dtype.type(np.nan), pixels)
+        return np.where(empty, pixels.dtype.type(np.nan), pixels)
     limits = np.iinfo(pixels.dtype)
     filling = np.clip(np.rint(values), limits.min, limits.max).astype(pixels.dtype)
-    return np.where(gaps, filling[:, None, None], pixels)
+    return np.where(empty, filling[:, None, None], pixels)
 
 
 def may_lack_data(file: rasterio.DatasetReader) -> bool:
     """Whether an open raster can have pixels without data at all; bytes of which none is declared nodata cannot."""
-    return file.dtypes[0].startswith("float") or any(
-        "all_valid" not in [f.name for f in flags] for flags in file.mask_flag_enums
-    )
+    return file.dtypes[0].startswith("float") or has_mask(file) or any(value is not None for value in nodata_values(file))
 
 
 def read_part(file: rasterio.DatasetReader, window: Window | None, read: Callable) -> np.ndarray:
@@ -125,16 +178,23 @@ def read_part(file: rasterio.DatasetReader, window: Window | None, read: Callabl
     try:
         return read(window=area)
     except RasterioError as error:
-        raise UserError(f"{file.name} breaks off or is damaged ({_reason(error)}): fetch it again.") from None
+        raise UserError(f"{views.said_name(file)} breaks off or is damaged ({_reason(error)}): fetch it again.") from None
 
 
-def read_small(path: str | Path, most: int, bands: int | None = None) -> np.ndarray:
-    """A raster reduced so that no side is longer than `most` pixels (nearest neighbour): bands x height x width."""
-    with _open(path) as file:
-        scale = min(1, most / max(file.shape))
-        shape = [max(1, round(n * scale)) for n in file.shape]
+def read_small(
+    path: str | Path, most: int, bands: int | None = None, window: Window | None = None, role: str = IMAGE
+) -> np.ndarray:
+    """A raster, or a window of it, reduced so that no side is longer than `most` pixels (nearest neighbour): bands x h x w.
+
+    role: see views.plain. Class numbers are never read from overviews, which may hold means of them.
+    """
+    options = {"OVERVIEW_LEVEL": "NONE"} if role == NUMBERS else {}
+    with _open(path, role, **options) as file:
+        whole = file.shape if window is None else window[2:]
+        scale = min(1, most / max(whole))
+        shape = [max(1, round(n * scale)) for n in whole]
         chosen = list(range(1, min(bands or file.count, file.count) + 1))
-        return read_part(file, None, lambda window: file.read(chosen, out_shape=(len(chosen), *shape)))
+        return read_part(file, window, lambda window: file.read(chosen, window=window, out_shape=(len(chosen), *shape)))
 
 
 def write_rows(file: rasterio.io.DatasetWriter, row: int, pixels: np.ndarray, col: int = 0) -> None:
@@ -143,48 +203,79 @@ def write_rows(file: rasterio.io.DatasetWriter, row: int, pixels: np.ndarray, co
 
 
 def open_raster(path: str | Path) -> rasterio.DatasetReader:
-    """A raster open for reading by `read_window`; use it in a `with`."""
+    """A raster open for reading by `read_window`, as it stands; use it in a `with`."""
     return _open(path)
 
 
-def read_labels(path: str | Path) -> np.ndarray:
+def open_image(path: str | Path, any_band: bool = False) -> rasterio.DatasetReader:
+    """The same of an image or heights, with plain bands and a mask, whatever the file says of them (see views.plain).
+
+    any_band: whether a pixel is empty if one band has its value for no data, even one that pictures hold too (gaps.py).
+    """
+    file = _open(path, IMAGE)
+    file.any_band = any_band
+    return file
+
+
+def open_colours(path: str | Path) -> rasterio.DatasetReader:
+    """The same of a colour mask."""
+    return _open(path, COLOURS)
+
+
+def open_numbers(path: str | Path) -> rasterio.DatasetReader:
+    """The same of labels, or a mask of class numbers."""
+    return _open(path, NUMBERS)
+
+
+def read_labels(path: str | Path, no_label: int = 255) -> np.ndarray:
     """A label array: height x width, uint8. Raises UserError where the file has several bands or larger numbers."""
     if fault := label_fault(path):
         raise UserError(fault)
-    return read(path)[0]
+    with open_numbers(path) as file:
+        return read_labels_window(file, None, no_label)
 
 
-def label_fault(path: str | Path) -> str | None:
-    """What keeps a file from being a label array, in a sentence, or None: it must have one band of bytes."""
+def read_labels_window(file: rasterio.DatasetReader, window: Window | None, no_label: int) -> np.ndarray:
+    """The labels (h x w, uint8) in a window of a file that `open_numbers` opened; `no_label` where it declares no data."""
+    labels, empty = read_with_gaps(file, window)
+    if empty is not None:
+        labels[:, empty] = no_label
+    return labels[0]
+
+
+def label_fault(path: str | Path, classes: int = 0) -> str | None:
+    """What keeps a file from being a label array, in a sentence, or None: it must have one band of bytes.
+
+    classes: how many there are; none of their numbers may be declared to mean no data.
+    """
     try:
-        about = inspect(path)
+        about = inspect(path, NUMBERS)
     except UserError as error:
         return str(error)
     if about.bands == 1 and about.dtype == "uint8":
-        return None
-    return (
-        f"{path} holds {about.bands} band(s) of {about.dtype}, not one band of uint8 labels: colour ground truth is made into"
-        " labels by convert_gt.py --from-color."
-    )
+        if about.nodata is None or about.nodata not in range(classes):
+            return None
+        return (
+            f"{path} declares {about.nodata:g} to mean no data, and {about.nodata:g} is a class: take that back (gdal_edit.py"
+            " -unsetnodata) where it is one, or let convert_gt.py --from-index make labels, where it is not scored."
+        )
+    way = "class numbers are made into labels by convert_gt.py --from-index" if about.bands == 1 else (
+        "colour ground truth is made into labels by convert_gt.py --from-color"
+    )  # fmt: skip
+    return f"{path} holds {about.bands} band(s) of {about.dtype}, not one band of uint8 labels: {way}."
 
 
 def read_colours_window(file: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
-    """The colours that a picture shows, or one window of it: height x width x 3, uint8.
-
-    Palettes are looked up, an alpha band is dropped.
-    """
-    if file.dtypes[0] != "uint8" or file.count not in (1, 3, 4):
-        raise UserError(f"{file.name} has {file.count} band(s) of {file.dtypes[0]}: a colour picture has 8-bit R, G, B.")
-    pixels = read_window(file, window)
-    if file.count > 1:
-        return np.moveaxis(pixels[:3], 0, -1)
-    if file.colorinterp[0].name != "palette":
+    """The colours that a picture, opened by `open_colours`, shows in a window: height x width x 3, uint8."""
+    name = views.said_name(file)
+    if file.dtypes[0] != "uint8" or file.count not in (1, 3):
+        raise UserError(f"{name} has {file.count} band(s) of {file.dtypes[0]}: a colour picture has 8-bit R, G, B.")
+    if file.count == 1:
         raise UserError(
-            f"{file.name} has one band and no palette, so no colours: is it a label array already? Masks of numbers are read by"
+            f"{name} has one band and no palette, so no colours: is it a label array already? Masks of numbers are read by"
             " --from-index, of black and white by --from-index --foreground 255."
         )
-    colours = file.colormap(1)
-    return np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)[pixels[0]]
+    return np.moveaxis(read_window(file, window), 0, -1)
 
 
 def write(path, array, *, tags=None, **about) -> None:
@@ -195,21 +286,36 @@ def write(path, array, *, tags=None, **about) -> None:
     array = array[None] if array.ndim == 2 else array
     with create(path, array.shape, array.dtype, **about) as file:
         file.write(array)
-        file.update_tags(**(tags or {}))
+        if file.driver == "GTiff":  # others would put them into a file beside
+            file.update_tags(**(tags or {}))
 
 
-def create(path, shape, dtype, *, crs=None, transform=None, nodata=None, colours=None, alpha=False, all_cores=False):
+def create(
+    path,
+    shape,
+    dtype,
+    *,
+    crs=None,
+    transform=None,
+    gcps=None,
+    rpcs=None,
+    nodata=None,
+    colours=None,
+    alpha=False,
+    all_cores=False,
+):
     """A raster open for writing, of shape bands x height x width; use it in a `with`.
 
-    crs, transform: the georeference (GeoTIFF alone keeps it). colours: {value: (r, g, b)}, the colour table of one uint8
-    band. alpha: whether the last of four bands says how opaque the others are. all_cores: compress on all of them; never in a
-    process that was forked, as the threads of GDAL are not there.
+    crs, transform, gcps, rpcs: the georeference (GeoTIFF alone keeps it). colours: {value: (r, g, b)}, the colour table of one
+    uint8 band. alpha: whether the last of four bands says how opaque the others are. all_cores: compress on all of them; never
+    in a process that was forked, as the threads of GDAL are not there.
     """
     path = Path(path)
     bands, height, width = shape
     profile = {"driver": driver(path), "count": bands, "height": height, "width": width, "dtype": np.dtype(dtype).name}
     if profile["driver"] == "GTiff":
         profile |= {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
+        profile |= {"gcps": list(gcps)} if gcps else {"rpcs": rpcs} if rpcs else {}
         profile |= _ALL_CORES if all_cores else {}
         profile |= {"predictor": 3} if np.dtype(dtype).kind == "f" else {}
         profile |= {"photometric": "rgb"} if bands == 3 + alpha and dtype == np.uint8 else {}
@@ -309,18 +415,29 @@ def driver(path: str | Path) -> str:
     return _DRIVERS[suffix]
 
 
-def read_fault(path: str | Path, check: Callable[[np.ndarray], None] | None = None) -> str | None:
+def read_fault(
+    path: str | Path,
+    check: Callable[[np.ndarray], None] | None = None,
+    role: str | None = None,
+    gaps: Gaps | None = None,
+    any_band: bool = False,
+) -> str | None:
     """Read a whole raster, block by block, and say in a sentence what is wrong with it, or None.
 
-    A truncated file shows only when all of it is read. check: called with each block (bands x h x w); it raises UserError
-    where the content is wrong.
+    A truncated file shows only when all of it is read. check: called with the pixels of each block (bands x h x w, or x n
+    where some have no data and are left out); it raises UserError where the content is wrong. role: see views.plain; None: as
+    the file stands. gaps: to which what it lacks is added. any_band: as in `open_image`.
     """
     try:
-        with _open(path) as file:
+        with _open(path, role) as file:
+            file.any_band = any_band
             for _, area in file.block_windows(1):
-                block = read_window(file, Window(area.row_off, area.col_off, area.height, area.width))
+                window = Window(area.row_off, area.col_off, area.height, area.width)
+                block, empty = read_with_gaps(file, window) if role else (read_window(file, window), None)
+                if gaps is not None:
+                    gaps.add(file, block, empty)
                 if check:
-                    check(block)
+                    check(block if empty is None else block[:, ~empty])
     except UserError as error:
         return str(error) if str(path) in str(error) else f"{path}: {error}"
     return None
@@ -334,11 +451,13 @@ def is_remote(path: str | Path) -> bool:
     return "://" in str(path) or str(path).startswith("/vsi")
 
 
-def _open(path: str | Path) -> rasterio.DatasetReader:
+def _open(path: str | Path, role: str | None = None, **options) -> rasterio.DatasetReader:
+    """role: see views.plain; None: the file as it stands. options: of GDAL's driver."""
     if not is_remote(path) and not Path(path).exists():
         raise UserError(f"{path} does not exist.")
     try:
-        return rasterio.open(path)
+        file = rasterio.open(path, **options)
+        return views.plain(file, role) if role else file
     except RasterioError as error:
         raise UserError(f"{path} cannot be read as a raster ({_reason(error)}).") from None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyogrio
 import shapely
 from rasterio import CRS
@@ -12,6 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
 from tools.base.errors import UserError, listing, nearest
+from tools.geo.place import PROJ_ERRORS
 
 _POLYGONS = ("Polygon", "Collection", "Unknown")  # parts of a layer's type; "Unknown": mixed types
 
@@ -59,9 +61,19 @@ def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Fea
     """The features in another CRS. Raises UserError where one cannot be brought there."""
     try:
         shapes = transform_geom(source, target, [f.geometry for f in features])
-    except (RasterioError, ValueError) as error:
-        raise UserError(f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}).") from None
+    except PROJ_ERRORS as error:
+        raise UserError(
+            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): {_hint(source)}"
+        ) from None
+    if not np.isfinite([shapely.geometry.shape(shape).bounds for shape in shapes]).all():
+        raise UserError(f"polygons in {name(source)} lie beyond what {name(target)} covers: {_hint(source)}")
     return [Feature(shape, f.properties, f.number) for shape, f in zip(shapes, features, strict=True)]
+
+
+def _hint(source: CRS) -> str:
+    if source.is_geographic:
+        return "are their coordinates the wrong way round (GeoJSON has longitude first), or metres after all?"
+    return "is that the CRS that they are drawn in?"
 
 
 def attribute(features: Sequence[Feature], wanted: str, path: str | Path) -> list[Any]:

@@ -7,6 +7,9 @@ import numpy as np
 
 from tools.base.errors import UserError
 
+ROWS = 1024  # of an image that are worked on together at most, fewer where it is wide
+_PIXELS = 8_000_000
+
 
 class Window(NamedTuple):
     """A rectangle of pixels: its upper left corner and its size."""
@@ -20,6 +23,10 @@ class Window(NamedTuple):
     def slices(self) -> tuple[slice, slice]:
         """For the last two axes of an array."""
         return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
+    def shifted(self, rows: int, cols: int) -> "Window":
+        """The same rectangle so many pixels further down and to the right."""
+        return self._replace(row=self.row + rows, col=self.col + cols)
 
 
 def positions(length: int, size: int, step: int) -> list[int]:
@@ -35,6 +42,12 @@ def sliding(height: int, width: int, size: tuple[int, int], step: tuple[int, int
     """The windows of (height, width) `size`, `step` pixels apart, that cover an image, row by row."""
     cols = positions(width, size[1], step[1])
     return (Window(row, col, *size) for row in positions(height, size[0], step[0]) for col in cols)
+
+
+def row_windows(height: int, width: int) -> Iterator[Window]:
+    """Whole rows of an image, from top to bottom, as many at a time as memory allows."""
+    rows = min(ROWS, max(64, _PIXELS // width))
+    return (Window(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
 
 
 def step_in_pixels(step: float | Sequence[int], size: Sequence[int]) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from tools.base.errors import UserError, listing, nearest
 
 SCALES = (0.75, 1.0, 1.25)
+SAMPLES = "dropout"  # the looks that are passes with dropout on
 
 Change = Callable[[Tensor], Tensor]  # of N x channels x h x w
 Look = tuple[Change, Change]  # what is done to images, and undone to probabilities
@@ -37,10 +38,58 @@ class Augmented(nn.Module):
         return (total / len(looks)).log()
 
 
-def check(kind: str, size: tuple[int, int], multiple: int) -> None:
-    """Raise UserError for looks that there are not, or that a net of this multiple cannot take at windows of this size."""
+class Sampled(nn.Module):
+    """A net that looks several times with its dropout on (Bayesian SegNet, arXiv 1511.02680; Gal and Ghahramani, 1506.02142).
+
+    Called as the net itself is, it gives `planes` planes: the mean probability of each class, and how much the passes differ:
+    the variance of each class's probability, averaged over the classes, 0 to 0.25. samples: passes. What samples is the dropout
+    that a prototxt marks (sample_weights_test), or all there is if none is marked. Raises UserError for a net without any.
+    """
+
+    def __init__(self, net: nn.Module, samples: int):
+        super().__init__()
+        self.net, self.samples = net, samples
+        self.classes, self.multiple, self.planes = net.classes, net.multiple, net.classes + 1
+        every = [m for m in net.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+        self._dropout = [m for m in every if getattr(m, "sample", False)] or every
+        if not self._dropout:
+            raise UserError("--tta dropout: this net has no dropout that could sample; choose other looks, or leave it out.")
+
+    def train(self, mode: bool = True) -> "Sampled":
+        """As always, but that dropout stays on."""
+        super().train(mode)
+        for module in self._dropout:
+            module.train()
+        return self
+
+    def forward(self, *images: Tensor) -> Tensor:
+        total, squares = 0, 0
+        for _ in range(self.samples):
+            probabilities = self.net(*images).float().softmax(1)
+            total, squares = total + probabilities, squares + probabilities.square()
+        mean = total / self.samples
+        variance = (squares / self.samples - mean.square()).clamp(min=0)
+        return torch.cat([mean, variance.mean(1, keepdim=True)], 1)
+
+
+def read_looks(words: Sequence[str]) -> tuple[str, int, list[str]]:
+    """(kind, passes, words that are left) of what stands behind --tta: passes belong to "dropout" alone, else they are 0.
+
+    Raises UserError for looks that there are not.
+    """
+    kind, *rest = words
+    if kind == SAMPLES:
+        if not rest or not rest[0].isdigit() or int(rest[0]) < 2:
+            raise UserError("--tta dropout N: say how many passes are averaged, 2 or more, such as --tta dropout 40.")
+        return kind, int(rest[0]), rest[1:]
     if kind not in LOOKS:
-        raise UserError(f"--tta {kind}: there are no such looks.{nearest(kind, LOOKS)} There is {listing(LOOKS)}.")
+        known = [*LOOKS, SAMPLES]
+        raise UserError(f"--tta {kind}: there are no such looks.{nearest(kind, known)} There is {listing(known)}.")
+    return kind, 0, rest
+
+
+def check(kind: str, size: tuple[int, int], multiple: int) -> None:
+    """Raise UserError for looks that a net of this multiple cannot take at windows of this size."""
     if kind == "scales" and len(_sizes(size, multiple)) < len(SCALES):
         raise UserError(
             f"--tta scales makes windows of {size[0]}x{size[1]} pixels a quarter larger and smaller, but the net takes only"

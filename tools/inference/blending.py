@@ -67,6 +67,8 @@ def sums(forward: Pass, plan: Plan, ready: Ahead[Batch], device: Device) -> Iter
                 canvas = Canvas(plan, section.strip, device.device)
             canvas.begin(section.rows[0])
             for batch in group:
+                if not batch.windows:
+                    continue
                 probabilities = canvas.weigh(forward(batch.pixels))
                 for window, values in zip(batch.windows, probabilities, strict=True):
                     yield from canvas.finished_above(window.row)
@@ -129,7 +131,7 @@ class Canvas:
 
     def finished_above(self, row: int) -> Iterator[Part]:
         """Give and forget the rows above `row`, which no further window of the section reaches."""
-        most = max(1, PART // (4 * self.total.shape[0] * self.total.shape[2]))
+        most = min(max(1, PART // (4 * self.total.shape[0] * self.total.shape[2])), self.total.shape[1])
         while self.row < row:
             first, end = self.row, min(row, self.row + most)
             done = torch.cat([self.total[:, ring] for ring, _ in self._pieces(first, end - first)], 1)

@@ -15,12 +15,15 @@ from tools.base.pipeline import Ahead
 from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.geo import raster
+from tools.geo.area import PlacedArea
+from tools.geo.gaps import Gaps
 from tools.geo.windows import Window
+from tools.geo.windows import sliding as slide
 from tools.inference.blending import Part, Share, alone, predict, sums
 from tools.inference.forward import Forward
 from tools.inference.ranks import Crew, Job
 from tools.inference.settings import InferenceSettings
-from tools.inference.sliding import Batch, Plan, Sliding, batches
+from tools.inference.sliding import Batch, Plan, Sliding, batches, reach
 from tools.inference.window_size import Windows
 from tools.labels.scores import confusion
 
@@ -30,11 +33,13 @@ NO_DATA = 255  # the label of a pixel of which a modality has no data
 class TileReader:
     """The modalities of one tile, open for reading; use it in a `with`. Several threads may read.
 
-    inputs: of the net. paths: the file of each modality. shape: height and width in pixels.
+    inputs: of the net. paths: the file of each modality. part: of the tile, as if there were no more of it. shape: height and
+    width in pixels.
     """
 
-    def __init__(self, inputs: list[Input], paths: Mapping[str, str | Path]):
-        self.inputs, self.paths = inputs, paths
+    def __init__(self, inputs: list[Input], paths: Mapping[str, str | Path], part: Window | None = None):
+        self.inputs, self.paths, self.part = inputs, paths, part
+        self.gaps = {modality: Gaps() for modality in paths}  # what `valid` saw
         self._files = {}
         self._stack = contextlib.ExitStack()
         self._one_at_a_time = threading.Lock()  # GDAL's datasets are for one thread each
@@ -42,11 +47,13 @@ class TileReader:
     def __enter__(self) -> "TileReader":
         with self._stack:
             for modality, path in self.paths.items():  # closed, not left: rasterio would want that in the same thread
-                self._files[modality] = self._stack.enter_context(contextlib.closing(raster.open_raster(path)))
+                any_band = any(spec.one_band_is_enough(modality) for spec in self.inputs)
+                file = contextlib.closing(raster.open_image(path, any_band))
+                self._files[modality] = self._stack.enter_context(file)
             sizes = {m: f.shape for m, f in self._files.items()}
             if len(set(sizes.values())) > 1:
                 raise UserError(f"{self.paths}: the modalities of one tile differ in size ({sizes}).")
-            self.shape = next(iter(sizes.values()))
+            self.shape = next(iter(sizes.values())) if self.part is None else self.part[2:]
             self._check_kinds()
             self._stack = self._stack.pop_all()
         return self
@@ -65,14 +72,26 @@ class TileReader:
                 if fault := spec.type_fault(modality, self._files[modality].dtypes[0]):
                     raise UserError(f"{self.paths[modality]} {fault}")
 
+    def _in_the_file(self, window: Window) -> Window:
+        return window if self.part is None else window.shifted(self.part.row, self.part.col)
+
     def valid(self, window: Window) -> np.ndarray | None:
-        """Where all modalities have data in a window (h x w, bool), or None where none of them can lack any."""
+        """Where all modalities have data in a window (h x w, bool), or None where all of it has; `gaps` counts what has not."""
+        window = self._in_the_file(window)
+        lacking = {modality: file for modality, file in self._files.items() if raster.may_lack_data(file)}
         with self._one_at_a_time:
-            masks = [raster.read_valid(file, window) for file in self._files.values() if raster.may_lack_data(file)]
-        return np.logical_and.reduce(masks) if masks else None
+            found = {modality: raster.read_with_gaps(file, window) for modality, file in lacking.items()}
+        for modality, gaps in self.gaps.items():
+            if modality in found:
+                gaps.add(lacking[modality], *found[modality])
+            else:
+                gaps.pixels += window.height * window.width
+        masks = [empty for _, empty in found.values() if empty is not None]
+        return ~np.logical_or.reduce(masks) if masks else None
 
     def read(self, window: Window) -> list[np.ndarray]:
         """The pixels of a window, channels x h x w for each input; neutral ones where a modality has no data."""
+        window = self._in_the_file(window)
         with self._one_at_a_time:
             found = {m: raster.read_with_gaps(file, window) for m, file in self._files.items()}
         images, gaps = ({m: pair[i] for m, pair in found.items()} for i in (0, 1))
@@ -84,14 +103,16 @@ class Band:
     """A finished part of a labelled tile.
 
     row, col: where its upper left corner lies in the tile. labels: rows x columns, uint8. probabilities: classes x rows x
-    columns, float32. Bands do not overlap and cover the tile. They are as wide as the tile and come from top to bottom;
-    but where that would take too much memory, they come column strip by column strip, each from top to bottom.
+    columns, float32. variance: how much several passes differ (rows x columns), None if there was one. Bands do not overlap and
+    cover the tile. They are as wide as the tile and come from top to bottom; but where that would take too much memory, they
+    come column strip by column strip, each from top to bottom.
     """
 
     row: int
     labels: np.ndarray
     probabilities: np.ndarray
     col: int = 0
+    variance: np.ndarray | None = None
 
     @property
     def window(self) -> Window:
@@ -123,17 +144,32 @@ class Labeller:
         """The net's passes, in batches."""
         return Forward(self.net, self.inputs, self.device, self.batch, self.size)
 
-    def open(self, paths: Mapping[str, str | Path], crew: Crew | None = None, plan: Plan | None = None) -> "Reading":
+    def open(
+        self, paths: Mapping[str, str | Path], crew: Crew | None = None, job: Job | None = None, area: PlacedArea | None = None
+    ) -> "Reading":
         """A tile whose first windows are read from now on, to be closed; paths: the file of each modality.
 
-        crew: the processes that share the tile. plan: the first one's. Raises UserError where it is not what the net reads.
+        crew: the processes that share the tile. job: the first one's. area: what is wanted of the tile: its windows are those
+        of the whole tile that touch it. Raises UserError where it is not what the net reads.
         """
+        job = job or self._plan(paths, area)
+        tile = TileReader(self.inputs, paths, job.part).__enter__()
+        sections = crew.ranks.share(job.plan.sections) if crew else job.plan.sections
+        share = partial(crew.share, job) if crew else alone
+        return Reading(tile, job.plan, Ahead(batches(tile.read, job.plan, sections, self.device)), share, area)
+
+    def _plan(self, paths: Mapping[str, str | Path], area: PlacedArea | None) -> Job:
         sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
-        tile = TileReader(self.inputs, paths).__enter__()
-        plan = plan or Plan(tile.shape, self.net.classes, sliding)
-        sections = crew.ranks.share(plan.sections) if crew else plan.sections
-        share = partial(crew.share, Job(paths, plan)) if crew else alone
-        return Reading(tile, plan, Ahead(batches(tile.read, plan, sections, self.device)), share)
+        with TileReader(self.inputs, paths) as tile:
+            shape = tile.shape
+        planes = getattr(self.net, "planes", self.net.classes)
+        if area is None:
+            return Job(paths, Plan(shape, planes, sliding))
+        part = reach(shape, self.size, self.step, area.window)
+        windows = list(slide(part.height, part.width, self.size, self.step))
+        wanted = area.touched([window.shifted(part.row, part.col) for window in windows])
+        skip = frozenset(window[:2] for window, touched in zip(windows, wanted, strict=True) if not touched)
+        return Job(paths, Plan(part[2:], planes, sliding, skip), part)
 
     def bands(self, paths: Mapping[str, str | Path]) -> Iterator[Band]:
         """The label map of one tile, band by band."""
@@ -152,7 +188,13 @@ class Labeller:
                 valid = reading.tile.valid(Window(row, col, *labels.shape))
                 if valid is not None:
                     labels[~valid] = NO_DATA
-                yield Band(row, labels, probabilities, col)
+                classes = self.net.classes
+                variance = probabilities[classes] if len(probabilities) > classes else None
+                band = Band(row, labels, probabilities[:classes], col, variance)
+                if reading.area is None:
+                    yield band
+                elif (inside := reading.inside(band)) is not None:
+                    yield inside
 
     def _parts(self, reading: "Reading") -> Iterator[tuple]:
         """(row, column, labels, probabilities) of finished parts, the arrays on their way here."""
@@ -164,13 +206,13 @@ class Labeller:
     def work(self, crew: Crew, job: Job) -> Iterator[Part]:
         """What a process that is not the first one does for a tile: the sums of its share of the sections."""
         self.net.eval()
-        with contextlib.closing(self.open(job.paths, crew, job.plan)) as reading:
+        with contextlib.closing(self.open(job.paths, crew, job)) as reading:
             yield from sums(self.forward, job.plan, reading.batches, self.device)
 
     def choose(self, probabilities: Tensor) -> Tensor:
-        """The labels (rows x width, uint8) of class probabilities (classes x rows x width)."""
+        """The labels (rows x width, uint8) of class probabilities (classes x rows x width; further planes have no part)."""
         if self.threshold is None:
-            return probabilities.max(0).indices.byte()
+            return probabilities[: self.net.classes].max(0).indices.byte()
         return (probabilities[1] > self.threshold).byte()
 
     def labels(self, paths: Mapping[str, str | Path]) -> np.ndarray:
@@ -194,6 +236,24 @@ class Reading:
     plan: Plan
     batches: Ahead[Batch]
     share: Share
+    area: PlacedArea | None = None
+
+    def inside(self, band: Band) -> Band | None:
+        """What of a band is in the window around the area, placed in that window; without labels outside the area."""
+        part, window = self.tile.part, self.area.window
+        row, col = band.row + part.row, band.col + part.col
+        top, left = max(row, window.row), max(col, window.col)
+        bottom, right = (
+            min(row + len(band.labels), window.row + window.height),
+            min(col + band.labels.shape[1], window.col + window.width),
+        )
+        if bottom <= top or right <= left:
+            return None
+        here = Window(top, left, bottom - top, right - left)
+        rows, cols = here.shifted(-row, -col).slices
+        labels = np.where(self.area.mask(here), band.labels[rows, cols], NO_DATA).astype(np.uint8)
+        variance = None if band.variance is None else band.variance[rows, cols].copy()
+        return Band(top - window.row, labels, band.probabilities[:, rows, cols].copy(), left - window.col, variance)
 
     def close(self) -> None:
         """Read no more."""

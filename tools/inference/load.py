@@ -75,7 +75,7 @@ def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict
         )
     means = {m: asked.data.MEAN_PIXEL[m] for m in about}
     of_config = {"MEAN_PIXEL": means, "BGR": asked.data.BGR, "inputs": [i.to_dict() for i in inputs]}
-    about = {"name": asked.net.NET, "iteration": "of Caffe's", "dataset": asked.data.DATASET}
+    about = {"name": asked.net.NET, "iteration": "of Caffe's", "dataset": asked.data.DATASET, "notes": list(net.notes)}
     return net, about | asked.classes.about() | of_config
 
 

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from tools.base.errors import UserError
 from tools.base.pipeline import Ahead
 from tools.compute.distributed import Ranks
+from tools.geo.windows import Window
 from tools.inference.blending import PART, Part, Take
 from tools.inference.sliding import Plan
 
@@ -29,10 +30,11 @@ _GO, _STOP = 1, 0
 
 
 class Job(NamedTuple):
-    """A tile that all processes work on: its files, and its sections."""
+    """A tile that all processes work on: its files, its sections, and the part of it that is read, if it is not all."""
 
     paths: Mapping[str, str | Path]
     plan: Plan
+    part: Window | None = None
 
     @property
     def parts(self) -> int:

@@ -38,8 +38,9 @@ def at_pixel_size(tile: Tile, wanted: float) -> Tile:
     about = raster.inspect(tile.first)
     shape = shape_at(about, wanted)
     way = Resampling.average if pixel_size(about) < wanted else Resampling.bilinear
-    images = {m: _view(path, shape, way) for m, path in tile.paths.items()}
-    return replace(tile, paths=images, truths={k: _view(path, shape, Resampling.nearest) for k, path in tile.truths.items()})
+    images = {m: _view(path, shape, way, raster.IMAGE) for m, path in tile.paths.items()}
+    truths = {kind: _view(path, shape, Resampling.nearest, raster.NUMBERS) for kind, path in tile.truths.items()}
+    return replace(tile, paths=images, truths=truths)
 
 
 def shape_at(about: raster.Raster, wanted: float) -> tuple[int, int]:
@@ -48,15 +49,21 @@ def shape_at(about: raster.Raster, wanted: float) -> tuple[int, int]:
     return max(1, round(about.height * factor)), max(1, round(about.width * factor))
 
 
-def _view(path: File, shape: tuple[int, int], way: Resampling) -> str:
-    """A raster at another size (height, width), as a virtual file in memory that has the name of the real one."""
+def _view(path: File, shape: tuple[int, int], way: Resampling, role: str) -> str:
+    """A raster at another size (height, width), as a virtual file in memory that has the name of the real one.
+
+    role: what it is read for (see views.plain).
+    """
     folder, name = f"/vsimem/{uuid.uuid4().hex}", f"{Path(str(path)).name}.vrt"
     view = f"{folder}/{name}"
-    with raster.open_raster(path) as file:
+    place = raster.inspect(path, role)
+    with (raster.open_image if role == raster.IMAGE else raster.open_numbers)(path) as file:
         masked = file.mask_flag_enums[0] == [MaskFlags.per_dataset]  # a mask beside the bands, which warping drops
         warped = f"{folder}/warped/{name}" if masked else view
-        transform = file.transform * Affine.scale(file.width / shape[1], file.height / shape[0])
-        about = {"crs": file.crs, "transform": transform, "height": shape[0], "width": shape[1], "add_alpha": masked}
+        own = place.transform or file.transform
+        transform = own * Affine.scale(file.width / shape[1], file.height / shape[0])
+        about = {"crs": place.crs, "transform": transform, "height": shape[0], "width": shape[1], "add_alpha": masked}
+        about |= {"src_crs": place.crs, "src_transform": own}
         with WarpedVRT(file, resampling=way, **about) as made:
             rasterio.shutil.copy(made, warped, driver="VRT")
     if masked:

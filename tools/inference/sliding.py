@@ -68,11 +68,15 @@ class Sliding(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is worked on: its height and width, the net's classes, the windows, and so the sections."""
+    """How an image is worked on: its height and width, the net's classes, the windows, and so the sections.
+
+    skip: the windows (row, column) that nobody wants; where there are no others, the sums of probabilities are 0.
+    """
 
     shape: tuple[int, int]
     classes: int
     sliding: Sliding
+    skip: frozenset[tuple[int, int]] = frozenset()
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -95,6 +99,16 @@ class Plan:
         return [col for col in cols if col < strip[1] and col + size > strip[0]]
 
 
+def reach(shape: tuple[int, int], size: tuple[int, int], step: tuple[int, int], window: Window) -> Window:
+    """The part of an image that the sliding windows which touch a window of it cover: in it, they stand as in the whole."""
+    ends = []
+    for length, side, apart, first, wanted in zip(shape, size, step, window[:2], window[2:], strict=True):
+        starts = [p for p in positions(length, side, apart) if p < first + wanted and p + side > first]
+        ends.append((starts[0], min(starts[-1] + side, length) - starts[0]))
+    (row, height), (col, width) = ends
+    return Window(row, col, height, width)
+
+
 def batches(read: Read, plan: Plan, sections: Sequence[Section], device: Device) -> Iterator[Batch]:
     """The windows of sections, row by row, in batches with their pixels.
 
@@ -103,29 +117,38 @@ def batches(read: Read, plan: Plan, sections: Sequence[Section], device: Device)
     for section, group in groupby(_windows(read, plan, sections), lambda item: item[0]):
         while chunk := list(islice(group, plan.sliding.batch)):
             _, windows, pixels = zip(*chunk, strict=True)
+            if windows == (None,):
+                yield Batch(section, (), [])
+                continue
             stacks = [as_tensor(np.stack(of_one_input)) for of_one_input in zip(*pixels, strict=True)]
             yield Batch(section, windows, [device.stage(stack) for stack in stacks])
 
 
 def _windows(read: Read, plan: Plan, sections: Sequence[Section]) -> Iterator[tuple]:
-    """(section, window, channels x h x w per input) for all windows of sections."""
+    """(section, window, channels x h x w per input) for all windows of sections; no window for a section without any."""
     height, width = plan.sliding.size
     for section, row, rows in _row_slabs(read, plan, sections):
+        if row is None:
+            yield section, None, None
+            continue
         cols = plan.columns(section.strip)
-        for col in cols:
+        for col in (col for col in cols if (row, col) not in plan.skip):
             yield section, Window(row, col, height, width), [slab[:, :, col - cols[0] : col - cols[0] + width] for slab in rows]
 
 
-def _row_slabs(read: Read, plan: Plan, sections: Sequence[Section]) -> Iterator[tuple[Section, int, list[np.ndarray]]]:
+def _row_slabs(read: Read, plan: Plan, sections: Sequence[Section]) -> Iterator[tuple[Section, int | None, list[np.ndarray]]]:
     """(section, row, channels x window's height x columns per input) for each row of windows, those of a strip side by side.
 
-    In a strip, each pixel is read once, unless a section between was left out.
+    In a strip, each pixel is read once, unless a section between was left out. No row for a section without windows.
     """
     (height, width), strip, end, slabs = plan.sliding.size, None, 0, []
     for section in sections:
         cols = plan.columns(section.strip)
         right = min(cols[-1] + width, plan.shape[1])
-        for row in section.rows:
+        rows = [row for row in section.rows if any((row, col) not in plan.skip for col in cols)]
+        if not rows:
+            yield section, None, []
+        for row in rows:
             overlap = max(0, end - row) if section.strip == strip else 0
             below = min(row + height, plan.shape[0])
             new = read(Window(row + overlap, cols[0], below - row - overlap, right - cols[0]))

@@ -9,6 +9,7 @@ from tools.base.errors import UserError, listing, nearest
 from tools.data.dataset import TileId, tile_id, tile_name
 from tools.data.settings import DataSettings
 from tools.geo import raster
+from tools.geo.area import AreaOfInterest
 from tools.geo.file_list import File, find
 
 
@@ -63,6 +64,24 @@ def given_tiles(words: Sequence[str], modalities: Sequence[str]) -> list[Tile]:
     names = list(found[modalities[0]])
     matched = {modality: _match(found, modalities[0], modality) for modality in modalities}
     return [Tile(name, {m: matched[m][name] for m in modalities}) for name in names]
+
+
+def touched(tiles: Sequence[Tile], area: AreaOfInterest) -> list[Tile]:
+    """The tiles that an area of interest touches, and those that cannot be read, which is said in their turn.
+
+    Raises UserError where it touches none.
+    """
+    kept, missed = [], []
+    for tile in tiles:
+        try:
+            about = raster.inspect(tile.first)
+        except UserError:
+            kept.append(tile)
+            continue
+        (missed if area.on(about) is None else kept).append(tile)
+    if not kept:
+        raise UserError(area.missed(raster.inspect(missed[0].first)))
+    return kept
 
 
 def _by_modality(words: Sequence[str], modalities: Sequence[str]) -> dict[str, list[str]]:

@@ -1,7 +1,9 @@
 """How much each class counts in the loss, from how often it stands in the database's labels."""
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,17 +63,28 @@ def effective(counts: Counts) -> np.ndarray:
     return weights / weights.mean()
 
 
+def are_weights(value: Any) -> bool:
+    """Whether something is a list of weights: numbers of 0 or more, one above 0 at least."""
+    if not isinstance(value, list | tuple):
+        return False
+    return all(isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < math.inf for w in value) and any(value)
+
+
 CLASS_WEIGHTS = {"none": None, "inverse": inverse, "median": median, "effective": effective}
 
 
-def class_weights(kind: str, records: Iterable[np.ndarray], classes: int, ignored: Collection[int]) -> list[float] | None:
-    """The weight of each class, by the formula called `kind`; None for "none".
+def class_weights(
+    kind: str | Sequence[float], records: Iterable[np.ndarray], classes: int, ignored: Collection[int]
+) -> list[float] | None:
+    """The weight of each class, by the formula called `kind`, or the numbers that are given instead; None for "none".
 
     A class that does not occur has no pixel that a weight could apply to: it gets 0, as the ignored ones do, and stands in no
     mean or median. For "none" only so many records are read as it takes to find a labelled pixel. Raises UserError where
     there is none in all of them.
     """
-    if kind == "none":
+    if not isinstance(kind, str) and len(kind) != classes:
+        raise UserError(f"CLASS_WEIGHTS has {len(kind)} numbers, but there are {classes} classes: give one for each.")
+    if kind == "none" or not isinstance(kind, str):
         there = any(count_record(labels, classes, ignored).any() for labels in records)
     else:
         counts = count(records, classes, ignored)
@@ -83,6 +96,8 @@ def class_weights(kind: str, records: Iterable[np.ndarray], classes: int, ignore
         )
     if kind == "none":
         return None
+    if not isinstance(kind, str):
+        return [float(w) for w in kind]
     weights = np.zeros(classes)
     weights[there] = CLASS_WEIGHTS[kind](Counts(counts.pixels[there], counts.around[there]))
     return weights.tolist()

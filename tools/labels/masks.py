@@ -14,12 +14,12 @@ import numpy as np
 import rasterio
 
 from tools.base.errors import UserError
-from tools.geo import raster
+from tools.geo import raster, views
 from tools.geo.windows import Window
 from tools.labels.palette import UNKNOWN, Colour, Palette, codes_of, colour_of, look_up_table, name_colours
 
 STRIP_PIXELS = 1 << 22  # of a mask that are in memory at once, in each process
-_MOST_NUMBER = 1 << 16  # class numbers are below it
+_NUMBERS = range(-(1 << 15), 1 << 16)  # that classes may have
 
 Strip = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels (h x w, uint8); where unknown (h x w); what stands there (1-d)
 
@@ -31,6 +31,7 @@ class Tally:
     pixels: int
     by_label: np.ndarray  # pixels of each label, 256 numbers
     unknown: Counter
+    empty: int = 0  # those that the mask says hold nothing: transparent, masked out, nodata
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Colours:
     labels: Mapping[Colour, int]
     threshold: int | None = None
     nearest: float | None = None
+    open = staticmethod(raster.open_colours)
 
-    def read(self, file: rasterio.DatasetReader, window: Window, no_label: int) -> Strip:
+    def read(self, file: rasterio.DatasetReader, window: Window) -> Strip:
         """The labels of a window of a mask."""
         rgb = raster.read_colours_window(file, window)
         if self.threshold is not None:
@@ -109,21 +111,19 @@ class Numbers:
     """Reads masks of class numbers, one band of whole numbers. labels: the label of each number."""
 
     labels: Mapping[int, int]
+    open = staticmethod(raster.open_numbers)
 
-    def read(self, file: rasterio.DatasetReader, window: Window, no_label: int) -> Strip:
-        """The labels of a window of a mask; what the file declares as nodata becomes `no_label`."""
-        if file.count != 1 or np.dtype(file.dtypes[0]).kind not in "iu":
+    def read(self, file: rasterio.DatasetReader, window: Window) -> Strip:
+        """The labels of a window of a mask of whole numbers, whatever its pixel type; NaN is no number."""
+        if file.count != 1:
             raise UserError(
-                f"{file.name} has {file.count} band(s) of {file.dtypes[0]}, not one band of class numbers: are these colours,"
-                " for --from-color?"
+                f"{views.said_name(file)} has {file.count} bands of {file.dtypes[0]}, not one band of class numbers: are these"
+                " colours, for --from-color?"
             )
-        numbers = raster.read_window(file, window)[0]
-        labels = self._table[np.clip(numbers.astype(np.int64), -1, _MOST_NUMBER)]
+        numbers = whole_numbers(raster.read_window(file, window)[0], views.said_name(file))
+        labels = self._table[np.clip(numbers, _NUMBERS.start - 1, _NUMBERS.stop) - _NUMBERS.start + 1]
         missing = labels == UNKNOWN
-        if file.nodata is not None:
-            empty = numbers == file.nodata
-            labels[empty], missing = no_label, missing & ~empty
-        return labels, missing, numbers[missing].astype(np.int64)
+        return labels, missing, numbers[missing]
 
     def fault(self, unknown: Counter, is_jpeg: bool) -> str:
         """A sentence on the numbers that no class has."""
@@ -131,16 +131,35 @@ class Numbers:
         more = f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
         found = f"{unknown.total():,} pixels have numbers that no class has: {most}{more}. The classes have"
         found += f" {', '.join(map(str, self.labels))}: add the others to SOURCE_CLASSES, or use --unknown ignore"
+        if list(unknown) == [-1]:
+            return f"{found}: they are not scored then; so they are if CLASS_MAPPING drops a class of the number -1."
+        if 0 in self.labels and list(unknown) == [max(self.labels) + 1]:
+            return f"{found}; if the masks count from 1, let SOURCE_CLASSES say so."
         if len(self.labels) == 2 and len(unknown) == 1:
             return f"{found}; or --foreground {next(iter(unknown))}, where that is the second class and all else the first."
         return f"{found}."
 
     @cached_property
     def _table(self) -> np.ndarray:
-        table = np.full(_MOST_NUMBER + 2, UNKNOWN, np.uint8)  # the last two: what is too large, and what is below 0
+        table = np.full(len(_NUMBERS) + 2, UNKNOWN, np.uint8)  # the first and the last one: what is beyond
         for number, label in self.labels.items():
-            table[number] = label
+            table[number - _NUMBERS.start + 1] = label
         return table
+
+
+def whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
+    """Class numbers (int64) of a mask, which may come as floats. Raises UserError for fractions: they are no classes."""
+    if values.dtype.kind != "f":
+        return values.astype(np.int64)
+    known = np.isfinite(values)
+    numbers = np.where(known, np.clip(values, _NUMBERS.start - 1, _NUMBERS.stop), 0).astype(np.int64)
+    odd = known & (numbers != values) & (values > _NUMBERS.start) & (values < _NUMBERS.stop)
+    if odd.any():
+        raise UserError(
+            f"{name} has numbers such as {values[odd][0]:.6g} on {odd.sum():,} pixels, which are not whole, so no classes: was"
+            " it resampled with interpolation, or is it no mask?"
+        )
+    return numbers
 
 
 class NoClassError(UserError):
@@ -163,19 +182,26 @@ def convert(reader: Colours | Numbers, palette: Palette, others: int | None, sou
 
     others: the label of pixels that are of no class; None: they are an error (NoClassError) that names them.
     """
-    unknown, by_label = Counter(), np.zeros(256, np.int64)
-    with raster.open_raster(source) as file:
-        place = raster.inspect(source).place
+    unknown, by_label, gone = Counter(), np.zeros(256, np.int64), 0
+    with reader.open(source) as file:
+        place = raster.inspect(source, raster.NUMBERS).place
         with raster.create(target, (1, *file.shape), np.uint8, **place, colours=palette.colours) as out:
             for strip in strips(*file.shape):
-                labels, missing, odd = reader.read(file, strip, palette.no_label)
-                unknown.update(dict(zip(*map(np.ndarray.tolist, np.unique(odd, return_counts=True)), strict=True)))
+                labels, missing, found = reader.read(file, strip)
+                empty = ~raster.read_valid(file, strip)
+                unknown.update(_counts(found[~empty[missing]]))
                 labels[missing] = others or 0
+                labels[empty] = palette.no_label
                 by_label += np.bincount(labels.ravel(), minlength=256)
+                gone += np.count_nonzero(empty)
                 raster.write_rows(out, strip.row, labels[None])
         if unknown and others is None:
-            raise NoClassError(reader, unknown, file.driver == "JPEG")
-        return Tally(file.height * file.width, by_label, unknown)
+            raise NoClassError(reader, unknown, source.suffix.lower() in (".jpg", ".jpeg"))
+        return Tally(file.height * file.width, by_label, unknown, gone)
+
+
+def _counts(values: np.ndarray) -> dict[int, int]:
+    return dict(zip(*map(np.ndarray.tolist, np.unique(values, return_counts=True)), strict=True))
 
 
 def file_name(mask: Path) -> str:

@@ -15,7 +15,7 @@ def _is_colour(v: Any) -> bool:
 
 
 def _is_source_number(v: Any) -> bool:
-    return whole(0)(v) and v < 1 << 16
+    return whole(-(1 << 15))(v) and v < 1 << 16
 
 
 _OPTIONAL_NAME = optional(is_text)

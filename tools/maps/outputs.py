@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,24 @@ import numpy as np
 from tools.base.errors import DiskFullError, UserError
 from tools.base.folders import disk_full_is_said
 from tools.geo import raster
-from tools.geo.raster import BlockWriter
+from tools.geo.area import PlacedArea, cut
+from tools.geo.gaps import Gaps
+from tools.geo.pixel_size import pixel_areas
+from tools.geo.raster import NUMBERS, BlockWriter
+from tools.geo.windows import Window
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
-from tools.labels import pictures, scores
+from tools.labels import pictures, qgis, scores
 from tools.labels.palette import Palette
+from tools.maps.choice import Choice
 from tools.maps.class_statistics import TileStatistics
-from tools.maps.least_area import LeastArea
-from tools.maps.polygons import write_polygons
+from tools.maps.uncleaned import Uncleaned
+from tools.maps.zones import ZoneStatistics
+from tools.polygons.drawing import Drawn
 
 PICTURE_SIZE = 1024  # pixels, the longer side of a tile in the pictures
 NO_SHARE = 255  # in uint8 files of per cent, where there is no data; in float32 files it is NaN
 _OVERVIEWS = {"labels": "mode", "errors": "mode", "colours": "nearest"}  # others: average
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which files there are of a tile beside labels, colours and a picture.
-
-    confidence: the probability of each pixel's label, as "uint8" (per cent) or "float32"; None: no such file. probabilities:
-    the same of all classes. polygons: the area below which there are none; None: no such file. cog: whether GeoTIFFs are cloud
-    optimised.
-    """
-
-    confidence: str | None = None
-    probabilities: str | None = None
-    polygons: LeastArea | None = None
-    cog: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class Layer:
     bands: int
     dtype: str
     nodata: float | None
-    pixels: Callable[["Piece"], np.ndarray]
+    pixels: Callable[[Any], np.ndarray]  # of a Piece; of the probabilities of all classes in that layer
     colours: Mapping[int, tuple] | None = None
     alpha: bool = False
 
@@ -56,33 +48,47 @@ class Layer:
 @dataclass(frozen=True)
 class Piece:
     """A band of the map with what follows from it: labels as they are written (h x w), where there are any, the probability
-    of each label, that of all classes, and which labels are wrong (1) or cannot be judged (2), where there is ground truth."""
+    of each label, and which labels are wrong (1) or cannot be judged (2), where there is ground truth."""
 
     labels: np.ndarray
     labelled: np.ndarray
     confidence: np.ndarray
-    probabilities: np.ndarray
     errors: np.ndarray | None
 
 
 class TileOutputs:
     """The outputs of one tile: `add` takes its bands, `finish` gives the files their names; or `abandon` it.
 
-    folder: where the files end up; until then they are in a folder of their own there. Errors: DiskFullError.
+    folder: where the files end up; until then they are in a folder of their own there. area: what is wanted of the tile; the
+    files hold the window around it. Errors: DiskFullError.
     """
 
-    def __init__(self, tile: Tile, palette: Palette, choice: Choice, folder: Path, tags: Mapping[str, str]):
+    def __init__(
+        self,
+        tile: Tile,
+        palette: Palette,
+        choice: Choice,
+        folder: Path,
+        tags: Mapping[str, str],
+        area: PlacedArea | None = None,
+    ):
         self.tile, self.palette, self.choice, self.folder = tile, palette, choice, folder
-        self.about, self.began = raster.inspect(tile.first), time.perf_counter()
+        self.whole, self.began = raster.inspect(tile.first), time.perf_counter()
+        self.part = area.window if area else None
+        self.about = cut(self.whole, self.part) if area else self.whole
+        self.zones = ZoneStatistics(area.moved(), palette.names, pixel_areas(self.about)) if area else None
         self.matrices = {kind: np.zeros((palette.classes, palette.classes), np.int64) for kind in tile.truths}
         self.statistics = TileStatistics(self.about, palette.names, bool(tile.truths))
+        self.drawn = Drawn()
+        self.gaps: Mapping[str, Gaps] = {}  # where each modality has no data
         self.work = work_folder(folder, tile.name)
         shutil.rmtree(self.work, ignore_errors=True)  # what a killed run left
         with disk_full_is_said(folder):
             self.work.mkdir(parents=True)
-            self.truths = {kind: raster.open_raster(path) for kind, path in tile.truths.items()}
+            self.truths = {kind: raster.open_numbers(path) for kind, path in tile.truths.items()}
             self.layers = self._layers()
             self.files = {name: self._create(name, layer, tags) for name, layer in self.layers.items()}
+            self.uncleaned = Uncleaned(self.work, self.about) if choice.clean else None
         self.writers = {name: BlockWriter(file) for name, file in self.files.items()}
 
     def _layers(self) -> dict[str, Layer]:
@@ -95,14 +101,18 @@ class TileOutputs:
         if sure := choice.confidence or (choice.polygons and "uint8"):
             layers["confidence"] = _share_layer(1, sure, lambda p: p.confidence[None])
         if choice.probabilities:
-            layers["probabilities"] = _share_layer(palette.classes, choice.probabilities, lambda p: p.probabilities)
+            layers["probabilities"] = _share_layer(palette.classes, choice.probabilities, lambda p: p)
+        if choice.variance:
+            layers["variance"] = Layer(1, "float32", np.nan, lambda p: p[None])
         if self.truths:
             layers["errors"] = Layer(1, "uint8", pictures.ERRORS.no_label, lambda p: p.errors[None], pictures.ERRORS.colours)
         return layers
 
     def _may_lack_data(self) -> bool:
+        if self.part:
+            return True
         for path in self.tile.paths.values():
-            with raster.open_raster(path) as file:
+            with raster.open_image(path) as file:
                 if raster.may_lack_data(file):
                     return True
         return False
@@ -135,25 +145,37 @@ class TileOutputs:
                 " weights have diverged, or the image's values are far from the trained ones: take an earlier snapshot, or"
                 " train with a lower BASE_LR."
             )
-        truths = {kind: raster.read_window(file, band.window)[0] for kind, file in self.truths.items()}
-        for kind, truth in truths.items():
-            self.matrices[kind] += scores.confusion(truth, band.labels, self.palette.classes)
-        truth = next(iter(truths.values()), None)
-        piece = self._piece(band, truth)
-        self.statistics.add(band.window, band.labels, piece.confidence, truth)
-        with disk_full_is_said(self.folder):
-            for name, layer in self.layers.items():
-                self.writers[name].add(band.window, layer.pixels(piece))
-
-    def _piece(self, band: Band, truth: np.ndarray | None) -> Piece:
         labelled = band.labels != NO_DATA
-        labels = np.where(labelled, band.labels, self.palette.no_label).astype(np.uint8)
         probabilities = np.clip(band.probabilities, 0, 1)  # a mean of shares may miss 1 by the last digit
         probabilities[:, ~labelled] = np.nan
         chosen = np.where(labelled, band.labels, 0)[None].astype(np.intp)
         confidence = np.take_along_axis(probabilities, chosen, 0)[0]
-        errors = None if truth is None else pictures.errors(truth, band.labels, self.palette.classes)
-        return Piece(labels, labelled, confidence, probabilities, errors)
+        with disk_full_is_said(self.folder):
+            if "probabilities" in self.layers:
+                self._write("probabilities", band.window, probabilities)
+            if "variance" in self.layers:
+                self._write("variance", band.window, np.where(labelled, band.variance, np.nan).astype(np.float32))
+            (self.uncleaned.add if self.uncleaned else self._take)(band.window, band.labels, confidence)
+
+    def _take(self, window: Window, labels: np.ndarray, confidence: np.ndarray) -> None:
+        """Write a piece of the map, of final labels (h x w, NO_DATA where there are none), and count what is in it."""
+        there = window.shifted(self.part.row, self.part.col) if self.part else window
+        no_label = self.palette.no_label
+        truths = {kind: raster.read_labels_window(file, there, no_label) for kind, file in self.truths.items()}
+        for kind, truth in truths.items():
+            self.matrices[kind] += scores.confusion(truth, labels, self.palette.classes)
+        truth = next(iter(truths.values()), None)
+        self.statistics.add(window, labels, confidence, truth)
+        if self.zones:
+            self.zones.add(window, labels)
+        labelled = labels != NO_DATA
+        written = np.where(labelled, labels, self.palette.no_label).astype(np.uint8)
+        errors = None if truth is None else pictures.errors(truth, labels, self.palette.classes)
+        for name in self.layers.keys() - {"probabilities", "variance"}:
+            self._write(name, window, Piece(written, labelled, confidence, errors))
+
+    def _write(self, name: str, window: Window, what: Any) -> None:
+        self.writers[name].add(window, self.layers[name].pixels(what))
 
     def finish(self) -> dict[str, Any]:
         """Complete all files and give them their names; what is to be recorded of the tile comes back, as JSON values."""
@@ -168,18 +190,32 @@ class TileOutputs:
         return {
             "files": [file.name for file in files],
             "seconds": round(time.perf_counter() - self.began, 3),
-            "statistics": self.statistics.to_dict(),
+            "statistics": self.statistics.to_dict() | self._of_the_tile(),
+            "zones": self.zones.to_list() if self.zones else [],
+            "squared": self.drawn.ious,
+            "no_data": {modality: gaps.to_dict() for modality, gaps in self.gaps.items()},
             "confusion": {kind: matrix.tolist() for kind, matrix in self.matrices.items()},
         }
 
+    def _of_the_tile(self) -> dict[str, Any]:
+        """Which part of the tile the map shows, where it is not all of it."""
+        if not self.part:
+            return {}
+        return {"part": {**self.part._asdict(), "of_height": self.whole.height, "of_width": self.whole.width}}
+
     def _complete(self) -> None:
+        if self.uncleaned:
+            for piece in self.uncleaned.cleaned(self.choice.clean.pixels(self.about), self.palette.classes):
+                self._take(*piece)
+            self.uncleaned.close()
         for name, writer in self.writers.items():
             writer.flush()
             self.files[name].close()
         self._check()
         if self.choice.polygons:
-            polygons = self.path("polygons", ".gpkg")
-            write_polygons(polygons, self.path("labels"), self.path("confidence"), self.palette.names, self.choice.polygons)
+            path = self.path("polygons", f".{self.choice.polygons_as}")
+            zones = self.zones and self.zones.area
+            self.drawn = self.choice.drawing.write(path, self.path("labels"), self.path("confidence"), self.palette, zones)
             if not self.choice.confidence:
                 self.path("confidence").unlink()
                 del self.files["confidence"]
@@ -188,6 +224,7 @@ class TileOutputs:
             for name in self.files:
                 raster.cloud_optimised(self.path(name), _OVERVIEWS.get(name, "average"))
             self._check()
+        self.path("labels", ".qml").write_text(qgis.raster_style(self.palette), encoding="utf-8")
         raster.write_categories(self.path("labels"), [*self.palette.names, *(["no label"] if self.palette.unscored else [])])
         if self.truths:
             raster.write_categories(self.path("errors"), [*pictures.ERRORS.names, "not scored"])
@@ -200,14 +237,15 @@ class TileOutputs:
 
     def _draw(self) -> None:
         """Image, truth, prediction and errors side by side, reduced where the tile is large."""
-        image = raster.read_small(self.tile.first, PICTURE_SIZE, 3)
-        truth = raster.read_small(self.tile.truths["labels"], PICTURE_SIZE)[0] if "labels" in self.tile.truths else None
-        labels = raster.read_small(self.path("labels"), PICTURE_SIZE)[0]
+        image = raster.read_small(self.tile.first, PICTURE_SIZE, 3, self.part)
+        small = partial(raster.read_small, most=PICTURE_SIZE, role=NUMBERS)
+        truth = small(self.tile.truths["labels"], window=self.part)[0] if "labels" in self.tile.truths else None
+        labels = small(self.path("labels"))[0]
         pictures.comparison(self.work / f"{self.tile.name}.png", image, truth, labels, self.palette, self.tile.name)
 
     def abandon(self) -> None:
         """Close and remove what there is so far."""
-        for file in [*self.truths.values(), *self.files.values()]:
+        for file in [*self.truths.values(), *self.files.values(), *([self.uncleaned] if self.uncleaned else [])]:
             file.close()
         shutil.rmtree(self.work, ignore_errors=True)
 

@@ -18,10 +18,11 @@ from tools.base.errors import UserError
 from tools.base.folders import DETAILS, plain, read_details, refuse_existing, replace_folder, write_details, write_json
 from tools.geo import raster
 from tools.geo.file_list import File
+from tools.geo.gaps import Gaps
 from tools.inference.tile_list import Tile
 from tools.labels import scores
 from tools.labels.palette import Palette
-from tools.maps import class_statistics
+from tools.maps import class_statistics, zones
 
 KINDS = ("labels", "labels_eroded")  # of ground truth
 _MADE_BY = {"made by": "inference.py"}
@@ -119,10 +120,15 @@ class Results:
             raise UserError(f"nothing could be labelled: {' '.join(list(failed.values())[:20])}")
         statistics = {name: record["statistics"] for name, record in records.items()}
         found = {"tiles": statistics, "all": {"classes": class_statistics.together(s["classes"] for s in statistics.values())}}
+        if self.settings.get("area"):
+            found["zones"] = zones.together((record["zones"] for record in records.values()), palette.names)
+            zones.write_csv(self.folder / "zones.csv", found["zones"])
+        found["all"]["no_data"] = _no_data(records)
         write_json(self.folder / "statistics.json", found)
         result = score(records, palette, ignored, seen)
         if result:
             write_json(self.folder / "scores.json", result)
+        found["squared"] = [iou for record in records.values() for iou in record["squared"]]
         more = {"device": device, "complete": not failed, "failed": failed}
         write_details(self.folder, **_MADE_BY, **self.settings, **more, **_summary(records))
         if self.folder != self.final and not failed:
@@ -167,6 +173,15 @@ def _summary(records: Mapping[str, Mapping]) -> dict[str, Any]:
         "truths": {name: truths for name, truths in parts["truths"].items() if truths},
         "files": parts["files"],
     }
+
+
+def _no_data(records: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Where each modality lacks data in all tiles: counts, as `Gaps.from_dict` reads them."""
+    found: dict[str, Gaps] = {}
+    for record in records.values():
+        for modality, gaps in record.get("no_data", {}).items():
+            found[modality] = found.get(modality, Gaps()) + Gaps.from_dict(gaps)
+    return {modality: gaps.to_dict() for modality, gaps in found.items()}
 
 
 def score(records: Mapping[str, Mapping], palette: Palette, ignored: list[int], seen: Collection[str] = ()) -> dict[str, Any]:

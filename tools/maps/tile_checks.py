@@ -3,57 +3,63 @@
 from pathlib import Path
 
 from tools.base.errors import UserError, listing
+from tools.data.dataset import label_fault
 from tools.data.inputs import Input
-from tools.geo import raster
+from tools.geo import place, raster
+from tools.geo.measures import Area, Length
 from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
-from tools.maps.least_area import LeastArea
+
+Measures = list[Area | Length]  # of the command line, that tiles must be able to tell in pixels
 
 
-def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input]) -> dict[str, str]:
+def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], measures: Measures) -> dict[str, str]:
     """Raise UserError that names all files of the dataset which cannot be read to their end or do not fit.
 
     Tiles of the dataset are scored together, so that a part of them would be worth little.
     """
-    faults = [raster.read_fault(path) for tile in tiles for path in tile.paths.values()]
+    faults = [raster.read_fault(path, role=raster.IMAGE) for tile in tiles for path in tile.paths.values()]
     for tile in tiles:
         for path in tile.truths.values():
-            faults.append(raster.label_fault(path) or raster.read_fault(path, palette.check_labels) or size_fault(path, tile))
+            faults.append(label_fault(path, palette) or truth_fault(path, tile))
     if any(faults):
         raise UserError(" ".join(fault for fault in faults if fault))
     for tile in tiles:
         with TileReader(inputs, tile.paths):
             pass  # its modalities have one size, and the bands that the net was trained on
+        if fault := place_fault(tile):
+            raise UserError(fault)
+        for measure in measures:
+            measure.pixels(raster.inspect(tile.first))
     return {}
 
 
-def size_fault(truth: Path, tile: Tile) -> str | None:
-    """What to say of ground truth that is not as large as its tile."""
-    sizes = [f"{about.height}x{about.width}" for about in (raster.inspect(truth), raster.inspect(tile.first))]
-    return None if sizes[0] == sizes[1] else f"{truth} has {sizes[0]} pixels, {tile.first} has {sizes[1]}: they must agree."
+def truth_fault(truth: Path, tile: Tile) -> str | None:
+    """What to say of ground truth that is not as large as its tile, or lies elsewhere on Earth."""
+    return place.fault(raster.inspect(tile.first), raster.inspect(truth, raster.NUMBERS))
 
 
-def check_images(tiles: list[Tile], inputs: list[Input], least: LeastArea | None, some_done: bool = False) -> dict[str, str]:
+def check_images(tiles: list[Tile], inputs: list[Input], measures: Measures, some_done: bool = False) -> dict[str, str]:
     """What is wrong with some of the images, as far as their headers tell, by tile. Raises UserError where none will do.
 
-    They are read just once, while they are labelled: whole cities take their time. least: area of polygons, if there are any.
+    They are read just once, while they are labelled: whole cities take their time.
     some_done: others are labelled already, so that there is something to complete even if none of these will do.
     """
-    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, least))}
+    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, measures))}
     if tiles and len(faults) == len(tiles) and not some_done:
         raise UserError(" ".join(list(faults.values())[:5]) + (f" (+{len(faults) - 5} more)" if len(faults) > 5 else ""))
     return faults
 
 
-def image_fault(tile: Tile, inputs: list[Input], least: LeastArea | None) -> str | None:
+def image_fault(tile: Tile, inputs: list[Input], measures: Measures) -> str | None:
     """What keeps a tile from being labelled, as far as its headers tell."""
     try:
         with TileReader(inputs, tile.paths):
             pass
-        if least:
-            least.pixels(raster.inspect(tile.first))
+        for measure in measures:
+            measure.pixels(raster.inspect(tile.first))
     except UserError as error:
         return str(error)
     return place_fault(tile)
@@ -61,13 +67,7 @@ def image_fault(tile: Tile, inputs: list[Input], least: LeastArea | None) -> str
 
 def place_fault(tile: Tile) -> str | None:
     """What to say of files that are matched as one tile but lie elsewhere on Earth, where they say so."""
-    places = {m: about for m, path in tile.paths.items() if (about := raster.inspect(path)).transform and about.crs}
-    for modality, about in list(places.items())[1:]:
-        first = next(iter(places.values()))
-        apart = max(abs(a - b) for a, b in zip(about.transform[:6], first.transform[:6], strict=True))
-        if about.crs != first.crs or apart > abs(first.transform.determinant) ** 0.5 / 2:
-            return f"{about.path} ({modality}) does not lie where {first.path} lies: they are no files of one tile."
-    return None
+    return place.first_fault({modality: raster.inspect(path) for modality, path in tile.paths.items()})
 
 
 def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: float | None, resample: bool) -> None:
@@ -79,7 +79,7 @@ def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: f
     about = {tile.name: raster.inspect(tile.first) for tile in todo if tile.name not in failed}
     if count > len(todo):
         print(f"{count - len(todo)} of {count} tiles are finished already.")
-    nowhere = [name for name, found in about.items() if found.crs is None]
+    nowhere = [name for name, found in about.items() if not found.is_placed]
     if nowhere:
         print(f"warning: {listing(nowhere)} has no CRS, so its maps have none either.")
     odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained))}

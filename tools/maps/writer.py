@@ -14,13 +14,15 @@ from tqdm import tqdm
 from tools.base.errors import DiskFullError, UserError
 from tools.base.pipeline import Ahead
 from tools.geo import raster
+from tools.geo.area import AreaOfInterest, PlacedArea
 from tools.inference import resampled
 from tools.inference.labeller import Labeller, Reading
 from tools.inference.ranks import Crew
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
 from tools.maps import results
-from tools.maps.outputs import Choice, TileOutputs
+from tools.maps.choice import Choice
+from tools.maps.outputs import TileOutputs
 
 
 class Begun(NamedTuple):
@@ -29,6 +31,7 @@ class Begun(NamedTuple):
     tile: Tile
     reading: Reading | None
     fault: UserError | None = None
+    area: PlacedArea | None = None
 
     def close(self) -> None:
         """Read no more of it."""
@@ -40,7 +43,8 @@ class Begun(NamedTuple):
 class Mapmaker:
     """Labels tiles and writes their files into a folder.
 
-    size: of the pixels (metres) at which tiles are to be read, None for their own. quiet: whether to show no progress.
+    size: of the pixels (metres) at which tiles are to be read, None for their own. area: what is wanted of them, which touches
+    all of them. quiet: whether to show no progress.
     """
 
     labeller: Labeller
@@ -48,6 +52,7 @@ class Mapmaker:
     choice: Choice
     folder: Path
     size: float | None = None
+    area: AreaOfInterest | None = None
     quiet: bool = False
 
     def make(self, tiles: Sequence[Tile], crew: Crew | None = None, pixels: int = 0) -> dict[str, str]:
@@ -75,7 +80,8 @@ class Mapmaker:
         """Open a tile. What is wrong is kept for its turn."""
         try:
             tile = resampled.at_pixel_size(tile, self.size) if resampled.differs(tile, self.size) else tile
-            return Begun(tile, self.labeller.open(tile.paths, crew))
+            area = self.area and self.area.on(raster.inspect(tile.first))
+            return Begun(tile, self.labeller.open(tile.paths, crew, area=area), area=area)
         except UserError as error:
             return Begun(tile, None, error)
 
@@ -84,12 +90,13 @@ class Mapmaker:
         if begun.fault:
             raise begun.fault
         tags = {"MADE_BY": "orthonets inference.py", "CLASSES": json.dumps(dict(enumerate(self.palette.names)))}
-        outputs = TileOutputs(begun.tile, self.palette, self.choice, self.folder, tags)
+        outputs = TileOutputs(begun.tile, self.palette, self.choice, self.folder, tags, begun.area)
         try:
             with closing(self.labeller.bands_of(begun.reading)) as bands:
                 for band in bands:
                     outputs.add(band)
                     bar.update(band.labels.size)
+            outputs.gaps = begun.reading.tile.gaps
         except BaseException:
             outputs.abandon()
             raise
@@ -105,7 +112,7 @@ class Mapmaker:
         Tiles that make up more than a process's part of the work, and those that would be left over, are shared by all of them;
         the rest is dealt out whole.
         """
-        sizes = [_pixels(tile) for tile in tiles]
+        sizes = [_pixels(tile, self.area) for tile in tiles]
         shared, lots = deal(sizes, crew.ranks.count, share=self.size is None)  # views are in one process's memory
         failed, fault = self._make_some(tiles, sizes, shared, crew), None
         windows = self.labeller.size, self.labeller.step
@@ -170,10 +177,11 @@ def _wait(tile: Tile, completed: Future, failed: dict[str, str]) -> None:
         completed.result()
 
 
-def _pixels(tile: Tile) -> int:
-    """How many there are; 0 where the tile cannot be read, which is said in its turn."""
+def _pixels(tile: Tile, area: AreaOfInterest | None) -> int:
+    """How many are to be labelled; 0 where the tile cannot be read, which is said in its turn."""
     try:
         about = raster.inspect(tile.first)
+        placed = area and area.on(about)
     except UserError:
         return 0
-    return about.height * about.width
+    return placed.window.height * placed.window.width if placed else about.height * about.width

@@ -115,6 +115,11 @@ class Validation:
         return self.scores["loss"]
 
     @property
+    def trained_loss(self) -> float | None:
+        """The loss that the net learns by, which is cross entropy where no other was computed."""
+        return self.scores.get("trained_loss", self.loss)
+
+    @property
     def iou(self) -> float | None:
         """The mean IoU over the classes that are not ignored."""
         return self.scores["mean_iou_without_ignored"]

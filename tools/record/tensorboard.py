@@ -14,6 +14,7 @@ from tools.record.history import Interval, Validation
 
 _WHOLE = {  # curve -> score
     "loss": "loss",
+    "trained loss": "trained_loss",
     "mean IoU": "mean_iou_without_ignored",
     "mean Dice": "mean_dice_without_ignored",
     "mean class accuracy": "mean_accuracy_without_ignored",

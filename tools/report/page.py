@@ -73,6 +73,10 @@ class Results:
         """The label map of a tile."""
         return self.folder / f"{tile}_labels.tif"
 
+    def part(self, tile: str) -> dict[str, int] | None:
+        """The part of a tile that its map shows, where it is not all of it."""
+        return self.statistics["tiles"][tile].get("part")
+
     def image(self, tile: str) -> str | None:
         """The file of a tile's first modality, where it is known and at hand."""
         return _at_hand(next(iter(self.details.get("tiles", {}).get(tile, {}).values()), None))
@@ -268,8 +272,9 @@ def overview(results: Results) -> tuple[list[Thumbnail], Mosaic | None]:
     side = int(np.clip((_ALL_THUMBNAILS / len(shown)) ** 0.5, *_THUMBNAIL))
     found = []
     for tile in tqdm(shown, "report", unit="tile", leave=False, delay=2):
-        labels = label_picture(raster.read_small(results.labels(tile), side)[0], results.colours)
-        found.append(Thumbnail(tile, about[tile].height, about[tile].width, small_image(results.image(tile), side), labels))
+        labels = label_picture(raster.read_small(results.labels(tile), side, role=raster.NUMBERS)[0], results.colours)
+        image = small_image(results.image(tile), side, results.part(tile))
+        found.append(Thumbnail(tile, about[tile].height, about[tile].width, image, labels))
     return found, places
 
 
@@ -278,11 +283,18 @@ def place(about: raster.Raster) -> Place:
     return Place(about.height, about.width, about.transform, about.crs)
 
 
-def small_image(path: str | None, side: int) -> str | None:
-    """An image as a data URI, no side longer than `side` pixels; read larger, so that the reduced one is smooth."""
+def small_image(path: str | None, side: int, part: Mapping[str, int] | None = None) -> str | None:
+    """An image as a data URI, no side longer than `side` pixels; read larger, so that the reduced one is smooth.
+
+    part: of the image, where it is not all of it that is shown.
+    """
     if path is None:
         return None
-    picture = Image.fromarray(pictures.as_picture(raster.read_small(path, 3 * side, 3)))
+    window = None
+    if part:
+        about = raster.inspect(path)
+        window = _in_other_pixels(part, (about.height / part["of_height"], about.width / part["of_width"]))
+    picture = Image.fromarray(pictures.as_picture(raster.read_small(path, 3 * side, 3, window)))
     picture.thumbnail((side, side), Image.Resampling.BOX)
     return photograph(picture)
 
@@ -308,15 +320,16 @@ def _uri(picture: Image.Image, kind: str, **options) -> str:
 def show_window(results: Results, tile: str, block: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one of the worst windows: its place, its numbers, and crops as data URIs (or None)."""
     about = raster.inspect(results.labels(tile))
-    predicted = _crop(results.labels(tile), block, about)[0]
+    predicted = _crop(results.labels(tile), block, about, role=raster.NUMBERS)[0]
     image, truth = results.image(tile), results.truth(tile)
-    truth = None if truth is None else _crop(truth, block, about)[0]
+    part = results.part(tile)
+    truth = None if truth is None else _crop(truth, block, about, part, raster.NUMBERS)[0]
     centre = None
     if about.transform is not None:
         centre = place(about).at(block["col"] + block["width"] / 2, block["row"] + block["height"] / 2)
     return dict(block) | {
         "tile": tile, "centre": centre,
-        "image": None if image is None else photograph(Image.fromarray(pictures.as_picture(_crop(image, block, about)))),
+        "image": None if image is None else photograph(Image.fromarray(pictures.as_picture(_crop(image, block, about, part)))),
         "truth": None if truth is None else label_picture(truth, results.colours),
         "labels": label_picture(predicted, results.colours),
         "error": None if truth is None else main_error(truth, predicted, results.classes),
@@ -333,13 +346,29 @@ def main_error(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
     return classes[true], classes[labelled], int(counts.max())
 
 
-def _crop(path: str | Path, block: Mapping[str, int], about: raster.Raster) -> np.ndarray:
-    """A block of a label map as another file shows it, perhaps in other pixels: bands x h x w, in the map's pixels."""
+def _crop(
+    path: str | Path,
+    block: Mapping[str, int],
+    about: raster.Raster,
+    part: Mapping[str, int] | None = None,
+    role: str = raster.IMAGE,
+) -> np.ndarray:
+    """A block of a label map as another file shows it, perhaps in other pixels: bands x h x w, in the map's pixels.
+
+    part: of the other file, where the map does not show all of it. role: see views.plain.
+    """
     shape = (block["height"], block["width"])
-    with raster.open_raster(path) as file:
-        down, right = file.height / about.height, file.width / about.width
-        area = Window(*(round(n * f) for n, f in zip((block["row"], block["col"], *shape), 2 * (down, right), strict=True)))
+    if part:
+        block = block | {"row": block["row"] + part["row"], "col": block["col"] + part["col"]}
+    height, width = (part["of_height"], part["of_width"]) if part else (about.height, about.width)
+    with (raster.open_numbers if role == raster.NUMBERS else raster.open_image)(path) as file:
+        area = _in_other_pixels(block, (file.height / height, file.width / width))
         return raster.read_part(file, area, lambda window: file.read(window=window, out_shape=(file.count, *shape)))
+
+
+def _in_other_pixels(block: Mapping[str, int], scale: tuple[float, float]) -> Window:
+    """A block in a file that has so many times as many pixels, downward and to the right."""
+    return Window(*(round(block[name] * f) for name, f in zip(("row", "col", "height", "width"), 2 * scale, strict=True)))
 
 
 # ------------------------------------------------------------------------------------------------------------ the template

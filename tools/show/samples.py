@@ -12,7 +12,7 @@ from tools.base.folders import read_details
 from tools.data.database import Database, pair
 from tools.data.dataset import TileId, tile_name
 from tools.data.inputs import reorder
-from tools.data.patches import read_patch
+from tools.data.patches import patch_files, read_patch
 from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.geo.windows import Window
@@ -77,13 +77,10 @@ class PatchFolder(_Made):
     def __init__(self, folder: Path, split: str):
         super().__init__(folder, split)
         self.names = pair([folder / f"{m}_{split}" for m in [*self.modalities, "labels"]])
-        self._suffixes = {m: next(self._home(m).iterdir()).suffix for m in [*self.modalities, "labels"]}
-
-    def _home(self, modality: str) -> Path:
-        return self.folder / f"{modality}_{self.split}"
+        self._files = {m: patch_files(folder / f"{m}_{split}") for m in [*self.modalities, "labels"]}
 
     def _read(self, modality: str, name: str) -> np.ndarray:
-        return read_patch(self._home(modality) / (name + self._suffixes[modality]))
+        return read_patch(self._files[modality][name])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -141,7 +138,9 @@ class Tiles:
     def __getitem__(self, i: int) -> Sample:
         tile = self.ids[i]
         images = {m: raster.read_small(self._dataset.path(m, tile), self.most) for m in self.modalities}
-        return Sample(tile_name(tile), images, raster.read_small(self._dataset.path("labels", tile), self.most)[0])
+        return Sample(
+            tile_name(tile), images, raster.read_small(self._dataset.path("labels", tile), self.most, role=raster.NUMBERS)[0]
+        )
 
     def labels(self) -> Iterator[np.ndarray]:
         for tile in self.ids:

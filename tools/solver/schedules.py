@@ -1,7 +1,8 @@
 """The learning rate by iteration: Caffe's policies, today's, a warm-up before each; and one cycle's swing of the momentum.
 
-Every policy but `plateau` depends on the iteration and the config alone, never on --niter: a run that is restored with a
-larger --niter goes on along the same curve. Policies that end say themselves where (`max_iterations`).
+Every policy but `plateau` depends on the iteration and the config alone: a run that is restored with a larger --niter goes
+on along the same curve. Policies that end do so at `max_iterations`; if the config leaves that out, at --niter (`ending`): a
+run that is restored with a larger --niter then goes on along a longer curve.
 """
 
 import bisect
@@ -27,6 +28,22 @@ def step(iteration: int, step_iterations: int, gamma: float) -> float:
 def multistep(iteration: int, at_iterations: list[int], gamma: float) -> float:
     """The rate is multiplied by gamma at each of these iterations."""
     return gamma ** bisect.bisect_right(at_iterations, iteration)
+
+
+def exp(iteration: int, gamma: float) -> float:
+    """The rate is multiplied by gamma in every iteration: Caffe's exp."""
+    return gamma**iteration
+
+
+def inv(iteration: int, gamma: float, power: float) -> float:
+    """(1 + gamma x iteration)^-power: Caffe's inv."""
+    return (1 + gamma * iteration) ** -power
+
+
+def sigmoid(iteration: int, step_iterations: int, slope: float) -> float:
+    """1 / (1 + exp(-slope (iteration - step_iterations))): Caffe's sigmoid, whose gamma is the slope; it falls below 0."""
+    away = slope * (iteration - step_iterations)
+    return 1 / (1 + math.exp(-away)) if away > -700 else 0.0
 
 
 def poly(iteration: int, max_iterations: int, power: float) -> float:
@@ -100,9 +117,16 @@ class Plateau:
 
 
 POLICIES: dict[str, Callable] = {  # name -> function of the iteration and the policy's numbers, or what holds the numbers
-    "fixed": fixed, "step": step, "multistep": multistep, "poly": poly, "cosine": cosine, "one_cycle": one_cycle,
-    "plateau": Plateau,
+    "fixed": fixed, "step": step, "multistep": multistep, "exp": exp, "inv": inv, "sigmoid": sigmoid, "poly": poly,
+    "cosine": cosine, "one_cycle": one_cycle, "plateau": Plateau,
 }  # fmt: skip
+
+
+def ending(policy: Mapping[str, Any], niter: int) -> dict[str, Any]:
+    """The policy with its end: the last iteration, if it is one that ends and the config does not say where."""
+    make = POLICIES.get(policy.get("name"))
+    ends = make is not None and "max_iterations" in numbers_of(make, 0)
+    return {**policy, "max_iterations": niter} if ends and policy.get("max_iterations") is None else dict(policy)
 
 
 class Schedule:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tools.base.choices import REQUIRED, numbers_of, read_choice
 from tools.base.errors import UserError, listing, nearest
+from tools.solver.caffe_solvers import AdaGrad, Adam, Nesterov, RMSProp
 from tools.solver.frozen import Frozen, belongs
 from tools.solver.schedules import Schedule
 from tools.weights.caffe_batch_norm import use_caffe_average
@@ -57,14 +58,19 @@ def adamw(groups: list[dict], lr: float, beta1: float = 0.9, beta2: float = 0.99
 SOLVERS: dict[str, tuple[Mapping[str, Any], Callable]] = {  # name -> (its numbers with defaults, what makes the optimizer)
     "sgd": (numbers_of(SGD, without=2), SGD),
     "caffe": (numbers_of(SGD, without=2), SGD),  # and Caffe's moving average in batch norms
+    "nesterov": (numbers_of(Nesterov, without=2), Nesterov),
+    "adam": (numbers_of(Adam, without=2), Adam),
+    "adagrad": (numbers_of(AdaGrad, without=2), AdaGrad),
+    "rmsprop": (numbers_of(RMSProp, without=2), RMSProp),
     "adamw": (numbers_of(adamw, without=2), adamw),
 }
+CAFFES = ("caffe", "nesterov", "adam", "adagrad", "rmsprop")  # whose batch norms average as Caffe's
 
 
 class Solver:
     """An optimizer whose rate follows a policy, by iteration, and whose multipliers follow Caffe's.
 
-    "sgd" and "caffe" update alike. "caffe" also has batch norms average over about a thousand batches, as Caffe does; the
+    "sgd" and "caffe" update alike. CAFFES also have batch norms average over about a thousand batches, as Caffe does; the
     others keep PyTorch's momentum of 0.1. That is the default because a net that has trained for some hundred iterations, as
     in a first look at a dataset, would else label with the statistics of its own beginnings.
 
@@ -91,7 +97,7 @@ class Solver:
         numbers = read_choice("SOLVER", solver, {n: known | {"weight_decay": REQUIRED} for n, (known, _) in SOLVERS.items()})
         groups = parameter_groups(net, pretrained, numbers.pop("weight_decay"), patterns, pretrained_rate)
         self.optimizer = SOLVERS[self.name][1](groups, base_lr, **numbers)
-        if self.name == "caffe":
+        if self.name in CAFFES:
             use_caffe_average(net)
         self._parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self._momentum = _momentum_of(self.optimizer.param_groups[0])

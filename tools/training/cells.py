@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from tools.compute.device import Device
 from tools.compute.distributed import ALONE, Ranks
 from tools.data.loader import Patches, stacked
 from tools.data.patches import cell_of
@@ -18,44 +16,38 @@ from tools.data.statistics import Moments, by_modality
 from tools.geo import neighbours
 from tools.inference.forward import Forward
 from tools.inference.labeller import Band
-from tools.inference.settings import InferenceSettings
 from tools.labels import pictures
 from tools.labels.palette import Palette
-from tools.labels.scores import confusion
 from tools.record.history import Validation
-from tools.training.validation import cross_entropy, made_of
+from tools.solver.losses import Loss
+from tools.training.validation import Sums
 
 
 def validate(
-    inference: InferenceSettings,
-    net: nn.Module,
+    forward: Forward,
     patches: Patches,
-    device: Device,
+    threshold: float | None,
     palette: Palette,
     ignored: Collection[int],
     ranks: Ranks = ALONE,
+    trained: Loss | None = None,
 ) -> Validation:
-    """Score a net, `prepared` for inference, on patches; several processes share them and all get the scores of all.
+    """Score a net on patches; several processes share them and all get the scores of all.
 
-    As `validation.validate` does for tiles: the loss is the cross entropy of the pixels that count.
+    forward: of the net, `prepared` for inference. threshold: of two classes, or None. As `validation.validate` does for tiles:
+    the loss is the cross entropy of the pixels that count; trained: the loss that the net learns by.
     """
-    _, labels = patches[0]
-    own = ranks.share(list(range(len(patches))))
-    forward = Forward(net, patches.inputs, device, inference.TEST_BATCH_SIZE, tuple(labels.shape))
-    matrix, total, pixels, picture = np.zeros((palette.classes, palette.classes), np.int64), 0.0, 0, None
-    with torch.inference_mode(), device.autocast():
+    own, sums, picture = ranks.share(list(range(len(patches)))), Sums(palette, ignored, trained), np.zeros((1, 1, 3), np.uint8)
+    with torch.inference_mode(), forward.device.autocast():
         for first in range(0, len(own), forward.batch):
             chunk = own[first : first + forward.batch]
             images, truths = stacked([patches[i] for i in chunk])
-            for probabilities, truth in zip(forward(images).cpu().numpy(), truths.numpy(), strict=True):
-                band = Band(0, _labels(probabilities, inference.THRESHOLD), probabilities)
-                matrix += confusion(truth, band.labels, palette.classes)
-                loss, scored = cross_entropy(band, truth, ignored)
-                total, pixels = total + loss, pixels + scored
-                if picture is None:
-                    picture = _picture(patches.read(chunk[0])[0], truth, band.labels, palette)
-    picture = np.zeros((1, 1, 3), np.uint8) if picture is None else picture  # of a process that has no patch
-    return made_of(matrix, total, pixels, picture, palette, ignored, ranks)
+            for i, probabilities, truth in zip(chunk, forward(images).cpu().numpy(), truths.numpy(), strict=True):
+                band = Band(0, _labels(probabilities, threshold), probabilities)
+                sums.add(band, truth)
+                if i == 0:
+                    picture = _picture(patches.read(i)[0], truth, band.labels, palette)
+    return sums.validation(picture, ranks)
 
 
 def _labels(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 from tools.compute.signals import Signals
 from tools.record.history import Validation
 from tools.record.recorder import Recorder
-from tools.training.deadline import Deadline
+from tools.solver.deadline import Deadline
 from tools.training.progress import Progress
 from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
@@ -84,7 +84,7 @@ class Loop:
         with self.trainer.averaged():
             self.trainer.ranks.adopt(self.trainer.net)
             found = self.validate(self.trainer)
-            better = self.selection.report(self.trainer.iteration, found.loss, found.iou, self._on_beat())
+            better = self.selection.report(self.trainer.iteration, found.loss, found.iou, self._on_beat(), found.trained_loss)
             self.recorder.add_validation(self.trainer.iteration, found, list(better))
             for criterion, best in better.items():
                 self._keep_best(criterion, best, found)

@@ -27,11 +27,11 @@ Measured: SegNet on eight tiles of vaihingen_small, 200 iterations of 4 patches 
 1.12. So early the gain is small: the decoder, which is random in both, is what has most to learn.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from nets.net import Net
@@ -40,6 +40,7 @@ from tools.data.inputs import Input
 from tools.weights import first_layer, sources
 from tools.weights.caffe import is_caffemodel, load_caffemodel
 from tools.weights.first_layer import FirstLayer
+from tools.weights.fit import fill, misfit, of_other_classes
 from tools.weights.names import Layers, Match, is_segnet_of_the_notebook, match, own_layers
 from tools.weights.settings import NetSettings
 from tools.weights.sources import Source
@@ -107,7 +108,11 @@ def initialise(
         report.notes.append("its batch norms are not taken: they come after the ReLU there, before it in this net")
     filling = _fit_shapes(net, given, found.layers, partial, report)
     _fit_first_layers(net, given, found, filling, list(inputs), units, report)
-    fill(net, filling, report)
+    fill(net, filling)
+    own = own_layers(net, net.state_dict())
+    report.loaded += list(filling)
+    report.anew += [n for n, tensors in filling.items() if "bn.weight" in own[n] and "bn.weight" not in tensors]
+    report.random += [n for n, tensors in own.items() if n not in filling and tensors]
     return report
 
 
@@ -148,12 +153,16 @@ def _known_source(net: nn.Module) -> str:
     if not isinstance(net, Net):
         name = net.name.partition("/")[2] or net.name.partition("_")[2]
         return name.removeprefix("tu-").removeprefix("tf_").partition(".")[0]
-    own = {layer for layer, tensors in own_layers(net, net.state_dict()).items() if tensors}
+    own = [layer for layer, tensors in own_layers(net, net.state_dict()).items() if tensors]
     if any(name.endswith("layer1_0_conv3") for name in own):
         return "resnet101" if any(name.endswith("layer3_22_conv3") for name in own) else "resnet50"
     if any(name.endswith("conv1_1") for name in own) and any(name.endswith("conv5_3") for name in own):
         return "vgg16"
-    return ""
+    depthwise = [layer for layer in own if re.search(r"block\d+_depthwise$", layer)]
+    if any(getattr(net, layer).kernel_size[0] == 5 for layer in depthwise):
+        size = 0 if len(depthwise) == 16 else 1 if getattr(net, depthwise[-1]).in_channels == 1152 else 2
+        return f"efficientnet_lite{size}"
+    return "mobilenet_v2" if depthwise else ""
 
 
 def _fit_shapes(net: nn.Module, given: Source, layers: Layers, partial: bool, report: Report) -> Layers:
@@ -161,7 +170,9 @@ def _fit_shapes(net: nn.Module, given: Source, layers: Layers, partial: bool, re
     own = own_layers(net, net.state_dict())
     firsts = {layer.name for layer in first_layer.first_layers(net)} if _may_differ_in_bands(own, layers) else set()
     misfits = {layer: why for layer in layers if (why := misfit(layer, layers[layer], own[layer], layer in firsts))}
-    others = _of_other_classes(net, misfits, layers, own)
+    if len(misfits) == len(layers) and 4 * len(layers) < len(own):  # namesakes by accident: many nets begin with a conv1
+        raise UserError(_nothing_for(net, given))
+    others = of_other_classes(net, misfits, layers, own)
     for layer in others:
         report.notes.append(f"'{layer}' is for {net.classes} classes here, for others there: it begins at random")
     wrong = {layer: why for layer, why in misfits.items() if layer not in others}
@@ -192,42 +203,6 @@ def _misfits(source: str, wrong: Mapping[str, str], remedy: str, count: int) -> 
     )
 
 
-def misfit(layer: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], any_bands: bool = False) -> str:
-    """Why the source's tensors of a layer are not those of the net, or ""; a batch norm that it lacks is no reason.
-
-    any_bands: whether the layer may read other bands there.
-    """
-    for name in tensors:
-        if name not in own:
-            return f"layer '{layer}' has no {'batch norm' if name.startswith('bn.') else repr(name)}, but the weights have it"
-    for name in (n for n in own if n in tensors):
-        mine, theirs = own[name].shape, tensors[name].shape
-        if mine != theirs and not (any_bands and name == "weight" and mine[:1] + mine[2:] == theirs[:1] + theirs[2:]):
-            return f"layer '{layer}' has a {name} of {_shape(own[name])}, the weights have {_shape(tensors[name])}"
-    missing = [n for n in own if n not in tensors and not n.startswith("bn.") and n != "num_batches_tracked"]
-    return f"the weights of layer '{layer}' lack its {listing(missing)}" if missing else ""
-
-
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "one value"
-
-
-def _of_other_classes(net: nn.Module, misfits: Iterable[str], layers: Layers, own: Layers) -> list[str]:
-    """The layers that misfit only because the source tells another number of classes apart; the net's last is among them."""
-    counts: dict[str, set[int]] = {}
-    for layer in misfits:
-        for name, theirs in layers[layer].items():
-            mine = own[layer].get(name)
-            if mine is None or mine.dim() != theirs.dim():
-                counts.setdefault(layer, set()).add(-1)
-                continue
-            differ = [(a, b) for a, b in zip(mine.shape, theirs.shape, strict=True) if a != b]
-            counts.setdefault(layer, set()).update(b if a == net.classes else -1 for a, b in differ)
-    last = [layer for layer, tensors in own.items() if tensors][-1]
-    theirs = counts.get(last, set())
-    return [layer for layer, found in counts.items() if found == theirs] if len(theirs) == 1 and theirs != {-1} else []
-
-
 # --------------------------------------------------------------------------------------------------------- bands and units
 
 
@@ -256,10 +231,10 @@ def _fit_first_layers(
 
 def units_of(net: nn.Module, given: Source, found: Match) -> Units | None:
     """What the source says of itself, or what its names tell; None for weights that are taken as they are."""
-    if given.units:
-        return given.units
     if given.ours:
         return None
+    if given.units:
+        return given.units
     if is_segnet_of_the_notebook(given.tensors):
         return UNITS["DeepNetsForEO"]
     if isinstance(net, Net) and found.how == "names":
@@ -267,6 +242,8 @@ def units_of(net: nn.Module, given: Source, found: Match) -> Units | None:
     if any(name.endswith("_conv_stem.weight") for name in given.tensors):
         excited = any("._se_reduce." in name for name in given.tensors)
         return UNITS["EfficientNet-PyTorch" if excited else "efficientnet-lite"]
+    if told := sources.of_name(given.stem):
+        return told
     encoder = "" if isinstance(net, Net) else net.name.partition("/tu-")[2]
     if encoder and (told := sources.of_timm_net(encoder)):
         return told
@@ -320,15 +297,3 @@ def _stored_order(seen: Input) -> list[int]:
         numbers = range(len(order), len(order) + bands)
         order += reversed(numbers) if seen.bgr else numbers
     return order
-
-
-def fill(net: nn.Module, filling: Layers, report: Report) -> None:
-    """Copy the tensors into the layers and note it in the report."""
-    own = own_layers(net, net.state_dict())
-    with torch.no_grad():
-        for layer, tensors in filling.items():
-            for name, value in tensors.items():
-                own[layer][name].copy_(value)
-    report.loaded += list(filling)
-    report.anew += [n for n, tensors in filling.items() if "bn.weight" in own[n] and "bn.weight" not in tensors]
-    report.random += [n for n, tensors in own.items() if n not in filling and tensors]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base.errors import UserError, listing
 from tools.base.folders import read_details, require
 from tools.compute.compilation import compiled
@@ -28,8 +28,10 @@ from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
+from tools.solver.deadline import STEPS
 from tools.solver.losses import Loss
-from tools.solver.solver import Solver
+from tools.solver.schedules import ending
+from tools.solver.solver import CAFFES, Solver
 from tools.training import cells
 from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
@@ -47,7 +49,8 @@ class Setup:
     """What a trainer is made from.
 
     net, training, classes: sections of the config; seed: SEED. sample_size: height and width of what the net learns from.
-    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net.
+    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net. niter: the last
+    iteration, None if it goes by the clock.
     """
 
     net: NetSettings
@@ -59,6 +62,7 @@ class Setup:
     device: Device
     ranks: Ranks
     compile: bool
+    niter: int | None
 
     def build(self) -> nn.Module:
         """The config's net with fresh weights."""
@@ -123,7 +127,7 @@ def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -
     measured = [m for m in data.modalities if m not in given and data.normalisation[m] != "imagenet"]
     files = [(m, data.dataset.path(m, tile)) for m in measured for tile in data.train_ids]
     shown = tqdm(files, "measuring", leave=False, unit="tile", delay=1)
-    moments = by_modality((modality, measure(path, memory)) for modality, path in shown)
+    moments = by_modality((modality, measure(path, memory, modality in data.dataset.any_band)) for modality, path in shown)
     return {m: about[m] | {"fill": about[m]["mean"]} | moments[m].to_dict() for m in measured}
 
 
@@ -141,8 +145,8 @@ def check_batch(training: TrainingSettings, patches: Patches, lmdb: Path) -> Non
 
 def check_compilable(training: TrainingSettings, ranks: Ranks) -> None:
     """Raise UserError if batch norm does what compiled code cannot."""
-    if training.SOLVER["name"] == "caffe":
-        raise UserError("--compile and SOLVER 'caffe' do not go together, as its batch norm changes each time: take 'sgd'.")
+    if (name := training.SOLVER["name"]) in CAFFES:
+        raise UserError(f"--compile and SOLVER '{name}' do not go together, as its batch norm changes each time: take 'sgd'.")
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         raise UserError(
             "--compile and SYNC_BATCH_NORM do not go together, as compiled code would stop at each batch norm for the other"
@@ -159,6 +163,8 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
     if setup.training.FROZEN_NORM:
         freeze_norms(net, norms_with_statistics(net, report.loaded if report else []))
         print(f"{len(frozen_norms(net))} batch norms keep the statistics that came with their weights")
+    for note in getattr(net, "notes", ()):
+        print(f"note: {setup.net.NET}: {note}")
     setup.ranks.own_random_numbers(setup.seed)
     return make_trainer(setup, net, loss, report.loaded if report else [])
 
@@ -177,12 +183,13 @@ def restored(setup: Setup, loss: Loss, before: Snapshot) -> Trainer:
 def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]) -> Trainer:
     """The net on its device, with the config's solver; pretrained: the layers whose weights come from elsewhere."""
     training, device, ranks = setup.training, setup.device, setup.ranks
-    check_size(*setup.sample_size, net.multiple)
+    check_windows(net, *setup.sample_size)
     net = device.place(net)
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)
+    policy = ending(training.LR_POLICY, setup.niter or STEPS)
     solver = Solver(
-        net, training.BASE_LR, training.LR_POLICY, training.SOLVER, pretrained, training.MULTIPLIERS,
+        net, training.BASE_LR, policy, training.SOLVER, pretrained, training.MULTIPLIERS,
         training.GRADIENT_CLIP, training.FREEZE_ITERATIONS, training.PRETRAINED_RATE,
     )  # fmt: skip
     forward = ranks.parallel(net, compiled(net, device.device) if setup.compile else net, device.device)

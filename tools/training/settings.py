@@ -1,11 +1,12 @@
 """The config's training: batches, solver, loss, augmentation, and when to validate and write."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tools.base.sections import Section, is_choice, is_flag, is_number, is_text, mapping, optional, setting, whole, within
-from tools.labels.class_weights import CLASS_WEIGHTS
+from tools.labels.class_weights import CLASS_WEIGHTS, are_weights
+from tools.training.recipes import RECIPES
 
 INFINITY = float("inf")
 
@@ -14,6 +15,7 @@ INFINITY = float("inf")
 class TrainingSettings(Section):
     """How a net is trained. config.py says what each setting is for."""
 
+    RECIPE: str = setting(lambda v: is_text(v) and v in RECIPES, f"one of {', '.join(RECIPES)}", "modern", effect=False)
     BATCH_SIZE: int = setting(whole(1), "a whole number of patches, 1 or more", 10)
     BASE_LR: float = setting(within(0, INFINITY), "a number above 0", 0.01)
     LR_POLICY: Mapping[str, Any] = setting(
@@ -21,11 +23,14 @@ class TrainingSettings(Section):
         {"name": "step", "step_iterations": 25000, "gamma": 0.1},
     )  # fmt: skip
     SOLVER: Mapping[str, Any] = setting(
-        is_choice, "a solver with its numbers, such as {'name': 'sgd', ...}",
+        is_choice, "a solver with its numbers, such as {'name': 'sgd', ...}, or the name of a solver.prototxt",
         {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
     )  # fmt: skip
     LOSS: str = setting(is_text, "losses and their factors, such as 'ce + 0.5 dice'", "ce")
-    CLASS_WEIGHTS: str = setting(lambda v: is_text(v) and v in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}", "none")
+    CLASS_WEIGHTS: str | Sequence[float] = setting(
+        lambda v: v in CLASS_WEIGHTS if is_text(v) else are_weights(v),
+        f"one of {', '.join(CLASS_WEIGHTS)}, or a number for each class, such as (1, 0.5, 2)", "none",
+    )  # fmt: skip
     MULTIPLIERS: Mapping[str, Mapping[str, float]] = setting(
         mapping(mapping(lambda v: is_number(v) and v >= 0, empty=False)),
         "numbers by layer, such as {'conv1_*': {'lr': 0.1, 'decay': 0}}, or {}", {},
@@ -39,6 +44,7 @@ class TrainingSettings(Section):
         mapping(lambda v: isinstance(v, Mapping)),
         "operations with their numbers, such as {'flip': {}, 'rotate': {'degrees': 30}}, or {}", {},
     )  # fmt: skip
+    NITER: int | None = setting(optional(whole(1)), "a whole number of iterations, 1 or more, or None", None, effect=False)
     SNAPSHOT_EVERY: int = setting(whole(1), "a whole number of iterations, 1 or more", 2000, effect=False)
     VAL_EVERY: int | None = setting(
         optional(whole(1)), "a whole number of iterations, 1 or more, or None: at each snapshot", None

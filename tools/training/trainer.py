@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tools.base.errors import UserError
 from tools.compute.device import Device, memory_suffices
@@ -30,6 +31,13 @@ class NotFiniteError(UserError):
             " data."
         )
         self.iteration = iteration
+
+
+def at_size(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (N x h x w) for scores of another size: of the nearest pixels, as Caffe's users shrink them."""
+    if tuple(target.shape[1:]) == tuple(size):
+        return target
+    return F.interpolate(target[:, None].float(), size, mode="nearest-exact")[:, 0].long()
 
 
 class Trainer:
@@ -107,9 +115,13 @@ class Trainer:
         """Add the gradients of a part of the batch, which counts `share`; what it adds to the loss comes back."""
         pixels = [i.normalise(self.device.send(x)) for i, x in zip(self.inputs, images, strict=True)]
         with self.device.autocast():
-            logits = self._forward(*[p.contiguous(memory_format=self.device.memory_format) for p in pixels])
+            written = self._forward(*[p.contiguous(memory_format=self.device.memory_format) for p in pixels])
+        logits, *further = written if isinstance(written, tuple) else (written,)
         self.running.add(logits, target)
-        loss = self.loss(logits.float(), target) * share
+        loss = self.loss(logits.float(), target)
+        for scores, weight in zip(further, getattr(self.net, "auxiliary", {}).values(), strict=False):
+            loss = loss + weight * self.loss(scores.float(), at_size(target, scores.shape[2:]))
+        loss = loss * share
         loss.backward()
         return loss.detach()
 

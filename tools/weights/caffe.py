@@ -1,5 +1,6 @@
 """Caffe's weights: .caffemodel files (V1, V2, HDF5) read into a net by layer name, and written."""
 
+import math
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -105,16 +106,20 @@ class Report:
 class Slot:
     """Where one layer of Caffe keeps its blobs in a net.
 
-    row: of the table. tensors: the blobs, or none where `norm` is a batch norm whose three blobs have their own form.
+    row: of the table. tensors: the blobs, or none where `norm` is a batch norm whose three blobs have their own form. bn: the
+    layer, where it is one that Caffe's forks call BN, whose blobs are 1 x C x 1 x 1.
     """
 
     row: str
     tensors: list[Tensor]
     norm: nn.BatchNorm2d | None = None
+    bn: nn.Module | None = None
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """Of the blobs that Caffe has for this layer."""
+        if self.bn is not None:
+            return [(1, len(t), 1, 1) for t in self.tensors]
         if self.norm is None:
             return [tuple(t.shape) for t in self.tensors]
         return [(self.norm.num_features,), (self.norm.num_features,), (1,)]
@@ -125,6 +130,8 @@ class Slot:
         if self.norm is None:
             for tensor, blob in zip(self.tensors, blobs, strict=True):
                 tensor.copy_(torch.from_numpy(blob.reshape(tuple(tensor.shape))))
+            if len(self.tensors) == 4:
+                self.bn.num_batches_tracked.fill_(1)  # it has statistics
             return
         mean, variance, factor = (torch.from_numpy(b.reshape(-1).copy()) for b in blobs)
         factor = factor.item()
@@ -138,7 +145,16 @@ class Slot:
         tensors = self.tensors
         if self.norm is not None:
             tensors = [self.norm.running_mean, self.norm.running_var, torch.ones(1)]
-        return [t.detach().cpu().float().numpy() for t in tensors]
+        elif getattr(self.bn, "counted", False):
+            tensors = _with_statistics(self.bn)
+        arrays = [t.detach().cpu().float().numpy() for t in tensors]
+        return arrays if self.bn is None else [a.reshape(1, -1, 1, 1) for a in arrays]
+
+
+def _with_statistics(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift that do the work of a batch norm by its statistics, as SegNet's compute_bn_statistics.py finds them."""
+    scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+    return scale, bn.bias.double() - scale * bn.running_mean.double()
 
 
 def slots(net: Net) -> dict[str, Slot]:
@@ -149,6 +165,11 @@ def slots(net: Net) -> dict[str, Slot]:
         norm = module if row.kind == "batch_norm" else getattr(module, "bn", None)
         if row.kind == "batch_norm":
             found[name] = Slot(row.name, [], norm)
+        elif row.kind in ("bn_learn", "bn_inference", "bn_moving"):
+            statistics = [module.running_mean, module.running_var] if row.kind == "bn_moving" else []
+            found[name] = Slot(row.name, [module.weight, module.bias, *statistics], bn=module)
+        elif row.kind == "bias":
+            found[name] = Slot(row.name, [module.bias])
         elif isinstance(getattr(module, "weight", None), Tensor):
             found[name] = Slot(row.name, _weight_and_bias(module))
             if norm is not None:
@@ -160,7 +181,7 @@ def slots(net: Net) -> dict[str, Slot]:
 
 
 def _weight_and_bias(module: nn.Module) -> list[Tensor]:
-    return [t for t in (module.weight, module.bias) if t is not None]
+    return [t for t in (module.weight, getattr(module, "bias", None)) if t is not None]
 
 
 def table_net(net: nn.Module) -> Net:
@@ -190,13 +211,17 @@ def load_caffemodel(net: nn.Module, path: str | Path) -> Report:
         Path(path),
         loaded=list(dict.fromkeys(wanted[name].row for name in common)),
         ignored=[name for name in given if name not in wanted],
-        kept=[name for name in wanted if name not in given],
+        kept=[name for name, slot in wanted.items() if name not in given and slot.row in net.needed],
     )
 
 
 def _check(path: str | Path, name: str, given: list[tuple], wanted: list[tuple]) -> None:
     if len(given) == len(wanted) and all(_same(g, w) for g, w in zip(given, wanted, strict=True)):
         return
+    if {len(given), len(wanted)} == {2, 4} and all(_bare(g) == _bare(wanted[0]) for g in given):
+        what = "PSPNet's BN, with statistics" if len(given) == 4 else "SegNet's BN, without statistics"
+        say = "slope_filler { }" if len(given) == 4 else "bn_mode: INFERENCE"
+        raise UserError(f"layer '{name}' in {path} is {what}, but the prototxt means the other: write bn_param {{ {say} }}.")
     raise UserError(
         f"layer '{name}' has the shape {_shapes(given)} in {path}, but {_shapes(wanted)} in the net: rename the layer to train"
         " it from scratch."
@@ -204,9 +229,17 @@ def _check(path: str | Path, name: str, given: list[tuple], wanted: list[tuple])
 
 
 def _same(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether two shapes are equal but for leading ones, which old files add."""
-    n = max(len(given), len(wanted))
-    return (1,) * (n - len(given)) + given == (1,) * (n - len(wanted)) + wanted
+    """Whether a blob can fill another: of the same shape but for axes of 1, or fully connected weights for a convolution.
+
+    Those are the same numbers in the same order, when the convolution reads what the fully connected layer read (VGG's fc6).
+    """
+    given, wanted = _bare(given), _bare(wanted)
+    return given == wanted or (len(given) == 2 < len(wanted) and given == (wanted[0], math.prod(wanted[1:])))
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its axes of 1."""
+    return tuple(n for n in shape if n != 1)
 
 
 def _shapes(shapes: Iterable[tuple]) -> str:
@@ -237,12 +270,13 @@ def _is_caffe_state(path: Path) -> bool:
 # --------------------------------------------------------------------------------------------------------------- writing
 
 
-def write_caffemodel(net: nn.Module, path: str | Path) -> None:
+def write_caffemodel(net: nn.Module, path: str | Path, size: tuple[int, int] | None = None, by_corners: bool = False) -> None:
     """Write the weights of a table net as a .caffemodel of Caffe's new format; `load_caffemodel` gives them back exactly.
 
-    Raises UserError, naming layer and kind, for tables with layers that Caffe lacks.
+    size, by_corners: as in `nets.caffe.prototxt_write.caffe_layers`. Raises UserError, naming layer and kind, for tables with
+    layers that Caffe lacks.
     """
-    layers, held = caffe_layers(table_net(net)), slots(net)
+    layers, held = caffe_layers(table_net(net), size, by_corners), slots(net)
     message = NetParameter(name=Path(path).stem)
     for layer in layers:
         _add(message, layer, held[layer.name].blobs() if layer.name in held else [])

@@ -17,7 +17,7 @@ def use_caffe_average(net: nn.Module) -> None:
     Call it after the net has its weights.
     """
     for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not getattr(module, "own_average", False):
             module.register_forward_pre_hook(_Average(module))
 
 

@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.p
 class Source:
     """Weights by name. name: of the source, as it was given. nested: the key of the checkpoint that they lay under, or "".
 
-    units: those that it says of itself, or None. ours: whether the file is a snapshot of ours (with the net it is of).
+    units: those that it says of itself, or None. ours: whether the file is a snapshot of ours, with the net it is of. stem: the
+    file's name, which may be that of one of timm's nets.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Source:
     nested: str = ""
     units: Units | None = None
     ours: bool = False
+    stem: str = ""
 
 
 def names() -> list[str]:
@@ -81,9 +83,9 @@ def read(source: str) -> Source:
 def _from_file(path: Path) -> Source:
     if path.suffix == ".safetensors":
         tensors, metadata = read_weights(path)
-        return Source(str(path), tensors, ours="net" in metadata)
+        return Source(str(path), tensors, units=_of_snapshot(metadata), ours="net" in metadata, stem=path.stem)
     tensors, nested = _unwrapped(path)
-    return Source(str(path), tensors, nested, _of_name(path.stem))
+    return Source(str(path), tensors, nested, stem=path.stem)
 
 
 def _from_folder(path: Path) -> Source:
@@ -92,7 +94,7 @@ def _from_folder(path: Path) -> Source:
     if not found:
         raise UserError(f"{path} is a folder without weights: it has none of {listing(_FOLDER_FILES)}; name a file.")
     source = _from_file(found)
-    return Source(str(path), source.tensors, source.nested, _of_config(path / "config.json") or source.units)
+    return replace(source, name=str(path), units=_of_config(path / "config.json"), stem=path.name)
 
 
 def _of_config(path: Path) -> Units | None:
@@ -103,8 +105,17 @@ def _of_config(path: Path) -> Units | None:
         return None  # there is none, or it is of another kind
 
 
-def _of_name(stem: str) -> Units | None:
-    """The units of one of timm's nets, where a file is called as timm calls its own (NAME-HASH or NAME.TAG)."""
+def _of_snapshot(metadata: Mapping[str, str]) -> Units | None:
+    """How a net of ours with one input saw its pixels; None for other files, and if its bands stand in no simple order."""
+    inputs = json.loads(metadata["inputs"]) if "net" in metadata and "inputs" in metadata else []
+    if len(inputs) != 1 or inputs[0].get("clip") or (inputs[0]["bgr"] and len(inputs[0]["modalities"]) > 1):
+        return None
+    mean, deviation = inputs[0]["mean"], inputs[0].get("deviation") or [1.0] * len(inputs[0]["mean"])
+    return Units(tuple(mean), tuple(deviation), 1.0, inputs[0]["bgr"], "the units that the snapshot tells")
+
+
+def of_name(stem: str) -> Units | None:
+    """The units of one of timm's nets, if a file is called as timm calls its own (NAME-HASH or NAME.TAG)."""
     name = re.split(r"[-.]", stem)[0]
     if not re.fullmatch(r"[a-z]\w+", name) or name in DOWNLOADS:
         return None

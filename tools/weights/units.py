@@ -71,35 +71,36 @@ def of_timm(config: Mapping[str, Any], words: str) -> Units | None:
     return Units(tuple(config["mean"]), tuple(config["std"]), scale, config.get("input_space") == "BGR", words)
 
 
-def from_config(given: Mapping[str, Any] | None) -> Units | None:
+def from_config(given: Mapping[str, Any] | None, name: str = "INIT_UNITS") -> Units | None:
     """INIT_UNITS as units: {"mean": (...), "std": (...)}, in raw pixel values, or with "scale": 255 in pixels divided by it.
 
-    Raises UserError for other keys, numbers that do not fit together, and means of 0 to 1 that do not say their scale.
+    name: what the user calls them. Raises UserError for other keys, numbers that do not fit together, and means of 0 to 1 that
+    do not say their scale.
     """
     if not given:
         return None
     known = ("mean", "std", "scale")
     for key in given:
         if key not in known:
-            raise UserError(f"INIT_UNITS has no {key!r}; it takes {listing(known)}.{nearest(key, known)}")
-    mean, deviation = (_numbers(given, key) for key in ("mean", "std"))
+            raise UserError(f"{name} has no {key!r}; it takes {listing(known)}.{nearest(key, known)}")
+    mean, deviation = (_numbers(given, key, name) for key in ("mean", "std"))
     if len(mean) != len(deviation) or not all(d > 0 for d in deviation):
-        raise UserError(f"INIT_UNITS = {dict(given)}: mean and std must be as many numbers, one a band, and std above 0.")
+        raise UserError(f"{name} = {dict(given)}: mean and std must be as many numbers, one a band, and std above 0.")
     if "scale" not in given and max(map(abs, mean)) <= 1 and max(deviation) <= 1:
         raise UserError(
-            f"INIT_UNITS = {dict(given)} looks like the units of pixels between 0 and 1: add 'scale': 255 if the net was"
+            f"{name} = {dict(given)} looks like the units of pixels between 0 and 1: add 'scale': 255 if the net was"
             " trained on bytes divided by 255, or 'scale': 1 if the files' own values are as small."
         )
     scale = given.get("scale", 1)
     if not _is_number(scale) or not scale > 0:
-        raise UserError(f"INIT_UNITS['scale'] = {scale!r}: it must be a number above 0.")
+        raise UserError(f"{name}['scale'] = {scale!r}: it must be a number above 0.")
     return Units(mean, deviation, float(scale))
 
 
-def _numbers(given: Mapping[str, Any], key: str) -> tuple[float, ...]:
+def _numbers(given: Mapping[str, Any], key: str, name: str) -> tuple[float, ...]:
     values = given.get(key)
     if not isinstance(values, list | tuple) or not values or not all(map(_is_number, values)):
-        raise UserError(f"INIT_UNITS[{key!r}] = {values!r}: it must be a number per band, such as (123.7, 116.3, 103.5).")
+        raise UserError(f"{name}[{key!r}] = {values!r}: it must be a number per band, such as (123.7, 116.3, 103.5).")
     return tuple(map(float, values))
 
 

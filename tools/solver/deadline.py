@@ -3,7 +3,9 @@
 import time
 
 from tools.base.errors import UserError
-from tools.training.trainer import Trainer
+from tools.solver.schedules import Schedule
+
+STEPS = 100_000  # of a policy that goes by the clock, and ends where the config does not say
 
 
 class Deadline:
@@ -22,14 +24,16 @@ class Deadline:
         """Whether it is time to stop."""
         return self.share >= 1
 
-    def lead(self, trainer: Trainer) -> None:
+    def lead(self, schedule: Schedule, iteration: int, processes: int) -> None:
         """Have the learning rate of a fresh run go through its policy in this time, if the policy has an end.
 
-        A restored run keeps to its iterations. Raises UserError for several processes, whose clocks and so rates would differ.
+        Raises UserError for a restored run, whose rate goes by its iterations, and for several processes, whose clocks and so
+        rates would differ.
         """
-        schedule = trainer.solver.schedule
-        if self.minutes is None or schedule.last is None or trainer.iteration:
+        if self.minutes is None or schedule.last is None:
             return
-        if trainer.ranks.count > 1:
-            raise UserError("--minutes and an LR_POLICY with max_iterations are for one process: give --niter under torchrun.")
+        if iteration:
+            raise UserError("--minutes: a restored run goes along its LR_POLICY by its iterations: give --niter instead.")
+        if processes > 1:
+            raise UserError("--minutes and an LR_POLICY that ends are for one process: give --niter under torchrun.")
         schedule.share = lambda: self.share

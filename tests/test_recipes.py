@@ -1,0 +1,71 @@
+"""Proves that a recipe gives what the config leaves out, that what is written wins, and that a run tells whence each came."""
+
+import pytest
+from conftest import REPO, refused, train
+
+from tools.base.errors import UserError
+from tools.settings import read_settings
+from tools.solver.schedules import Schedule, ending
+
+COSINE = {"name": "cosine"}
+
+
+def settings(*changes):
+    return read_settings(REPO / "config.py", changes)
+
+
+@pytest.mark.parametrize(("dataset", "recipe"), [("demo", "modern"), ("vaihingen", "original"), ("potsdam", "original")])
+def test_each_block_has_its_recipe(dataset, recipe):
+    own = settings(f"DATASET={dataset}")
+    assert recipe == own.training.RECIPE
+    assert {"modern": "unet_light/efficientnet_lite0", "original": "segnet"}[recipe] == own.net.NET
+    assert own.training.SOLVER["name"] == {"modern": "adamw", "original": "sgd"}[recipe]
+    assert {"modern": "efficientnet_lite0", "original": None}[recipe] == own.net.INIT_MODEL
+
+
+def test_the_original_is_caffes_solver_of_the_paper():
+    own = settings("DATASET=vaihingen")
+    assert (own.training.BATCH_SIZE, own.training.BASE_LR, own.patches.patch_size) == (10, 0.01, (128, 128))
+    assert own.training.LR_POLICY == {"name": "step", "step_iterations": 25000, "gamma": 0.1}
+    assert own.training.SOLVER == {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
+
+
+def test_what_is_written_wins_and_each_value_tells_where_it_came_from():
+    own = settings("LOSS=ce", "RECIPE=modern")
+    assert own.training.LOSS == "ce" and own.training.EMA_DECAY == 0.99
+    assert [own.origins[name] for name in ("LOSS", "EMA_DECAY", "BLEND", "NET_OPTIONS")] == [
+        "--set", "recipe modern", "config", "default",
+    ]  # fmt: skip
+    assert "EMA_DECAY" in own.as_text() and "recipe modern" in own.as_text()
+
+
+def test_light_is_changed_in_images_and_never_in_heights():
+    own = settings('INPUTS={"image": ["irrg", "composite"]}')
+    assert {own.augmentation[n]["modalities"][0] for n in ("brightness", "contrast", "gamma")} == {"irrg"}
+    assert {len(own.augmentation[n]["modalities"]) for n in ("brightness", "contrast", "gamma")} == {1}
+
+
+def test_a_net_of_ones_own_begins_at_random_and_learns_more_slowly():
+    own = settings("NET=segnet")
+    assert own.net.INIT_MODEL is None and not own.training.FROZEN_NORM
+    assert own.training.BASE_LR < settings().training.BASE_LR
+
+
+def test_a_recipe_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match="RECIPE = 'modrn': it must be one of modern, original"):
+        settings("RECIPE=modrn")
+
+
+def test_a_policy_that_ends_does_so_at_the_last_iteration_unless_the_config_says_where():
+    schedule = Schedule(1.0, ending(COSINE, 40))
+    assert [schedule.rate(i) for i in (0, 20, 40)] == pytest.approx([1.0, 0.5, 0.0])
+    assert ending(COSINE | {"max_iterations": 70}, 40)["max_iterations"] == 70
+    assert ending({"name": "fixed"}, 40) == {"name": "fixed"}
+
+
+def test_the_run_prints_and_keeps_where_each_setting_came_from(databases, tmp_path):
+    town = databases.copy(tmp_path, "lmdb")
+    ran = train(town, 2, LR_POLICY=COSINE, val_ids=[])
+    assert ran.code == 0, ran.err
+    assert "settings, and where each came from" in ran.out and "'cosine'" in ran.out
+    refused(train(town, 2, "--snapshot", tmp_path / "x", LR_POLICY=COSINE | {"max_iterations": 1}), "max_iterations = 1")

@@ -1,0 +1,59 @@
+"""Recipes: what a setting is if the config does not say. A setting that the config gives wins."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def original(modalities: Sequence[str], net: str | None) -> dict[str, Any]:
+    """Caffe's, of 2016: the defaults of the settings themselves."""
+    return {}
+
+
+def modern(modalities: Sequence[str], net: str | None) -> dict[str, Any]:
+    """A light U-Net with ImageNet's weights, for a good map of a few labelled tiles in minutes on a laptop.
+
+    Found on validation tiles of dubai, Vaihingen and the demo: benchmarks/RESULTS.md has what was tried. modalities: of the
+    config, the images first: light and colour are changed in the first one alone, since the others may be heights. net: the
+    config's own, if it names one; it begins at random unless the config says otherwise, and learns more slowly.
+    """
+    if net is not None:
+        return _for_any_net(modalities)
+    return _for_any_net(modalities) | {
+        "NET": "unet_light/efficientnet_lite0",
+        "INIT_MODEL": "efficientnet_lite0",
+        "BASE_LR": 4e-3,
+        "PRETRAINED_RATE": 0.1,
+        "FROZEN_NORM": True,
+    }
+
+
+def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
+    light = {"modalities": list(modalities[:1])}
+    return {
+        "patch_size": (192, 192),
+        "step_size": (96, 96),
+        "ROTATIONS": [0],  # turned and mirrored while training instead
+        "FLIPS": [False],
+        "BATCH_SIZE": 8,
+        "SOLVER": {"name": "adamw", "weight_decay": 0.01},
+        "BASE_LR": 1e-3,
+        "LR_POLICY": {"name": "cosine", "warmup_iterations": 20},
+        "LOSS": "ce + 0.5 dice",
+        "EMA_DECAY": 0.99,
+        "AUGMENTATION": {
+            "crop": {"height": 160, "width": 160},
+            "scale": {"smallest": 0.7, "largest": 1.6, "probability": 0.8},
+            "flip": {},
+            "turn": {},
+            "brightness": light,
+            "contrast": light | {"factor": 1.4},
+            "gamma": light | {"exponent": 1.3},
+        },
+        "SNAPSHOT_EVERY": 200,
+        "VAL_EVERY": 100,
+        "test_patch_size": (512, 512),
+    }
+
+
+Recipe = Callable[[Sequence[str], str | None], dict[str, Any]]
+RECIPES: Mapping[str, Recipe] = {"modern": modern, "original": original}
