@@ -152,7 +152,7 @@ elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the
 # ------------------------------------------------------------------------------------------------------ extract_images.py
 # patch_size = (128, 128)  # pixels, height and width; a multiple of 32 for SegNet
 # step_size = (64, 64)  # pixels from one patch to the next; the original's 32 gives four times as many
-# ROTATIONS = [0, 90]  # degrees, multiples of 90, exact; each one multiplies the number of training patches
+# ROTATIONS = [0, 90]  # degrees that each patch is also turned by, exact; the upright one is always there, [] is fine
 # FLIPS = [False, True]  # True adds the mirror image of each
 TILE_MEMORY_MB = 512  # a tile that takes more memory is read in strips, by each core
 
@@ -185,6 +185,7 @@ GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such a
 # EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
 # AUGMENTATION = {}  # of patches while training: {operation: its numbers}, see tools/data/operations.py; the original: none
 # SNAPSHOT_EVERY = 2000  # iterations
+SNAPSHOT_FORMATS = ["safetensors"]  # and "caffemodel": net_iter_N.caffemodel beside it, for Caffe
 KEEP_SNAPSHOTS = None  # how many of the newest snapshots stay; None: all. The best weights stay always
 # VAL_EVERY = None  # iterations; scores on the validation tiles, and net_best_* if they are best; None: at each snapshot
 PATIENCE = None  # validations without a better one (by loss, mean IoU or both) after which training stops; None: it goes on

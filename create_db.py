@@ -64,8 +64,8 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     require(
         details | {"train_ids": details["splits"]["train"]["tiles"]}, patches, "extract_images.py",
         dataset=data.DATASET, patch_size=list(cut.patch_size),
-        step_size=None if details.get("grid") else list(cut.step_size),  # the cells of a grid have no step
-        rotations=list(cut.ROTATIONS), flips=list(cut.FLIPS), classes=list(settings.classes.label_values),
+        step_size=None if details.get("grid") else list(cut.step),  # the cells of a grid have no step
+        rotations=list(cut.rotations), flips=list(cut.flips), classes=list(settings.classes.label_values),
         train_ids=list(map(tile_name, data.train_ids)),
     )  # fmt: skip
     missing = [m for m in data.modalities if m not in details["modalities"]]

@@ -84,9 +84,9 @@ def arguments():
 
 def cutting(settings: Settings, split: str) -> Cutting:
     """How the tiles of a split are cut."""
-    size, step = tuple(settings.patches.patch_size), tuple(settings.patches.step_size)
+    size, step = tuple(settings.patches.patch_size), settings.patches.step
     if split == "train":
-        return Cutting(size, step, tuple(settings.patches.ROTATIONS), tuple(settings.patches.FLIPS))
+        return Cutting(size, step, settings.patches.rotations, settings.patches.flips)
     return Cutting(size, size if split == "test" else step)
 
 
@@ -179,9 +179,9 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
         },
         "patch_size": settings.patches.patch_size,
         "pixel_size": None if plan else training_pixel_size(dataset, settings.data.modalities[0], tiles["train"]),
-        "step_size": None if plan else settings.patches.step_size,
-        "rotations": settings.patches.ROTATIONS,
-        "flips": settings.patches.FLIPS,
+        "step_size": None if plan else settings.patches.step,
+        "rotations": settings.patches.rotations,
+        "flips": settings.patches.flips,
         "classes": settings.classes.label_values,
         "palette": settings.classes.palette,
         "splits": {s: {"tiles": list(map(tile_name, tiles[s])), "patches": counts[s]} for s in SPLITS},

@@ -21,7 +21,7 @@ import nets.caffe.pointwise  # noqa: F401
 from nets import layers
 from nets.layers import Row
 from nets.net import Net, trial
-from tools.base.errors import UserError, listing, nearest
+from tools.base.errors import UserError, listing, nearest, run
 
 
 def names() -> list[str]:
@@ -168,4 +168,4 @@ def rebuild(description: str) -> nn.Module:
 def show(table: Callable) -> None:
     """Print the net that a table's function declares, for 3 channels per input and 6 classes: `python -m nets.segnet`."""
     two = "inputs" in inspect.signature(table).parameters
-    print(Net(table({"irrg": 3, "composite": 3} if two else 3, 6)))
+    run(lambda: print(Net(table({"irrg": 3, "composite": 3} if two else 3, 6))))

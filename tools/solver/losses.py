@@ -103,8 +103,9 @@ WEIGHTED = ("ce", "focal")  # the ones that class weights apply to
 class Loss:
     """A weighted sum of losses.
 
-    text: such as "ce + 0.5 dice" or "focal(gamma=2, alpha=0.25)". weights: of the classes, for the losses in WEIGHTED. Raises UserError where the text is not
-    numbers and names of LOSSES, joined by "+", or where there are weights that no loss of it reads.
+    text: such as "ce + 0.5 dice" or "focal(gamma=2, alpha=0.25)". weights: of the classes, for the losses in WEIGHTED. Raises
+    UserError where the text is not numbers and names of LOSSES with their own numbers, joined by "+", or where there are
+    weights that no loss of it reads.
     """
 
     def __init__(self, text: str = "ce", weights: Sequence[float] | None = None):

@@ -13,6 +13,9 @@ from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import Trainer
 from tools.weights import snapshots
+from tools.weights.caffe import write_caffemodel
+
+CAFFE = "caffemodel"  # of SNAPSHOT_FORMATS
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class Loop:
         with self.recorder.log.training_goes_on(f"the snapshot of iteration {trainer.iteration}"):
             with trainer.averaged():
                 path = snapshots.save(folder, trainer.iteration, trainer.net, self.about, state)
+                if CAFFE in self.training.SNAPSHOT_FORMATS:
+                    write_caffemodel(trainer.net, path.with_suffix(".caffemodel"))
             self.recorder.log.note(f"snapshot: {path}")
             if self.training.KEEP_SNAPSHOTS:
                 snapshots.prune(folder, self.training.KEEP_SNAPSHOTS, trainer.iteration)

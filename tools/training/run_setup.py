@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from nets.caffe.prototxt_write import caffe_layers
 from nets.net import check_windows
 from tools.base.errors import UserError, listing
 from tools.base.folders import read_details, require
@@ -39,6 +40,7 @@ from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import NotFiniteError, Trainer
 from tools.weights import snapshots
+from tools.weights.caffe import table_net
 from tools.weights.net import build
 from tools.weights.settings import NetSettings
 from tools.weights.snapshots import Snapshot
@@ -184,6 +186,8 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     """The net on its device, with the config's solver; pretrained: the layers whose weights come from elsewhere."""
     training, device, ranks = setup.training, setup.device, setup.ranks
     check_windows(net, *setup.sample_size)
+    if "caffemodel" in training.SNAPSHOT_FORMATS:
+        caffe_layers(table_net(net), None)  # refuses a net that Caffe's files cannot hold
     net = device.place(net)
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)

@@ -224,12 +224,14 @@ def prune(folder: Path, keep: int, iteration: int) -> None:
     until_now = [path for path in found(folder) if iteration_of(path) <= iteration]
     for path in until_now[:-keep]:
         path.with_suffix(".solverstate").unlink()
+        path.with_suffix(".caffemodel").unlink(missing_ok=True)
         path.unlink()
 
 
 def remove(folder: Path) -> None:
     """Remove the snapshots in a folder, whole or not, and the best weights; nothing else."""
-    for path in [*folder.glob("net_iter_*.safetensors"), *folder.glob("net_iter_*.solverstate"), *bests(folder)]:
+    numbered = [p for kind in ("safetensors", "solverstate", "caffemodel") for p in folder.glob(f"net_iter_*.{kind}")]
+    for path in [*numbered, *bests(folder)]:
         path.unlink()
 
 
