@@ -167,6 +167,7 @@ NORMALISATION = {}  # by modality: "mean" (taken off; if none is named), "standa
 # NET = "segnet"  # a file of nets/, without .py; `python -m nets` lists what else there is
 # NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
 # INIT_MODEL = None  # weights to begin with: "efficientnet_lite0" (pip's), "vgg16", "resnet50" ... (torchvision's), or a file
+# INIT_MODEL = {"irrg": "a.safetensors", "composite": "b.safetensors"} joins trained nets as branches, for NET = "segnet_rc".
 INIT_PARTIAL = False  # True: layers of the net that those weights do not fit begin at random, where they would be an error
 INIT_UNITS = None  # what those weights were trained on, if their source is not known: {"mean": (123.7, ...), "std": (...)}
 # BATCH_SIZE = 10  # patches in an iteration

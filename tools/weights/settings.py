@@ -17,7 +17,10 @@ class NetSettings(Section):
 
     NET: str = setting(is_text, "the name of a net", "segnet")
     NET_OPTIONS: Mapping[str, Any] = setting(mapping(lambda _: True), "arguments of the net's function by name, or {}", {})
-    INIT_MODEL: str | None = setting(optional(is_text), "the name or the file of initial weights, or None", None)
+    INIT_MODEL: str | Mapping[str, str] | None = setting(
+        optional(lambda v: is_text(v) or mapping(is_text, empty=False)(v)),
+        "the name or the file of initial weights, {input: file} to join trained nets, or None", None,
+    )  # fmt: skip
 
     INIT_PARTIAL: bool = setting(is_flag, "True or False", False)
     INIT_UNITS: Mapping[str, Any] | None = setting(
