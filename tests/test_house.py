@@ -23,6 +23,7 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
         "tools.report",
         "tools.show",
         "tools.runs",
+        "tools.final",
         "tools.choices",
         "tools.blocks",
         "tools.caffe",
