@@ -144,6 +144,17 @@ elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the
     train_ids, val_ids, test_ids = split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1, group=_groups)
     MEAN_PIXEL = {"rgb": None}
 
+elif DATASET == "patch":  # ready-made Patch/train/images/NAME.tif with Patch/train/labels/NAME.tif, and so val and test
+    DATASET_DIR = BASE_DIR + "Patch/"  # labels of colours or other numbers: make Patch/*/gts_numpy by convert_gt.py and name it
+    folders = {"rgb": "{}/images/{}.tif", "labels": "{}/labels/{}.tif"}  # id: (split, name)
+    INPUTS = {"rgb": ["rgb"]}
+    label_values = ["background", "building"]
+    palette = {0: (0, 0, 0), 1: (255, 255, 255)}
+    IGNORE_LABEL = None
+    _ids = find_ids(DATASET_DIR, folders["rgb"])
+    train_ids, val_ids, test_ids = ([tile for tile in _ids if tile[0] == split] for split in ("train", "val", "test"))
+    MEAN_PIXEL = {"rgb": None}
+
 # ------------------------------------------------------------------------------------------- what the recipe says otherwise
 # A line below that is commented out has the value that RECIPE gives it (tools/training/recipes.py), or else the one that stands
 # here, the original's. Take the "# " away to set it yourself: what is written here wins. `training.py` prints all settings and

@@ -19,7 +19,7 @@ def test_the_table_has_train_and_val_and_test_only_when_asked_for(trained):
     history = read_json(trained.snapshots / "metrics.json")
     best = next(v for v in history["validation"] if v["iteration"] == history["best"]["iou"]["iteration"])
     assert np.abs(np.array(found["val"]["confusion"]) - best["confusion"]).sum() <= 0.01 * best["pixels"]
-    lines = {line.rsplit("  ", 2)[0].strip(): line.split()[-2:] for line in ran.out.splitlines()}
+    lines = {" ".join(line.split()[:-2]): line.split()[-2:] for line in ran.out.splitlines()}
     assert lines["IoU building"] == [f"{100 * found[split]['iou']['building']:.2f}" for split in ("train", "val")]
     assert lines["Dice tree"] == [f"{100 * found[split]['dice']['tree']:.2f}" for split in ("train", "val")]
 

@@ -116,7 +116,7 @@ def as_text(scores: dict[str, Any], ignored_names: Collection[str] = ()) -> str:
         lines.append(_line("without ignored", width, [scores[f"{mean}_without_ignored"] for mean in means]))
     agreement = "-" if scores["kappa"] is None else f"{scores['kappa']:.3f}"
     weighted = _percent(scores["frequency_weighted_iou"])
-    lines.append(f"overall (pixel) accuracy {_percent(scores['overall_accuracy'])} %, FWIoU {weighted} %, kappa {agreement}")
+    lines.append(f"overall accuracy {_percent(scores['overall_accuracy'])} %, FWIoU {weighted} %, kappa {agreement}")
     if scores["never_predicted"]:
         lines.append(f"note: no pixel was labelled {' or '.join(scores['never_predicted'])}, which the ground truth has.")
     return "\n".join(lines)
