@@ -48,8 +48,8 @@ def main():
     from tools.export import onnx_engine
     from tools.inference import averages
     from tools.inference.ranks import PATIENCE
+    from tools.record.choose import choose
     from tools.weights.caffe import is_caffemodel
-    from tools.weights.choose import choose
 
     if args.tta:
         args.tta, args.samples, more = averages.read_looks(args.tta)
@@ -89,7 +89,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     wanted = replace(choice.chosen(args, palette.names), variance=bool(args.samples))
-    maps, crew = Mapmaker(labeller, palette, wanted, folder, size, area), Crew(ranks, where.device)
+    maps, crew = Mapmaker(labeller, palette, wanted, folder, size), Crew(ranks, where.device)
     if ranks.writer:
         with crew.employed():
             lead(args, weights, tiles, about, maps, crew)
@@ -143,7 +143,8 @@ def choose_windows(
     from tools.maps.results import windows_before
 
     if not args.window:
-        return settings.inference.windows
+        side = onnx_engine.fixed_size(net)
+        return settings.inference.windows_of((side, side)) if side else settings.inference.windows
     onnx_engine.refuse_window(net)
     folder = args.dir or settings.results
     before = windows_before(folder, args.overwrite, args.window) if args.resume else None
@@ -166,10 +167,7 @@ def lead(
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)
-    if args.images:
-        failed = check_images(todo, inputs, wanted.measures, some_done)
-    else:
-        failed = check_tiles(todo, palette, inputs, wanted.measures)
+    failed = check_images(todo, inputs, wanted, some_done) if args.images else check_tiles(todo, palette, inputs, wanted)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     for note in about.get("notes", ()):
         print(f"note: {about['name']}: {note}")

@@ -26,6 +26,7 @@ from tools.compute import options
 from tools.compute.waiting import choose_waiting
 from tools.data.dataset import tile_name
 from tools.settings import Settings, read_settings
+from tools.solver.deadline import BY_THE_CLOCK, STEPS
 
 if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.compute.device import Device
@@ -47,6 +48,8 @@ def main():
     args.niter = args.niter or (None if args.minutes else settings.training.NITER)
     if not args.niter and not args.minutes:
         raise UserError("say how many iterations to train for: --niter N or --minutes N, or NITER in the config.")
+    every = settings.training.SNAPSHOT_EVERY or (None if args.niter else BY_THE_CLOCK)
+    settings = replace(settings, training=replace(settings.training, SNAPSHOT_EVERY=every).for_run(args.niter or STEPS))
     print_solver(settings)
     choose_waiting()
 
@@ -106,16 +109,7 @@ def train(
     scored = how_scored(settings, patches, held_cells)
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
-        settings.net,
-        training,
-        settings.classes,
-        data.SEED,
-        settings.sample_size,
-        inputs,
-        where,
-        ranks,
-        args.compile,
-        args.niter,
+        settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
     )
     log, before, trainer = begin(settings, args, setup, patches, scored)
     deadline = Deadline(args.minutes)

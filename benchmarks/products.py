@@ -4,7 +4,8 @@ python -m benchmarks.products [--side 20000] [--area-side 40000] [--folder /tmp]
 
 Each step runs in a process of its own, of which processor seconds and peak memory are told: they do not change with what
 else the machine does. Labelling with segnet_slim is measured on a small raster and multiplied. The map is made: smooth patches
-of six classes with specks, of one tile of 2,000 x 2,000 pixels that is turned and mirrored. --area-side 0 leaves that part out.
+of six classes with specks, of one tile of 2,000 x 2,000 pixels that is turned and mirrored. --side 0 and --area-side 0 leave
+their part out.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from tools.maps.uncleaned import Uncleaned
 from tools.polygons.drawing import Drawing
 
 REPO = Path(__file__).parent.parent
-TILE, SMALL = 2000, 2048  # pixels
+TILE, SMALL, WHOLE = 2000, 2048, 8000  # pixels
 PLACE = {"crs": "EPSG:32632", "transform": from_origin(500_000, 5_400_000, 0.09, 0.09)}
 PALETTE = Palette(list("abcdef"), {i: (40 * i, 0, 255 - 40 * i) for i in range(6)})
 DRAWINGS = {
@@ -43,18 +44,21 @@ def main():
     args = arguments()
     if args.step:
         return STEPS[args.step](Path(args.folder), args)
-    print(f"{machine()}; a map of {args.side} x {args.side} pixels\n")
+    print(f"{machine()}\n")
     print("| what | processor seconds | peak resident memory |\n|---|---|---|")
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
+        if args.area_side:
+            compare_areas(folder, args.area_side)
+        if not args.side:
+            return
+        print(f"| a map of {args.side} x {args.side} pixels | | |")
         measured("make", folder, args.side)  # a process starts with the peak memory of the one that starts it
         for step in ("clean", "polygons", "simplified"):
             print(line(step, *measured(step, folder, args.side)), flush=True)
         seconds, memory = label_small(folder)
         factor = args.side**2 / SMALL**2
         print(line(f"labelling with segnet_slim ({SMALL} x {SMALL}, times {factor:.1f})", seconds * factor, memory), flush=True)
-        if args.area_side:
-            compare_areas(folder, args.area_side)
 
 
 def arguments():
@@ -151,16 +155,19 @@ def label(config: Path, weights: Path, image: Path, out: Path, *more) -> tuple[f
 
 
 def compare_areas(folder: Path, side: int) -> None:
-    """1 % of a large raster as one square, and the whole."""
+    """1 % of a large raster as one square, and the whole, of which a part is labelled and multiplied."""
     config, weights = city.prepare(folder, argparse.Namespace(window=512, step=512, memory=256, planes=4))
-    image = folder / "city.tif"
-    city.make_city(image, side, side, **PLACE)
+    images = {n: folder / f"city_{n}.tif" for n in (side, WHOLE, 128)}
+    for n, image in images.items():
+        city.make_city(image, n, n, **PLACE)
     left, top, tenth = 500_000 + 0.045 * side, 5_400_000 - 0.045 * side, 0.009 * side
     area = f"--area={left},{top - tenth},{left + tenth},{top}"
-    part, memory = label(config, weights, image, folder / "part", area)
+    part, memory = label(config, weights, images[side], folder / "part", area)
     print(line(f"1 % of {side} x {side} (segnet of 4 planes, windows of 512)", part, memory), flush=True)
-    whole, memory = label(config, weights, image, folder / "whole")
-    print(line(f"the whole of it; 1 % costs {part / whole:.2%}", whole, memory), flush=True)
+    start, _ = label(config, weights, images[128], folder / "start")
+    whole, memory = label(config, weights, images[WHOLE], folder / "whole")
+    whole = start + (whole - start) * side**2 / WHOLE**2
+    print(line(f"the whole of it, by {WHOLE} x {WHOLE} of it; 1 % costs {part / whole:.2%}", whole, memory), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Each function writes the rows of an encoder that reads `x`, and says which blobs a decoder may use: (rows, blob at a quarter
 of the size, last blob). output_stride: input pixels per pixel of the last blob, 8 or 16. Where a stage would go below that, it
 keeps its size, and the convolutions after its first one are dilated instead, so that they see as far as they were trained to.
-The convolutions are torchvision's: tools/training/pretrained.py has the names of both.
+The convolutions are torchvision's: tools/weights/torchvision_names.py has the names of both.
 """
 
 from nets.layers import conv, eltwise, pooling, relu, relu6

@@ -1,4 +1,7 @@
-"""Serves parts of files as GDAL asks for them over HTTP: python range_server.py FOLDER; it prints its port."""
+"""Serves parts of files as GDAL asks for them over HTTP: python range_server.py FOLDER; it prints its port.
+
+Where there is a file NAME.fail with a number beside a file NAME, so many requests for its bytes lose their connection.
+"""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +15,19 @@ class Ranges(BaseHTTPRequestHandler):
         self.answer()
 
     def do_GET(self):
+        if self.is_lost():
+            self.close_connection = True
+            return
         data = self.answer()
         self.wfile.write(data)
+
+    def is_lost(self):
+        """Whether the connection is to break, as often as NAME.fail says."""
+        file = Path(sys.argv[1]) / (self.path.split("?")[0].lstrip("/") + ".fail")
+        left = int(file.read_text()) if file.is_file() else 0
+        if left:
+            file.write_text(str(left - 1))
+        return bool(left)
 
     def answer(self):
         """Send the headers; the bytes that were asked for come back."""

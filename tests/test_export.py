@@ -326,7 +326,7 @@ def test_a_file_that_would_label_otherwise_is_not_written(trained, tmp_path, mon
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "nothing to write: name a file with --onnx or --torch"),
+        ((), "nothing to write: name a file with --onnx, --torch or --page"),
         (("--onnx", "net.pth"), "--onnx net.pth: give it a name that ends in .onnx"),
         (("--torch", "net.pt2", "--int8"), "--int8 is for ONNX alone"),
         (("--torch", "net.pt2", "--resolution", "9"), "--resolution is for ONNX alone"),
@@ -375,8 +375,42 @@ def test_inference_refuses_onnx_files_that_are_not_ours_in_one_sentence(trained,
     refused(ran(tmp_path / "none.onnx"), "none.onnx does not exist")
     refused(ran(exported[0] / "net.onnx", "--engine", "torch"), "leave out --engine torch")
     refused(ran(exported[0] / "net.onnx", "--device", "cuda"), "onnxruntime computes on the processor")
-    fixed = write(tmp_path / "fixed.onnx", *snapshots.load_net(trained.snapshots / "net_iter_150.safetensors"), size=64)
-    refused(ran(fixed), "exported with --size 64", "32x32")
+
+
+@pytest.mark.slow
+def test_a_file_of_one_size_sets_the_window_and_two_of_different_sizes_are_refused(trained, tmp_path):
+    net = snapshots.load_net(trained.snapshots / "net_iter_150.safetensors")
+    files = [write(tmp_path / f"{size}.onnx", *net, size=size) for size in (64, 32)]
+    infer(trained, tmp_path / "maps", "--weights", files[0])
+    details = json.loads((tmp_path / "maps/details.json").read_text())
+    assert (details["window"], details["step"]) == ([64, 64], [32, 32])  # the config's windows of 32 overlap by half too
+    ran = call("inference", 32, "--dir", tmp_path / "both", "--weights", *files, "--config", trained.config())
+    refused(ran, "32.onnx was exported with --size 32", "64x64")
+
+
+def test_a_file_of_shares_gives_the_same_for_pixels_divided_by_255_and_deepness_needs_no_settings(one, tmp_path):
+    _, says, path = one
+    program = trace(*made(unpooling, IRRG))
+    model = onnx_file.convert(program)
+    onnx_file.take_shares(model)
+    onnx_file.describe(model, program, says, shares=True)
+    onnx_file.save(model, tmp_path / "shares.onnx")
+    images = raw_pixels(IRRG, (2, 32, 32))
+    assert labels(tmp_path / "shares.onnx", images / np.float32(255)) == pytest.approx(labels(path, images), abs=1e-5)
+    engine = OnnxNet(tmp_path / "shares.onnx")
+    assert engine.probabilities(torch.from_numpy(images)).numpy() == pytest.approx(labels(path, images), abs=1e-5)
+    tells = onnxruntime.InferenceSession(tmp_path / "shares.onnx").get_modelmeta().custom_metadata_map
+    assert (json.loads(tells["standardization_mean"]), json.loads(tells["standardization_std"])) == ([0.0] * 3, [1.0] * 3)
+
+
+@pytest.mark.parametrize(("dtype", "guarded"), [("uint8", False), ("uint16", False), ("float32", True)])
+def test_only_nets_of_floats_ask_whether_pixels_are_numbers(tmp_path, dtype, guarded):
+    net, says = made(overlapping, replace(IRRG, dtypes=(dtype,)))
+    path = write(tmp_path / "net.onnx", net, says)
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert bool(kinds & {"IsNaN", "IsInf"}) == guarded
+    images = raw_pixels(IRRG, (2, 32, 32))
+    assert np.abs(labels(path, images) - expected(net, [IRRG], [images])).max() < 1e-5
 
 
 # ----------------------------------------------------------------------------------------------------------------- the zoo

@@ -20,7 +20,7 @@ from tools.compute.torchvision_guard import torchvision
 from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
 from tools.training.pretrained import initialise
 from tools.weights.first_layer import spread
-from tools.weights.names import VGG16
+from tools.weights.torchvision_names import VGG16
 
 MEAN = [255 * m for m in IMAGENET_MEAN]
 OTHER_MEAN = [120.9, 81.9, 81.3]

@@ -556,7 +556,7 @@ def test_a_side_car_gives_the_nodata_of_a_mask(tmp_path):
 def test_the_only_side_cars_of_maps_are_the_names_of_classes(tmp_path):
     image = aux(save(tmp_path / "a.tif", RGB, crs=None, transform=None), PAM)
     out = maps(tmp_path, image)
-    assert [name for name in names(out) if not name.endswith((".tif", ".png"))] == ["a_labels.tif.aux.xml", "tiles"]
+    assert [name for name in names(out) if not name.endswith((".tif", ".png", ".qml"))] == ["a_labels.tif.aux.xml", "tiles"]
     with rasterio.open(out / "a_labels.tif") as file:
         assert (file.crs.to_epsg(), file.transform, file.subdatasets) == (32632, PLACE, [])
     assert names(tmp_path) == ["a.tif", "a.tif.aux.xml", "maps"]

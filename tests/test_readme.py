@@ -1,4 +1,4 @@
-"""Proves that the README tells the truth about the repository: its tree names every file, its settings and nets exist."""
+"""Proves that the READMEs tell the truth: folders, modules, settings, nets and commands that they name exist, and all do."""
 
 import re
 import subprocess
@@ -14,29 +14,45 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def tree() -> set[str]:
-    """The files that the README's tree names: a line is indentation, a name (folders end in a slash), a phrase."""
-    block = re.search(r"<!-- tree -->\n+```\n(.*?)```", README, re.DOTALL)[1]
-    files, folders = set(), {0: ""}
-    for line in block.splitlines():
-        indent, name = re.match(r"( *)(\S+)", line).groups()
-        depth = len(indent) // 2
-        assert len(line.split(maxsplit=1)) == 2, f"no phrase behind {name}"
-        if name.endswith("/"):
-            folders[depth + 1] = folders[depth] + name
-        else:
-            files.add(folders[depth] + name)
-    return files
-
-
-def test_the_tree_names_just_the_files_on_disk():
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+def tracked(*patterns: str) -> set[str]:
+    """The files of the checkout, below the project's folder."""
+    words = ["git", "ls-files", "-co", "--exclude-standard", *patterns]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    on_disk = {
-        f for f in listed.stdout.split("\n") if f and not f.endswith(("__init__.py", ".gitignore")) and (ROOT / f).exists()
-    }
-    assert tree() == on_disk
+    return {f for f in listed.stdout.split("\n") if f and (ROOT / f).exists()}
+
+
+def named_in(page: str) -> set[str]:
+    """The files in `code quotes` of a page."""
+    return set(re.findall(r"`([\w/.]+)`", (ROOT / page).read_text(encoding="utf-8")))
+
+
+def test_the_tree_names_every_folder_and_no_other():
+    block = re.search(r"<!-- tree -->\n+```\n(.*?)```", README, re.DOTALL)[1]
+    lines = [line for line in block.splitlines() if line]
+    assert len(lines) <= 30
+    named, above = set(), ""
+    for line in lines:
+        indent, name = re.match(r"( *)(\S+)", line).groups()
+        assert len(line.split(maxsplit=1)) == 2, f"no phrase behind {name}"
+        above = above if indent else name
+        named.add((above if indent else "") + name)
+    folders = {f"{Path(f).parent}/" for f in tracked() if len(Path(f).parts) > 1}
+    folders = {f for f in folders if f.count("/") <= 2 and not f.startswith("tests/data")}
+    assert {n for n in named if n.endswith("/")} == folders
+    assert all((ROOT / n).is_file() for n in named if not n.endswith("/"))
+
+
+def test_every_module_of_tools_stands_in_its_page():
+    named = named_in("tools/README.md")
+    for path in map(Path, tracked("tools/*.py", "tools/**/*.py")):
+        if path.name not in ("__init__.py", "__main__.py"):
+            assert path.name in named or f"tools.{path.stem}" in (ROOT / "tools/README.md").read_text(), path
+
+
+def test_every_file_of_tests_stands_in_its_page():
+    assert {Path(f).name for f in tracked("tests/*.py")} == {n for n in named_in("tests/README.md") if n.endswith(".py")}
 
 
 def test_pictures_and_pages_that_it_links_to_exist():
@@ -71,8 +87,9 @@ def test_the_commands_that_it_shows_name_scripts_and_options_that_exist():
         if module in ("venv",):
             continue
         path = ROOT / (module.replace(".", "/") + ".py")
-        path = path if path.exists() else ROOT / module / "__main__.py"
+        path = path if path.exists() else ROOT / module.replace(".", "/") / "__main__.py"
         assert path.exists(), command
-        text = path.read_text(encoding="utf-8") + (ROOT / "tools/base/commands.py").read_text(encoding="utf-8")
+        shared = ("tools/base/commands.py", "tools/compute/options.py", "tools/maps/choice.py")
+        text = "".join(p.read_text(encoding="utf-8") for p in (path, *(ROOT / name for name in shared)))
         for option in (word for word in words if word.startswith("--")):
             assert f'"{option}"' in text, f"{command}: no {option}"

@@ -7,8 +7,8 @@ import pytest
 from conftest import call, done, names, pixels, read_json, refused, train
 
 from tools.base.errors import UserError
+from tools.record import choose as choice
 from tools.runs import table
-from tools.weights import choose as choice
 
 
 @pytest.fixture(scope="module")

@@ -1,82 +1,97 @@
-"""Proves that a database remembers what it was made of, and that other files, mappings and strange tiles are told."""
+"""Proves that what lies on a server is read as if it lay here: files, tile services in an area, and after lost connections."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import FOLDERS, call, done, pixels, read_json, refused, train, write_raster
+import rasterio
+from conftest import REPO, pixels, place, refused, write_raster
+from PIL import Image
+from rasterio.warp import transform_bounds
+from test_inference import infer
 
-from tools.inference import familiar
+from tools.geo import raster
+
+ZOOM = 21  # 5 cm at this latitude
+EDGE = 20037508.342789244
+SIZE = 2 * EDGE / 2**ZOOM / 256  # of a pixel
+SERVICE = """<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}.png</ServerUrl></Service>
+<DataWindow><UpperLeftX>-{edge}</UpperLeftX><UpperLeftY>{edge}</UpperLeftY><LowerRightX>{edge}</LowerRightX>
+<LowerRightY>-{edge}</LowerRightY><TileLevel>{zoom}</TileLevel><TileCountX>1</TileCountX><TileCountY>1</TileCountY>
+<YOrigin>top</YOrigin></DataWindow><Projection>EPSG:3857</Projection><BlockSizeX>256</BlockSizeX><BlockSizeY>256</BlockSizeY>
+<BandsCount>3</BandsCount><ZeroBlockHttpCodes>404</ZeroBlockHttpCodes></GDAL_WMS>"""
 
 
 @pytest.fixture
-def own(databases, tmp_path, without_pictures):
-    """A town with patches and databases, to be spoilt."""
-    return databases.copy(tmp_path / "own", "lmdb", "patches")
+def server(tmp_path):
+    """The address where files of tmp_path are served, by another process."""
+    words = [sys.executable, REPO / "tests/range_server.py", tmp_path]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.kill()
 
 
-def elsewhere(own, change):
-    """The same tiles' images in another folder, changed; the `folders` that names it."""
-    for tile in (1, 3, 5, 15, 32):
-        write_raster(own.root / f"other/{tile}.tif", change(pixels(own.path("irrg", tile))), tile)
-    return FOLDERS | {"irrg": "other/{}.tif"}
+@pytest.fixture
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(raster, "PAUSES", (0, 0))
+    monkeypatch.setitem(raster.os.environ, "GDAL_HTTP_MAX_RETRY", "0")
 
 
-def test_details_say_files_sizes_and_times_of_each_modality(own):
-    found = read_json(own.folder("lmdb") / "details.json")["sources"]
-    path = own.path("irrg", 3)
-    assert found["files"]["irrg"]["3"][:2] == [str(path.relative_to(own.root)), path.stat().st_size]
-    assert set(found["files"]) == {"irrg", "labels"} and set(found["mapping"]) >= {"CLASS_MAPPING", "SOURCE_CLASSES"}
-    assert found["nodata"] == {"irrg": None}
+def make_service(folder, url, image):
+    """The image (3 x h x w) around the town's tile 32, as map tiles and as one file; (XML, file, bounds in EPSG:3857)."""
+    left, top = transform_bounds("EPSG:32632", "EPSG:3857", *(place(32) @ (0, 0)), *(place(32) @ (1, 1)))[0::3]
+    first = [int((left + EDGE) / SIZE // 256), int((EDGE - top) / SIZE // 256)]
+    count = image.shape[2] // 256, image.shape[1] // 256
+    for i in range(count[0]):
+        for j in range(count[1]):
+            path = folder / str(ZOOM) / str(first[0] + i) / f"{first[1] + j}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[:, 256 * j : 256 * j + 256, 256 * i : 256 * i + 256].transpose(1, 2, 0)).save(path)
+    transform = rasterio.transform.from_origin(first[0] * 256 * SIZE - EDGE, EDGE - first[1] * 256 * SIZE, SIZE, SIZE)
+    file = write_raster(folder / "local/tiles.tif", image, crs="EPSG:3857", transform=transform)
+    (folder / "tiles.xml").write_text(SERVICE.format(url=url, zoom=ZOOM, edge=EDGE))
+    return folder / "tiles.xml", file, rasterio.transform.array_bounds(*image.shape[1:], transform)
 
 
-@pytest.mark.parametrize("script", ["training", "create_db"])
-def test_a_modality_that_points_to_other_files_is_refused(own, script):
-    folders = elsewhere(own, lambda image: image[:, ::-1])
-    words = ["--niter", 1, "--device", "cpu"] if script == "training" else ["--overwrite"]
-    ran = call(script, *words, "--config", own.config(folders=folders))
-    refused(ran, "was made of top/top_mosaic_09cm_area1.tif as irrg of tile 1", "folders['irrg'] is other/1.tif now")
+def test_a_tile_service_is_labelled_in_an_area_at_the_trained_pixel_size_as_a_local_file(trained, tmp_path, server):
+    image = np.tile(pixels(trained.path("irrg", 32)), (1, 8, 6)).repeat(2, 1).repeat(2, 2)[:, :512, :768]
+    service, file, (west, south, east, north) = make_service(tmp_path, server, image)
+    bounds = ",".join(map(str, (west + 12, south + 10, east - 11, north - 13)))
+    for path, out in ((service, "there"), (file, "here")):
+        ran = infer(trained, "--images", path, "--area", bounds, "--resample", "--dir", tmp_path / out)
+        assert ran.code == 0, ran.err
+    with rasterio.open(tmp_path / "here/tiles_labels.tif") as here, rasterio.open(tmp_path / "there/tiles_labels.tif") as there:
+        assert here.crs == there.crs == "EPSG:3857"
+        assert here.bounds == pytest.approx(there.bounds, abs=0.2)
+        assert here.transform.a == pytest.approx(0.09 / np.cos(np.radians(48.92)), rel=0.01)
+        window = tuple(slice(0, n) for n in np.minimum(here.shape, there.shape))
+        assert (
+            here.read(1)[window] == there.read(1)[window]
+        ).mean() > 0.9  # their grids begin at different fractions of a pixel
+    refused(infer(trained, "--images", service, "--dir", tmp_path / "all"), "as services of the whole Earth do: add --area")
 
 
-def test_another_mapping_of_classes_is_refused(own):
-    refused(train(own, 1, CLASS_MAPPING={"tree": "low vegetation"}), "was made with CLASS_MAPPING = None", "make labels")
+@pytest.mark.usefixtures("no_waiting")
+def test_a_lost_connection_is_tried_again(tmp_path, server):
+    image = np.random.default_rng(1).integers(0, 256, (3, 600, 500)).astype(np.uint8)
+    write_raster(tmp_path / "a.tif", image, tiled=True, blockxsize=256, blockysize=256)
+    with raster.open_raster(f"/vsicurl/{server}/a.tif") as file:
+        (tmp_path / "a.tif.fail").write_text("2")
+        assert np.array_equal(raster.read_window(file), image)
+    assert (tmp_path / "a.tif.fail").read_text() == "0"
 
 
-def test_files_that_have_changed_are_warned_of(own):
-    done(call("extract_images", "--overwrite", "--config", own.config()))
-    done(call("create_db", "--overwrite", "--config", own.config()))
-    assert "changed" not in train(own, 1).err
-    write_raster(own.path("irrg", 3), pixels(own.path("irrg", 3))[:, ::-1], 3)
-    ran = done(train(own, 1, "--overwrite"))
-    assert "top/top_mosaic_09cm_area3.tif has changed since" in ran.err
-
-
-def test_a_dataset_that_was_moved_as_a_whole_is_the_same(own):
-    """The fixture itself is a copy elsewhere, with times of its own."""
-    assert "changed" not in done(train(own, 1)).err
-
-
-def test_tiles_without_their_files_can_be_trained_on(own):
-    for tile in (1, 3, 5):
-        own.path("irrg", tile).unlink()
-    done(train(own, 1, val_ids=[]))
-
-
-# ------------------------------------------------------------------------------------------------------- strange tiles
-
-
-def test_a_tile_inside_the_training_pixels_is_not_strange_and_one_outside_is():
-    about = {"mean": [100.0], "deviation": [20.0], "low": [60.0], "high": [140.0]}
-    assert familiar.strangeness([61.0], about) == familiar.strangeness([140.0], about) == 0
-    assert familiar.strangeness([200.0], about) == pytest.approx(3)
-    assert familiar.strangeness([20.0], about) == pytest.approx(2)
-
-
-def test_inference_warns_of_tiles_far_from_the_training_statistics(trained, tmp_path):
-    image = pixels(trained.path("irrg", 32))
-    write_raster(tmp_path / "usual.tif", image, 32)
-    write_raster(tmp_path / "dark.tif", np.zeros_like(image), 32)
-    words = ["--device", "cpu", "--config", trained.config()]
-    ran = done(call("inference", "--images", tmp_path / "usual.tif", "--dir", tmp_path / "a", *words))
-    assert "far from" not in ran.out
-    ran = done(call("inference", "--images", tmp_path, "--dir", tmp_path / "b", *words))
-    (line,) = [line for line in ran.out.splitlines() if "far from what the net was trained on" in line]
-    assert "irrg" in line and "dark (0, 0, 0)" in line and "usual" not in line and "top/top_mosaic_09cm_area{}.tif" in line
+@pytest.mark.usefixtures("no_waiting")
+def test_a_source_that_stays_away_is_named_and_the_others_are_labelled(trained, tmp_path, server):
+    image = np.random.default_rng(1).integers(0, 256, (3, 600, 500)).astype(np.uint8)
+    for name in "ab":
+        write_raster(tmp_path / f"{name}.tif", image, tiled=True, blockxsize=256, blockysize=256)
+    with raster.open_raster(f"{server}/a.tif"):  # its header is known from now on
+        (tmp_path / "a.tif.fail").write_text("99")
+        ran = infer(trained, "--images", f"{server}/a.tif", f"{server}/b.tif", "--dir", tmp_path / "out")
+    assert ran.code == 1
+    assert f"{server}/a.tif could not be read in 3 tries" in ran.sentence
+    assert "see whether the server answers" in ran.sentence
+    assert (tmp_path / "out/b_labels.tif").exists()
+    assert not (tmp_path / "out/a_labels.tif").exists()

@@ -14,7 +14,7 @@ from nets import backbones
 from nets.net import Net
 from tools.base.errors import UserError
 from tools.compute.torchvision_guard import torchvision
-from tools.weights.names import from_torchvision
+from tools.weights.torchvision_names import from_torchvision
 
 NAMES = nets.names_with_backbones()
 PLANES = (8, 8, 16, 16, 16)

@@ -25,8 +25,8 @@ from tools.weights.units import Units, from_config
 if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from torch import nn
 
-    from tools.weights.names import Layers
     from tools.weights.sources import Source
+    from tools.weights.torchvision_names import Layers
 
 
 def main():

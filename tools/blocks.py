@@ -22,13 +22,8 @@ from tools.base.errors import UserError, listing, run
 from tools.base.folders import whole_folder, write_details
 from tools.geo import raster
 from tools.geo.file_list import find_local
-from tools.geo.views import orientation
+from tools.geo.views import GDAL_TYPES, add, orientation
 from tools.geo.windows import Window
-
-_TYPES = {
-    "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
-    "float32": "Float32", "float64": "Float64",
-}  # fmt: skip
 
 
 def main():
@@ -76,10 +71,9 @@ def write_blocks(file: Path, size: int, folder: Path, final: Path) -> int:
             how = "turned, as its EXIF says" if orientation(source) != 1 else "placed by control points or RPCs"
             raise UserError(f"{file} is {how}: save it upright, or warp it (gdalwarp), before it is cut into blocks.")
         found = blocks(*source.shape, size)
+        path = os.path.relpath(file.resolve(), final.resolve())
         for (i, j), window in found.items():
-            (folder / f"{i}_{j}.vrt").write_text(
-                as_vrt(source, about, window, os.path.relpath(file.resolve(), final.resolve()))
-            )
+            (folder / f"{i}_{j}.vrt").write_text(as_vrt(source, about, window, path))
     return len(found)
 
 
@@ -87,45 +81,39 @@ def as_vrt(source: rasterio.DatasetReader, about: raster.Raster, window: Window,
     """The text of a VRT that shows one window of an open raster; about: its place. path: the raster's, seen from the VRT."""
     root = Xml.Element("VRTDataset", rasterXSize=str(window.width), rasterYSize=str(window.height))
     if about.crs is not None:
-        _add(root, "SRS", about.crs.to_wkt())
+        add(root, "SRS", about.crs.to_wkt())
     if about.transform is not None:
         place = about.transform * about.transform.translation(window.col, window.row)
-        _add(root, "GeoTransform", ", ".join(map(repr, place.to_gdal())))
+        add(root, "GeoTransform", ", ".join(map(repr, place.to_gdal())))
     for i in source.indexes:
         band = _band(root, source.dtypes[i - 1], window, path, str(i), band=str(i))
-        _add(band, "ColorInterp", source.colorinterp[i - 1].name.capitalize())
+        add(band, "ColorInterp", source.colorinterp[i - 1].name.capitalize())
         if source.nodatavals[i - 1] is not None:
-            _add(band, "NoDataValue", repr(source.nodatavals[i - 1]))
+            add(band, "NoDataValue", repr(source.nodatavals[i - 1]))
         if (source.scales[i - 1], source.offsets[i - 1]) != (1, 0):
-            _add(band, "Scale", repr(source.scales[i - 1]))
-            _add(band, "Offset", repr(source.offsets[i - 1]))
+            add(band, "Scale", repr(source.scales[i - 1]))
+            add(band, "Offset", repr(source.offsets[i - 1]))
         if source.colorinterp[i - 1].name == "palette":
-            table = _add(band, "ColorTable")
+            table = add(band, "ColorTable")
             for _, colour in sorted(source.colormap(i).items()):
-                _add(table, "Entry", None, **{f"c{n}": str(c) for n, c in enumerate(colour, 1)})
+                add(table, "Entry", None, **{f"c{n}": str(c) for n, c in enumerate(colour, 1)})
     flags = [flag.name for flag in source.mask_flag_enums[0]]
     if flags == ["per_dataset"]:  # a mask of its own, neither nodata nor an alpha band
-        _band(_add(root, "MaskBand"), "uint8", window, path, "mask,1")
+        _band(add(root, "MaskBand"), "uint8", window, path, "mask,1")
     return Xml.tostring(root, encoding="unicode")
 
 
 def _band(parent: Xml.Element, dtype: str, window: Window, path: str, source_band: str, **attributes: str) -> Xml.Element:
-    if dtype not in _TYPES:
+    if dtype not in GDAL_TYPES:
         raise UserError(f"{path} has pixels of the type {dtype}, of which blocks cannot be made.")
-    band = _add(parent, "VRTRasterBand", None, dataType=_TYPES[dtype], **attributes)
-    source = _add(band, "SimpleSource")
-    _add(source, "SourceFilename", path, relativeToVRT="1")
-    _add(source, "SourceBand", source_band)
+    band = add(parent, "VRTRasterBand", None, dataType=GDAL_TYPES[dtype], **attributes)
+    source = add(band, "SimpleSource")
+    add(source, "SourceFilename", path, relativeToVRT="1")
+    add(source, "SourceBand", source_band)
     size = {"xSize": str(window.width), "ySize": str(window.height)}
-    _add(source, "SrcRect", None, xOff=str(window.col), yOff=str(window.row), **size)
-    _add(source, "DstRect", None, xOff="0", yOff="0", **size)
+    add(source, "SrcRect", None, xOff=str(window.col), yOff=str(window.row), **size)
+    add(source, "DstRect", None, xOff="0", yOff="0", **size)
     return band
-
-
-def _add(parent: Xml.Element, name: str, text: str | None = None, **attributes: str) -> Xml.Element:
-    element = Xml.SubElement(parent, name, attributes)
-    element.text = text
-    return element
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def _with_solver(given: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[
     from tools.solver.solver_prototxt import read_solver
 
     path = given["SOLVER"]
-    said = {k: v for k, v in read_solver(path).settings.items() if origins[k] != COMMAND_LINE or k == "SOLVER"}
+    said = {k: v for k, v in read_solver(path).settings.items() if origins.get(k) != COMMAND_LINE or k == "SOLVER"}
     return {**given, **said}, {**origins, **dict.fromkeys(said, path)}
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.fill import fillnodata
 from rasterio.warp import transform as reproject
 from scipy import ndimage
 
 from tools.base.errors import UserError
+from tools.geo.place import PROJ_ERRORS, horizontal, metres_per_unit
 from tools.geo.windows import Window
 
 Read = Callable[[Window], np.ndarray]
@@ -73,11 +73,14 @@ def pixel_metres(crs: CRS | None, transform: Any, height: int, width: int) -> tu
         raise UserError("its georeference is missing, so the size of its pixels is not known")
     cols, rows = width / 2 + np.array([0, 1, 0]), height / 2 + np.array([0, 0, 1])
     xs, ys = transform * (cols, rows)
+    if (unit := metres_per_unit(crs)) and not crs.is_projected:  # a plan of one's own
+        return float(np.hypot(transform.b, transform.e) * unit), float(np.hypot(transform.a, transform.d) * unit)
+    crs = horizontal(crs)
     try:
         (east,), (north,) = reproject(crs, CRS.from_epsg(4326), xs[:1], ys[:1])
         plane = CRS.from_proj4(f"+proj=aeqd +lat_0={north} +lon_0={east} +datum=WGS84 +units=m")
         easts, norths = np.array(reproject(crs, plane, xs, ys))
-    except (RasterioError, ValueError) as error:
+    except PROJ_ERRORS as error:
         raise UserError(f"the size of its pixels cannot be told from its CRS ({error})") from None
     across, down = np.hypot(easts[1:] - easts[0], norths[1:] - norths[0])
     if not (np.isfinite([across, down]).all() and min(across, down) > 0):

@@ -87,8 +87,16 @@ class Input:
         """Whether a pixel of a modality is empty if one band has its value for no data (see `raster.open_image`)."""
         return bool(self.any_band) and modality in self.modalities and self.any_band[self.modalities.index(modality)]
 
-    def normalise(self, pixels: "Tensor") -> "Tensor":
-        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0."""
+    @property
+    def of_integers(self) -> bool:
+        """Whether it was trained on whole numbers alone, as far as is known: no pixel is NaN or infinite then."""
+        return bool(self.dtypes) and not any(dtype.startswith("float") for dtype in self.dtypes)
+
+    def normalise(self, pixels: "Tensor", finite: bool = False) -> "Tensor":
+        """What the net sees, float32, of N x channels x h x w raw pixels of any number type; no data (NaN, inf) becomes 0.
+
+        finite: there are no such pixels, as in whole numbers.
+        """
         import torch
 
         def per_channel(values: Sequence) -> "Tensor":
@@ -101,7 +109,7 @@ class Input:
             seen = seen / per_channel(self.deviation)
         if self.clip:
             seen = torch.where(per_channel(self.clip), seen.clamp(0, 1), seen)
-        if not pixels.is_floating_point():
+        if finite or not pixels.is_floating_point():
             return seen
         return torch.nan_to_num(seen, posinf=0.0, neginf=0.0)  # the largest numbers would spoil the whole window
 

@@ -2,6 +2,7 @@
 
     python -m tools.export data/demo_snapshots_segnet_slim/net_iter_1500.safetensors --onnx net.onnx
     python -m tools.export net_iter_1500.safetensors --onnx net.onnx --size 512 --resolution 9     # for Deepness
+    python -m tools.export net_iter_1500.safetensors --onnx net.onnx --size 512 --shares           # for GeoDeep (bytes only)
     python -m tools.export net_iter_1500.safetensors --onnx net.onnx --int8                        # faster on processors
     python -m tools.export net_iter_1500.safetensors --torch net.pt2                               # for torch.export.load
     python -m tools.export net_iter_1500.safetensors --page map.html                               # labels images in a browser
@@ -58,6 +59,8 @@ def arguments():
     parser.add_argument("--page", type=Path, metavar="FILE", help="write a page that labels images, FILE.html")
     parser.add_argument("--size", type=commands.whole_number(1), metavar="PIXELS", help="fixed height and width")
     parser.add_argument("--int8", action="store_true", help="convolve in whole numbers of 8 bits (ONNX)")
+    parser.add_argument("--shares", action="store_true",
+                        help="take pixels divided by 255, as GeoDeep has them, or Deepness without settings")  # fmt: skip
     parser.add_argument("--resolution", type=commands.number(0), metavar="CM",
                         help="pixel size in centimetres, which Deepness scales to (ONNX; default: the snapshot's)")  # fmt: skip
     commands.add_overwrite(parser)
@@ -69,8 +72,9 @@ def check_arguments(args) -> None:
     """Raise UserError where there is nothing to write, options do not go together, or files are there already."""
     if not (args.onnx or args.torch or args.page):
         raise UserError("nothing to write: name a file with --onnx, --torch or --page.")
-    if not args.onnx and (args.int8 or args.resolution):
-        raise UserError(f"{'--int8' if args.int8 else '--resolution'} is for ONNX alone: add --onnx FILE.onnx.")
+    of_onnx = [f"--{name}" for name in ("int8", "resolution", "shares") if getattr(args, name)]
+    if not args.onnx and of_onnx:
+        raise UserError(f"{of_onnx[0]} is for ONNX alone: add --onnx FILE.onnx.")
     files = (("--onnx", args.onnx, ".onnx"), ("--torch", args.torch, ".pt2"), ("--page", args.page, ".html"))
     for option, path, suffix in files:
         if path and path.suffix != suffix:
@@ -96,7 +100,9 @@ def write_onnx(args, program: Program, about: dict) -> None:
     model = onnx_file.convert(program)
     if examples:
         model = int8.quantise(model, examples)
-    onnx_file.describe(model, program, about, args.resolution)
+    if args.shares:
+        onnx_file.take_shares(model)
+    onnx_file.describe(model, program, about, args.resolution, args.shares)
     with whole_file(args.onnx) as temporary:
         onnx_file.save(model, temporary)
         engine = OnnxNet(temporary)

@@ -31,7 +31,8 @@ class EndToEnd(nn.Module):
         return self.net(*map(self._seen, self.inputs, images)).softmax(1)
 
     def _seen(self, spec: Input, image: Tensor) -> Tensor:
-        return spec.normalise(image.index_select(1, self.get_buffer(f"order_{spec.name}")))
+        # Rasters of whole numbers cannot hold NaN, and OpenCV 4 refuses files that ask for it (IsNaN, IsInf).
+        return spec.normalise(image.index_select(1, self.get_buffer(f"order_{spec.name}")), finite=spec.of_integers)
 
 
 def file_order(spec: Input) -> list[int]:

@@ -25,7 +25,7 @@ class OnnxNet(nn.Module):
         super().__init__()
         self.path = Path(path)
         self.session = _session(self.path)
-        self.about, self.multiple, self.size = _read_metadata(self.session, self.path)
+        self.about, self.multiple, self.size, self.shares_of = _read_metadata(self.session, self.path)
         self.inputs = {value.name: value.shape[1] for value in self.session.get_inputs()}
         self.classes = len(self.about["classes"])
 
@@ -38,6 +38,7 @@ class OnnxNet(nn.Module):
 
         Raises UserError where onnxruntime cannot compute images of their size.
         """
+        images = [image.float() / self.shares_of for image in images] if self.shares_of else images
         pixels = {name: image.cpu().contiguous().numpy() for name, image in zip(self.inputs, images, strict=True)}
         try:
             found = self.session.run(None, pixels)[0]
@@ -58,8 +59,8 @@ class OnnxNet(nn.Module):
         """Raise UserError where the file takes no images of a height and width (pixels)."""
         if self.size and tuple(size) != (self.size, self.size):
             raise UserError(
-                f"{self.path} was exported with --size {self.size}: it takes no windows of {size[0]}x{size[1]} pixels; export"
-                f" it without --size, or set the window to ({self.size}, {self.size})."
+                f"{self.path} was exported with --size {self.size}: it takes no windows of {size[0]}x{size[1]} pixels, as"
+                f" another net here does; export both for one size, or without --size."
             )
 
 
@@ -68,6 +69,12 @@ def check_windows(net: nn.Module, size: tuple[int, int]) -> None:
     for part in net.modules():
         if isinstance(part, OnnxNet):
             part.check_window(size)
+
+
+def fixed_size(net: nn.Module) -> int | None:
+    """The only height and width (pixels) that some part of a net takes which onnxruntime computes; None if it takes any."""
+    sizes = [part.size for part in net.modules() if isinstance(part, OnnxNet) and part.size]
+    return sizes[0] if sizes else None
 
 
 def refuse_window(net: nn.Module) -> None:
@@ -103,11 +110,11 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         raise UserError(f"{path} is no whole ONNX file that onnxruntime can read ({reason}).") from None
 
 
-def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> tuple[dict, int, int | None]:
-    """(about, multiple, size) of a file of ours."""
+def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> tuple[dict, int, int | None, float | None]:
+    """(about, multiple, size, what pixels are to be divided by) of a file of ours."""
     try:
         own = json.loads(session.get_modelmeta().custom_metadata_map[_KEY])
-        return own["about"], own["multiple"], own["size"]
+        return own["about"], own["multiple"], own["size"], own.get("shares_of")
     except (KeyError, ValueError, TypeError):
         raise UserError(
             f"{path} does not say what it is for (metadata '{_KEY}'): export the net's snapshot with python -m tools.export."

@@ -8,6 +8,7 @@ standardization_mean and _std, which it applies after dividing pixels by 255; ou
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxscript
 import torch
@@ -16,6 +17,7 @@ from tools.base.errors import UserError
 from tools.export.end_to_end import Program, first_line, quiet, raw
 
 KEY = "orthonets"  # of our own metadata
+SHARES_OF = 255  # what other programs divide pixels by
 OPSET = 18  # onnxruntime 1.14 and all later ones read it
 _IR_VERSION = 8  # the form of the file that goes with it; the exporter writes newer ones, which older programs refuse
 _OVERLAP = 25  # percent of a tile, told to Deepness: it cuts off half of that on each side
@@ -69,9 +71,28 @@ def _tidy(model: onnx.ModelProto, size: int | None) -> None:
     model.ir_version, model.producer_name = _IR_VERSION, KEY
 
 
-def describe(model: onnx.ModelProto, program: Program, about: dict, resolution: float | None = None) -> None:
-    """Write the metadata: ours and Deepness's. about: what the snapshot says. resolution: cm per pixel; None: as it says."""
-    metadata = {KEY: own(program, about)} | for_deepness(program, about, resolution)
+def take_shares(model: onnx.ModelProto) -> None:
+    """Make a model take pixels divided by SHARES_OF, as GeoDeep gives them, and Deepness unless it is told otherwise."""
+    nodes = []
+    for value in model.graph.input:
+        name, shares = f"{value.name}_raw", value.name
+        for node in model.graph.node:
+            node.input[:] = [name if given == shares else given for given in node.input]
+        nodes.append(onnx.helper.make_node("Mul", [shares, "shares_of"], [name]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(SHARES_OF), "shares_of"))
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+
+
+def describe(
+    model: onnx.ModelProto, program: Program, about: dict, resolution: float | None = None, shares: bool = False
+) -> None:
+    """Write the metadata: ours and Deepness's, which GeoDeep reads as well.
+
+    about: what the snapshot says. resolution: cm per pixel; None: as it says. shares: whether the model takes shares.
+    """
+    metadata = {KEY: own(program, about) | ({"shares_of": SHARES_OF} if shares else {})}
+    metadata |= for_deepness(program, about, resolution, shares)
     del model.metadata_props[:]
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=json.dumps(value))
@@ -86,7 +107,7 @@ def own(program: Program, about: dict) -> dict:
     return {"about": about, "multiple": program.multiple, "size": program.size}
 
 
-def for_deepness(program: Program, about: dict, resolution: float | None) -> dict:
+def for_deepness(program: Program, about: dict, resolution: float | None, shares: bool = False) -> dict:
     """What Deepness reads, as JSON values by key; it cannot use nets of several inputs, so there it is nothing."""
     if len(program.inputs) > 1:
         return {}
@@ -100,7 +121,7 @@ def for_deepness(program: Program, about: dict, resolution: float | None) -> dic
         "tiles_size": tile,
         "tiles_overlap": _OVERLAP,
         "standardization_mean": [0.0] * channels,
-        "standardization_std": [1 / 255] * channels,
+        "standardization_std": [1.0 if shares else 1 / SHARES_OF] * channels,
         "seg_thresh": 0.0,  # else less likely pixels become class 0
         "seg_small_segment": 0,
     } | ({"resolution": resolution} if resolution else {})

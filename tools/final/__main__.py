@@ -37,8 +37,8 @@ def main():
     from tools.data.inputs import Input
     from tools.inference.labeller import prepared
     from tools.inference.load import Asked, check_agreement
+    from tools.record.choose import choose
     from tools.weights import snapshots
-    from tools.weights.choose import choose
 
     (chosen,) = choose([args.weights] if args.weights else [], settings.snapshots)
     print(chosen.note or chosen.path)

@@ -1,6 +1,7 @@
 """The one reader and writer of rasters: GeoTIFF, PNG, JPEG and whatever else GDAL opens, through rasterio."""
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,11 @@ warnings.filterwarnings("ignore", category=NodataShadowWarning)  # nor are both 
 os.environ.setdefault("GDAL_ERROR_ON_LIBJPEG_WARNING", "YES")
 os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # GDAL's short cut does not see that a PNG breaks off
 os.environ.setdefault("GDAL_CACHEMAX", "256")  # MB in each process, not 5 % of the machine's memory
+for _name, _value in (("MAX_RETRY", "3"), ("RETRY_DELAY", "1"), ("CONNECTTIMEOUT", "20"), ("TIMEOUT", "120")):
+    os.environ.setdefault(f"GDAL_HTTP_{_name}", _value)  # GDAL itself asks again where a server is busy (429, 5xx)
+PAUSES = (1, 5)  # seconds before what is remote is read again, if a connection was lost
+_LONGEST = 300  # characters of what GDAL says; servers send whole pages
+_SERVICES = ("WMS", "WMTS")  # of tiles and maps, which small XML files describe
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _ALL_CORES = {"num_threads": "all_cpus"}  # GDAL compresses in threads of its own
 SUFFIXES = (*_DRIVERS, ".vrt", ".jp2", ".img")  # what counts as a raster when a folder is given
@@ -173,12 +179,23 @@ def may_lack_data(file: rasterio.DatasetReader) -> bool:
 
 
 def read_part(file: rasterio.DatasetReader, window: Window | None, read: Callable) -> np.ndarray:
-    """`read(window=...)` of a window, such as `file.read_masks`. Raises UserError where the open raster is damaged there."""
+    """`read(window=...)` of a window, such as `file.read_masks`. What is remote is tried again a few times.
+
+    Raises UserError where the open raster is damaged there, or the connection is lost for good.
+    """
     area = window and RasterWindow(window.col, window.row, window.width, window.height)
-    try:
-        return read(window=area)
-    except RasterioError as error:
-        raise UserError(f"{views.said_name(file)} breaks off or is damaged ({_reason(error)}): fetch it again.") from None
+    name = views.said_name(file)
+    remote = is_remote(name) or getattr(file, "driver", "") in _SERVICES
+    for pause in (*(PAUSES if remote else ()), None):
+        try:
+            return read(window=area)
+        except RasterioError as error:
+            if pause is None:
+                what = f"could not be read in {len(PAUSES) + 1} tries" if remote else "breaks off or is damaged"
+                remedy = "see whether the server answers" if remote else "fetch it again"
+                raise UserError(f"{name} {what} ({_reason(error)}): {remedy}.") from None
+            time.sleep(pause)
+    raise AssertionError("the last try ends the loop")
 
 
 def read_small(
@@ -463,4 +480,4 @@ def _open(path: str | Path, role: str | None = None, **options) -> rasterio.Data
 
 
 def _reason(error: Exception) -> str:
-    return str(error.__cause__ or error).strip().rstrip(".").replace("\n", " ")
+    return str(error.__cause__ or error).strip().replace("\n", " ")[:_LONGEST].rstrip(". ")

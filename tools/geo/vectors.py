@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
 from tools.base.errors import UserError, listing, nearest
-from tools.geo.place import PROJ_ERRORS
+from tools.geo.place import PROJ_ERRORS, horizontal
 
 _POLYGONS = ("Polygon", "Collection", "Unknown")  # parts of a layer's type; "Unknown": mixed types
 
@@ -60,7 +60,7 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
 def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Feature]:
     """The features in another CRS. Raises UserError where one cannot be brought there."""
     try:
-        shapes = transform_geom(source, target, [f.geometry for f in features])
+        shapes = transform_geom(horizontal(source), horizontal(target), [f.geometry for f in features])
     except PROJ_ERRORS as error:
         raise UserError(
             f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): {_hint(source)}"

@@ -101,10 +101,11 @@ def _refuse(file: rasterio.DatasetReader) -> None:
 def _alpha(file: rasterio.DatasetReader, role: str) -> int | None:
     """The band that says where there is data, or None. A fourth band that is called alpha may be infrared all the same: GDAL
     calls it so where nobody says what it is. So where an image could be meant, its values tell."""
-    if file.count < 2 or file.colorinterp[-1].name != "alpha":
+    called = [band for band, kind in zip(file.indexes, file.colorinterp, strict=True) if kind.name == "alpha"]
+    if file.count < 2 or not called:
         return None
     sure = role != IMAGE or file.count == 2 or file.driver in _ALWAYS_ALPHA
-    return file.count if sure or _is_opacity(_sample(file, file.count)) else None
+    return called[0] if sure or _is_opacity(_sample(file, called[0])) else None
 
 
 def _sample(file: rasterio.DatasetReader, band: int) -> np.ndarray:

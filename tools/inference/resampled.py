@@ -15,6 +15,7 @@ from rasterio.vrt import WarpedVRT
 from tools.geo import raster
 from tools.geo.file_list import File
 from tools.geo.pixel_size import pixel_size
+from tools.geo.views import GDAL_TYPES
 from tools.inference.tile_list import Tile
 
 TOLERANCE = 0.1  # of the size, within which nets do not mind
@@ -23,7 +24,7 @@ TOLERANCE = 0.1  # of the size, within which nets do not mind
 def differs(tile: Tile, trained: float | None) -> float | None:
     """The tile's pixel size (metres) where it is more than TOLERANCE off the trained one; None where both agree or one is
     not known."""
-    size = pixel_size(raster.inspect(tile.first))
+    size = pixel_size(tile.inspect())
     if not size or not trained or abs(math.log(size / trained)) <= math.log(1 + TOLERANCE):
         return None
     return size
@@ -35,9 +36,9 @@ def at_pixel_size(tile: Tile, wanted: float) -> Tile:
 
     The tile must say how large its pixels are.
     """
-    about = raster.inspect(tile.first)
-    shape = shape_at(about, wanted)
-    way = Resampling.average if pixel_size(about) < wanted else Resampling.bilinear
+    about, size = raster.inspect(tile.first), pixel_size(tile.inspect())
+    shape = _scaled(about, size / wanted)
+    way = Resampling.average if size < wanted else Resampling.bilinear
     images = {m: _view(path, shape, way, raster.IMAGE) for m, path in tile.paths.items()}
     truths = {kind: _view(path, shape, Resampling.nearest, raster.NUMBERS) for kind, path in tile.truths.items()}
     return replace(tile, paths=images, truths=truths)
@@ -45,7 +46,10 @@ def at_pixel_size(tile: Tile, wanted: float) -> Tile:
 
 def shape_at(about: raster.Raster, wanted: float) -> tuple[int, int]:
     """Height and width of a raster, which says how large its pixels are, at another pixel size (metres)."""
-    factor = pixel_size(about) / wanted
+    return _scaled(about, pixel_size(about) / wanted)
+
+
+def _scaled(about: raster.Raster, factor: float) -> tuple[int, int]:
     return max(1, round(about.height * factor)), max(1, round(about.width * factor))
 
 
@@ -79,7 +83,7 @@ def _with_mask(file: rasterio.DatasetReader) -> str:
     ElementTree.SubElement(root, "GeoTransform").text = ", ".join(map(repr, file.transform.to_gdal()))
     for band, kind in enumerate(file.dtypes, 1):
         parent = root if band < file.count else ElementTree.SubElement(root, "MaskBand")
-        kind = "Byte" if band == file.count or kind == "uint8" else kind.capitalize().replace("Uint", "UInt")
+        kind = "Byte" if band == file.count else GDAL_TYPES[kind]
         source = ElementTree.SubElement(ElementTree.SubElement(parent, "VRTRasterBand", dataType=kind), "SimpleSource")
         ElementTree.SubElement(source, "SourceFilename").text = file.name
         ElementTree.SubElement(source, "SourceBand").text = str(band)

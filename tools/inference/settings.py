@@ -36,5 +36,12 @@ class InferenceSettings(Section):
     @property
     def windows(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Size and step of the sliding window in pixels."""
-        size = tuple(self.test_patch_size)
-        return size, step_in_pixels(self.test_step_size, size)
+        return self.windows_of(tuple(self.test_patch_size))
+
+    def windows_of(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The same for windows of another size: they overlap by the same share."""
+        step = step_in_pixels(self.test_step_size, self.test_patch_size)
+        if size == tuple(self.test_patch_size):
+            return size, step
+        shares = [apart / side for apart, side in zip(step, self.test_patch_size, strict=True)]
+        return size, tuple(max(1, round(share * side)) for share, side in zip(shares, size, strict=True))

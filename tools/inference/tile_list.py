@@ -2,29 +2,43 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tools.base.errors import UserError, listing, nearest
 from tools.data.dataset import TileId, tile_id, tile_name
 from tools.data.settings import DataSettings
 from tools.geo import raster
-from tools.geo.area import AreaOfInterest
+from tools.geo.area import AreaOfInterest, PlacedArea, cut
 from tools.geo.file_list import File, find
+from tools.geo.raster import Raster
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded")."""
+    """One tile to label: its name, the file of each modality, and the ground truth by kind ("labels", "labels_eroded").
+
+    area: what is wanted of it, None for all.
+    """
 
     name: str
     paths: Mapping[str, File]
     truths: Mapping[str, File] = field(default_factory=dict)
+    area: AreaOfInterest | None = None
 
     @property
     def first(self) -> File:
         """The file of the first modality: the map takes its size and its place on Earth."""
         return next(iter(self.paths.values()))
+
+    def placed_area(self) -> PlacedArea | None:
+        """The area on the pixels of the first file, if there is one."""
+        return self.area and self.area.on(raster.inspect(self.first))
+
+    def inspect(self) -> Raster:
+        """What the first file says of itself, cut to the window around the area, if there is one."""
+        about, area = raster.inspect(self.first), self.placed_area()
+        return cut(about, area.window) if area else about
 
 
 def dataset_tiles(data: DataSettings, words: list[str]) -> list[Tile]:
@@ -78,9 +92,10 @@ def touched(tiles: Sequence[Tile], area: AreaOfInterest) -> list[Tile]:
         except UserError:
             kept.append(tile)
             continue
-        (missed if area.on(about) is None else kept).append(tile)
+        found = area.on(about)
+        kept.append(replace(tile, area=area)) if found else missed.append(about)
     if not kept:
-        raise UserError(area.missed(raster.inspect(missed[0].first)))
+        raise UserError(area.missed(missed[0]))
     return kept
 
 

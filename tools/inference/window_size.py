@@ -10,7 +10,6 @@ from nets.net import check_size
 from tools.base.errors import UserError
 from tools.compute.device import Device
 from tools.data.inputs import Input
-from tools.geo import raster
 from tools.geo.windows import positions
 from tools.inference import resampled
 from tools.inference.tile_list import Tile
@@ -95,7 +94,7 @@ def shapes_of(tiles: Iterable[Tile], pixel_size: float | None = None) -> list[tu
     shapes = []
     for tile in tiles:
         with contextlib.suppress(UserError):
-            about = raster.inspect(tile.first)
+            about = tile.inspect()
             other = pixel_size and resampled.differs(tile, pixel_size)
             shapes.append(resampled.shape_at(about, pixel_size) if other else (about.height, about.width))
     return shapes

@@ -134,7 +134,7 @@ class Numbers:
         if list(unknown) == [-1]:
             return f"{found}: they are not scored then; so they are if CLASS_MAPPING drops a class of the number -1."
         if 0 in self.labels and list(unknown) == [max(self.labels) + 1]:
-            return f"{found}; if the masks count from 1, let SOURCE_CLASSES say so."
+            return f"{found}; if the masks begin with 1, let SOURCE_CLASSES say so."
         if len(self.labels) == 2 and len(unknown) == 1:
             return f"{found}; or --foreground {next(iter(unknown))}, where that is the second class and all else the first."
         return f"{found}."

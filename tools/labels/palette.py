@@ -59,17 +59,17 @@ class Palette:
             table[label] = colour
         return table[labels]
 
-    def counted_from_one(self, pixels: np.ndarray) -> str | None:
-        """What to say where class 0 has no pixel and the label behind the last class has some, as in masks that count from 1.
+    def counted_from_one(self, pixels: np.ndarray, unit: str = "pixel") -> str | None:
+        """What to say if class 0 has no pixel and the label behind the last class has some, as in masks that count from 1.
 
-        pixels: of each label, 256 numbers.
+        pixels: of each label, 256 numbers. unit: what is counted.
         """
         if pixels[0] or not pixels[1 : self.classes].any() or not pixels[self.classes]:
             return None
         numbers = {name: number for number, name in enumerate(self.names, 1)}
         return (
-            f"class 0 ({self.names[0]}) has no pixel, and {pixels[self.classes]:,} pixels of the number {self.classes} are not"
-            f" scored: if the masks count from 1, let convert_gt.py --from-index read them with SOURCE_CLASSES = {numbers}."
+            f"class 0 ({self.names[0]}) has no {unit}, and {pixels[self.classes]:,} {unit}s have {self.classes}, which is not"
+            f" scored: if the numbers begin with 1, let convert_gt.py read them with SOURCE_CLASSES = {numbers}."
         )
 
     def check_labels(self, labels: np.ndarray) -> None:

@@ -22,8 +22,9 @@ class Choice:
     confidence: the probability of each pixel's label, as "uint8" (per cent) or "float32"; None: no such file. probabilities:
     the same of all classes. cog: whether GeoTIFFs are cloud optimised. clean: the area below which patches join their
     surroundings; their confidence stays that of the net's own label. polygons: the area below which there are none; None: no
-    such file. simplify, square: how they are drawn (see tools/polygons/drawing.py). polygons_as: the kind of file. variance:
-    whether there is a file of how much several passes differ (`averages.Sampled`), which no option of its own asks for.
+    such file. simplify, square: how they are drawn (see tools/polygons/drawing.py). polygons_as: the kind of file. stac:
+    whether there is a STAC item. variance: whether there is a file of how much several passes differ (`averages.Sampled`),
+    which no option of its own asks for.
     """
 
     confidence: str | None = None
@@ -34,6 +35,7 @@ class Choice:
     simplify: Length | None = None
     square: tuple[str, ...] = ()
     polygons_as: str = "gpkg"
+    stac: bool = False
     variance: bool = False
 
     @property
@@ -73,6 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="polygons of these classes that nearly are rectangles become so")  # fmt: skip
     parser.add_argument("--polygons-as", choices=KINDS, default="gpkg",
                         help="the kind of file (default: gpkg, which holds its style; others have a .qml)")  # fmt: skip
+    parser.add_argument("--stac", action="store_true", help="write a STAC item of each tile's files, NAME.json")
 
 
 def area_of(args: argparse.Namespace) -> "AreaOfInterest | None":

@@ -24,6 +24,7 @@ from tools.labels import pictures, qgis, scores
 from tools.labels.palette import Palette
 from tools.maps.choice import Choice
 from tools.maps.class_statistics import TileStatistics
+from tools.maps.stac import write_item
 from tools.maps.uncleaned import Uncleaned
 from tools.maps.zones import ZoneStatistics
 from tools.polygons.drawing import Drawn
@@ -228,6 +229,9 @@ class TileOutputs:
         raster.write_categories(self.path("labels"), [*self.palette.names, *(["no label"] if self.palette.unscored else [])])
         if self.truths:
             raster.write_categories(self.path("errors"), [*pictures.ERRORS.names, "not scored"])
+
+        if self.choice.stac:
+            write_item(self.work / f"{self.tile.name}.json", self.tile.name, sorted(self.work.iterdir()), self.palette)
 
     def _check(self) -> None:
         """Read the rasters back. Raises DiskFullError where one is not whole."""

@@ -6,16 +6,17 @@ from tools.base.errors import UserError, listing
 from tools.data.dataset import label_fault
 from tools.data.inputs import Input
 from tools.geo import place, raster
-from tools.geo.measures import Area, Length
 from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
+from tools.maps import stac
+from tools.maps.choice import Choice
 
-Measures = list[Area | Length]  # of the command line, that tiles must be able to tell in pixels
+_MOST_PIXELS = 10**11  # of a tile: more than any raster on a disk, and weeks of work
 
 
-def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], measures: Measures) -> dict[str, str]:
+def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], choice: Choice) -> dict[str, str]:
     """Raise UserError that names all files of the dataset which cannot be read to their end or do not fit.
 
     Tiles of the dataset are scored together, so that a part of them would be worth little.
@@ -31,9 +32,21 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], measur
             pass  # its modalities have one size, and the bands that the net was trained on
         if fault := place_fault(tile):
             raise UserError(fault)
-        for measure in measures:
-            measure.pixels(raster.inspect(tile.first))
+        check_place(tile, choice)
     return {}
+
+
+def check_place(tile: Tile, choice: Choice) -> None:
+    """Raise UserError where a tile does not say of its place on Earth what the files that are wanted need."""
+    about = tile.inspect()
+    if about.height * about.width > _MOST_PIXELS:
+        raise UserError(
+            f"{tile.first} has {about.height} x {about.width} pixels, as services of the whole Earth do: add --area."
+        )
+    for measure in choice.measures:
+        measure.pixels(about)
+    if choice.stac and (fault := stac.place_fault(about)):
+        raise UserError(fault)
 
 
 def truth_fault(truth: Path, tile: Tile) -> str | None:
@@ -41,25 +54,24 @@ def truth_fault(truth: Path, tile: Tile) -> str | None:
     return place.fault(raster.inspect(tile.first), raster.inspect(truth, raster.NUMBERS))
 
 
-def check_images(tiles: list[Tile], inputs: list[Input], measures: Measures, some_done: bool = False) -> dict[str, str]:
+def check_images(tiles: list[Tile], inputs: list[Input], choice: Choice, some_done: bool = False) -> dict[str, str]:
     """What is wrong with some of the images, as far as their headers tell, by tile. Raises UserError where none will do.
 
     They are read just once, while they are labelled: whole cities take their time.
     some_done: others are labelled already, so that there is something to complete even if none of these will do.
     """
-    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, measures))}
+    faults = {tile.name: fault for tile in tiles if (fault := image_fault(tile, inputs, choice))}
     if tiles and len(faults) == len(tiles) and not some_done:
         raise UserError(" ".join(list(faults.values())[:5]) + (f" (+{len(faults) - 5} more)" if len(faults) > 5 else ""))
     return faults
 
 
-def image_fault(tile: Tile, inputs: list[Input], measures: Measures) -> str | None:
+def image_fault(tile: Tile, inputs: list[Input], choice: Choice) -> str | None:
     """What keeps a tile from being labelled, as far as its headers tell."""
     try:
         with TileReader(inputs, tile.paths):
             pass
-        for measure in measures:
-            measure.pixels(raster.inspect(tile.first))
+        check_place(tile, choice)
     except UserError as error:
         return str(error)
     return place_fault(tile)
@@ -76,12 +88,18 @@ def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: f
     todo: of `count` tiles, those not finished yet. failed: what is wrong with some of them. trained: the size (metres) of the
     pixels that the net was trained on, where it is known. resample: whether tiles are read at that size.
     """
-    about = {tile.name: raster.inspect(tile.first) for tile in todo if tile.name not in failed}
+    about = {tile.name: tile.inspect() for tile in todo if tile.name not in failed}
     if count > len(todo):
         print(f"{count - len(todo)} of {count} tiles are finished already.")
     nowhere = [name for name, found in about.items() if not found.is_placed]
     if nowhere:
         print(f"warning: {listing(nowhere)} has no CRS, so its maps have none either.")
+    by_model = [name for name, found in about.items() if found.gcps or found.rpcs]
+    if by_model:
+        print(
+            f"note: {listing(by_model)} are placed by control points or RPCs alone: so are the maps, without areas; gdalwarp"
+            " makes them north-up."
+        )
     odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained))}
     if odd:
         sizes = listing((f"{name} ({size:.3g})" for name, size in odd.items()), 4)

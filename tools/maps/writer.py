@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from tools.base.errors import DiskFullError, UserError
 from tools.base.pipeline import Ahead
-from tools.geo import raster
-from tools.geo.area import AreaOfInterest, PlacedArea
+from tools.geo.area import PlacedArea
 from tools.inference import resampled
 from tools.inference.labeller import Labeller, Reading
 from tools.inference.ranks import Crew
@@ -43,8 +42,7 @@ class Begun(NamedTuple):
 class Mapmaker:
     """Labels tiles and writes their files into a folder.
 
-    size: of the pixels (metres) at which tiles are to be read, None for their own. area: what is wanted of them, which touches
-    all of them. quiet: whether to show no progress.
+    size: of the pixels (metres) at which tiles are to be read, None for their own. quiet: whether to show no progress.
     """
 
     labeller: Labeller
@@ -52,7 +50,6 @@ class Mapmaker:
     choice: Choice
     folder: Path
     size: float | None = None
-    area: AreaOfInterest | None = None
     quiet: bool = False
 
     def make(self, tiles: Sequence[Tile], crew: Crew | None = None, pixels: int = 0) -> dict[str, str]:
@@ -80,7 +77,7 @@ class Mapmaker:
         """Open a tile. What is wrong is kept for its turn."""
         try:
             tile = resampled.at_pixel_size(tile, self.size) if resampled.differs(tile, self.size) else tile
-            area = self.area and self.area.on(raster.inspect(tile.first))
+            area = tile.placed_area()
             return Begun(tile, self.labeller.open(tile.paths, crew, area=area), area=area)
         except UserError as error:
             return Begun(tile, None, error)
@@ -112,7 +109,7 @@ class Mapmaker:
         Tiles that make up more than a process's part of the work, and those that would be left over, are shared by all of them;
         the rest is dealt out whole.
         """
-        sizes = [_pixels(tile, self.area) for tile in tiles]
+        sizes = [_pixels(tile) for tile in tiles]
         shared, lots = deal(sizes, crew.ranks.count, share=self.size is None)  # views are in one process's memory
         failed, fault = self._make_some(tiles, sizes, shared, crew), None
         windows = self.labeller.size, self.labeller.step
@@ -177,11 +174,10 @@ def _wait(tile: Tile, completed: Future, failed: dict[str, str]) -> None:
         completed.result()
 
 
-def _pixels(tile: Tile, area: AreaOfInterest | None) -> int:
+def _pixels(tile: Tile) -> int:
     """How many are to be labelled; 0 where the tile cannot be read, which is said in its turn."""
     try:
-        about = raster.inspect(tile.first)
-        placed = area and area.on(about)
+        about = tile.inspect()
     except UserError:
         return 0
-    return placed.window.height * placed.window.width if placed else about.height * about.width
+    return about.height * about.width

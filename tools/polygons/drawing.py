@@ -46,7 +46,9 @@ class Drawing:
         tolerance = self.simplify and self.simplify.pixels(about)
         squared = tuple(palette.names.index(name) for name in self.square)
         regions = Regions(labels, confidence, palette.classes, self.least.pixels(about), tolerance, squared)
-        whole, areas = path.with_suffix(".gpkg"), pixel_areas(about)
+        whole, areas = path, pixel_areas(about)
+        if path.suffix != ".gpkg":
+            whole = path.with_name(f".{path.stem}.gpkg")  # it alone can be written piece by piece
         for complete in chain(regions.complete(), [None]):
             found = list(self._drawn(complete or [], regions, drawn))
             if found or (complete is None and not drawn.count):  # an empty layer is written where there is nothing at all

@@ -30,7 +30,7 @@ def append(path: Path, polygons: Sequence[shapely.Polygon], columns: Mapping[str
         warnings.filterwarnings("ignore", ".*crs.*")  # a map without one makes polygons without one
         pyogrio.raw.write(
             path, shapely.to_wkb(placed), list(columns.values()), list(columns), layer=LAYER, driver="GPKG",
-            geometry_type="Polygon", crs=about.crs and about.crs.to_wkt(), append=path.exists(),
+            geometry_type="Polygon", crs=about.crs.to_wkt() if about.crs and about.transform else None, append=path.exists(),
         )  # fmt: skip
 
 

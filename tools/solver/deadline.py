@@ -5,6 +5,7 @@ import time
 from tools.base.errors import UserError
 from tools.solver.schedules import Schedule
 
+BY_THE_CLOCK = 500  # iterations between snapshots, and so validations, where the config does not say
 STEPS = 100_000  # of a policy that goes by the clock, and ends where the config does not say
 
 

@@ -43,9 +43,10 @@ from tools.weights.caffe import is_caffemodel, load_caffemodel
 from tools.weights.first_layer import FirstLayer
 from tools.weights.fit import fill, misfit, of_other_classes
 from tools.weights.joined import join
-from tools.weights.names import Layers, Match, is_segnet_of_the_notebook, match, own_layers
+from tools.weights.names import Match, is_segnet_of_the_notebook, match, own_layers
 from tools.weights.settings import NetSettings
 from tools.weights.sources import Source
+from tools.weights.torchvision_names import Layers
 from tools.weights.units import IMAGENET, UNITS, Units, from_config
 
 

@@ -29,9 +29,7 @@ from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
-from tools.solver.deadline import STEPS
 from tools.solver.losses import Loss
-from tools.solver.schedules import ending
 from tools.solver.solver import CAFFES, Solver
 from tools.training import cells
 from tools.training.pretrained import begin_with
@@ -51,8 +49,7 @@ class Setup:
     """What a trainer is made from.
 
     net, training, classes: sections of the config; seed: SEED. sample_size: height and width of what the net learns from.
-    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net. niter: the last
-    iteration, None if it goes by the clock.
+    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net.
     """
 
     net: NetSettings
@@ -64,7 +61,6 @@ class Setup:
     device: Device
     ranks: Ranks
     compile: bool
-    niter: int | None
 
     def build(self) -> nn.Module:
         """The config's net with fresh weights."""
@@ -134,8 +130,8 @@ def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -
 
 
 def check_batch(training: TrainingSettings, patches: Patches, lmdb: Path) -> None:
-    """Raise UserError if an iteration would see a patch twice."""
-    if training.patches_per_iteration > len(patches):
+    """Raise UserError if an iteration would see a patch twice; two crops of a patch are two samples."""
+    if training.patches_per_iteration > len(patches) and "crop" not in training.AUGMENTATION:
         raise UserError(
             f"BATCH_SIZE = {training.BATCH_SIZE} x ITER_SIZE = {training.ITER_SIZE} is more than the {len(patches)} patches in"
             f" {lmdb}: lower them, or extract more patches with a smaller step_size."
@@ -191,9 +187,8 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     net = device.place(net)
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)
-    policy = ending(training.LR_POLICY, setup.niter or STEPS)
     solver = Solver(
-        net, training.BASE_LR, policy, training.SOLVER, pretrained, training.MULTIPLIERS,
+        net, training.BASE_LR, training.LR_POLICY, training.SOLVER, pretrained, training.MULTIPLIERS,
         training.GRADIENT_CLIP, training.FREEZE_ITERATIONS, training.PRETRAINED_RATE,
     )  # fmt: skip
     forward = ranks.parallel(net, compiled(net, device.device) if setup.compile else net, device.device)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tools.base.errors import listing
-from tools.weights.names import Layers, own_layers
+from tools.weights.names import own_layers
+from tools.weights.torchvision_names import Layers
 
 
 def misfit(layer: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], any_bands: bool = False) -> str:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from tools.base.errors import UserError, listing, nearest
 from tools.weights import snapshots
-from tools.weights.choose import read_about
 
 _OF_INPUT = ("bands", "bgr", "mean", "deviation", "clip", "picks")  # what decides which numbers a branch sees
 
@@ -52,7 +51,7 @@ def _branch(own: Mapping[str, Tensor], name: str, path: str) -> tuple[dict[str, 
 
 def _other_input(wanted: Mapping[str, Any], name: str, path: str) -> list[str]:
     """A note if a snapshot saw its input with another mean or scale than its branch will."""
-    theirs = (read_about(Path(path)).get("inputs") or [{}])[0]
+    theirs = (snapshots.read_about(Path(path)).get("inputs") or [{}])[0]
     other = [key for key in _OF_INPUT if theirs and theirs.get(key) != wanted.get(key)]
     return (
         [f"warning: {name}: {path} was trained with another {' and '.join(other)}, so its branch begins askew"] if other else []

@@ -11,69 +11,25 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from nets.net import Net
-from tools.base.errors import UserError, listing
+from tools.base.errors import UserError
+from tools.weights.torchvision_names import LEFT_OUT, Layers, from_torchvision
 
-# Our layer: the number of its convolution among torchvision's `features`, in vgg16 and in vgg16_bn. In the latter, the batch
-# norm has the number after it.
-VGG16 = {
-    "conv1_1": (0, 0),
-    "conv1_2": (2, 3),
-    "conv2_1": (5, 7),
-    "conv2_2": (7, 10),
-    "conv3_1": (10, 14),
-    "conv3_2": (12, 17),
-    "conv3_3": (14, 20),
-    "conv4_1": (17, 24),
-    "conv4_2": (19, 27),
-    "conv4_3": (21, 30),
-    "conv5_1": (24, 34),
-    "conv5_2": (26, 37),
-    "conv5_3": (28, 40),
-}
-# torchvision's names in resnet50, resnet101: our layer, and "bn." where it is that layer's batch norm
-RESNET = (
-    (r"conv1\.", "conv1", ""),
-    (r"bn1\.", "conv1", "bn."),
-    (r"(layer\d)\.(\d+)\.conv(\d)\.", r"\1_\2_conv\3", ""),
-    (r"(layer\d)\.(\d+)\.bn(\d)\.", r"\1_\2_conv\3", "bn."),
-    (r"(layer\d)\.(\d+)\.downsample\.0\.", r"\1_\2_downsample", ""),
-    (r"(layer\d)\.(\d+)\.downsample\.1\.", r"\1_\2_downsample", "bn."),
-)
-# the same for mobilenet_v2, whose first block expands nothing
-MOBILENET = (
-    (r"features\.0\.0\.", "conv1", ""),
-    (r"features\.0\.1\.", "conv1", "bn."),
-    (r"features\.1\.conv\.0\.0\.", "block1_depthwise", ""),
-    (r"features\.1\.conv\.0\.1\.", "block1_depthwise", "bn."),
-    (r"features\.1\.conv\.1\.", "block1_project", ""),
-    (r"features\.1\.conv\.2\.", "block1_project", "bn."),
-    (r"features\.(\d+)\.conv\.0\.0\.", r"block\1_expand", ""),
-    (r"features\.(\d+)\.conv\.0\.1\.", r"block\1_expand", "bn."),
-    (r"features\.(\d+)\.conv\.1\.0\.", r"block\1_depthwise", ""),
-    (r"features\.(\d+)\.conv\.1\.1\.", r"block\1_depthwise", "bn."),
-    (r"features\.(\d+)\.conv\.2\.", r"block\1_project", ""),
-    (r"features\.(\d+)\.conv\.3\.", r"block\1_project", "bn."),
-)
-_LEFT_OUT = r"(classifier|fc)\.|features\.18\.\d"  # of torchvision's nets: what judges whole images
 _FIRST = ("features.0.weight", "features.0.0.weight", "layer1.0.conv1.weight")  # by which torchvision's nets are known
 _ENCODERS = ("net.encoder.model.", "net.encoder.", "net.backbone.")  # of the libraries' nets
 _STAGES = r"(layer\d_\d+_(conv\d|downsample)|block\d+_(expand|depthwise|project))$"  # layers that only encoders of tables have
 _FEWEST = 10  # tensors in the same order that are no accident
-
-Layers = dict[str, dict[str, Tensor]]  # layer -> name of the tensor inside it ("weight", "bn.bias") -> values
 
 
 @dataclass
 class Match:
     """What a source has for a net. layers: values by the net's own layers. unused: names of the source that found no place.
 
-    how: "table", "names" or "order". lacking: of an encoder, the net's layers that the source should have but has not, or the
-    source's that the net should have (`unfit` says which): then they are of two architectures. encoder: whether only an
-    encoder was matched, and not a whole net.
+    how: "table", "names" or "order". lacking: of the net's encoder, the layers that the source has not; extra: those of the
+    source that the net has not. If there are any, the two are of different architectures. encoder: whether only an encoder was
+    matched, and not a whole net.
     """
 
     layers: Layers
@@ -135,7 +91,7 @@ def _match_torchvision(net: Net, tensors: Mapping[str, Tensor]) -> Match | None:
     takes = _encoders(net, layers)
     if len(set(takes.values())) < min(2, len(layers)):  # the first layer of many nets is called conv1
         return None
-    unused = sorted({n.rpartition(".")[0] for n in tensors if re.match(_LEFT_OUT, n)})
+    unused = sorted({n.rpartition(".")[0] for n in tensors if re.match(LEFT_OUT, n)})
     extra = [name for name in layers if name not in takes.values()]
     own = set(own_layers(net, net.state_dict()))
     lacking = [name for name in own - set(takes) if re.search(_STAGES, name) and re.search(_STAGES, next(reversed(layers)))]
@@ -146,53 +102,6 @@ def _match_torchvision(net: Net, tensors: Mapping[str, Tensor]) -> Match | None:
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def from_torchvision(weights: Mapping[str, Tensor]) -> Layers:
-    """The layers of one of torchvision's nets under our names; empty where the names are not torchvision's.
-
-    Raises UserError for names that are torchvision's in part only.
-    """
-    if "features.0.weight" in weights:
-        names = vgg16_names(with_batch_norm=weights.get("features.1.weight", torch.empty(0, 0)).dim() == 1)
-    elif "features.0.0.weight" in weights:
-        names = _renamed(weights, MOBILENET)
-    elif "layer1.0.conv1.weight" in weights:
-        names = _renamed(weights, RESNET)
-    else:
-        return {}
-    unknown = [n for n in weights if n not in names and not re.match(_LEFT_OUT, n) and not n.endswith("num_batches_tracked")]
-    if unknown:
-        raise UserError(f"these weights are of no net that is known here: what is '{listing(unknown, 4)}'?")
-    layers: Layers = {}
-    for name in names:
-        if name in weights:
-            layer, tensor = names[name]
-            layers.setdefault(layer, {})[tensor] = weights[name]
-    return layers
-
-
-def vgg16_names(with_batch_norm: bool) -> dict[str, tuple[str, str]]:
-    """torchvision's name -> (our layer, tensor inside it), for vgg16 or vgg16_bn."""
-    names = {}
-    for layer, numbers in VGG16.items():
-        number = numbers[with_batch_norm]
-        names |= {f"features.{number}.{t}": (layer, t) for t in ("weight", "bias")}
-        if with_batch_norm:
-            tensors = ("weight", "bias", "running_mean", "running_var")
-            names |= {f"features.{number + 1}.{t}": (layer, f"bn.{t}") for t in tensors}
-    return names
-
-
-def _renamed(weights: Iterable[str], table: Iterable[tuple[str, str, str]]) -> dict[str, tuple[str, str]]:
-    """torchvision's name -> (our layer, tensor inside it), by the first pattern of the table that fits."""
-    names = {}
-    for name in weights:
-        found = next(((m, layer, norm) for pattern, layer, norm in table if (m := re.match(pattern, name))), None)
-        if found and not name.endswith("num_batches_tracked"):
-            match, layer, norm = found
-            names[name] = (match.expand(layer), norm + name[match.end() :])
-    return names
 
 
 def _encoders(net: Net, layers: Layers) -> dict[str, str]:

@@ -70,6 +70,16 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself, without its tensors; {} where it cannot be read."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+        return {name: json.loads(value) for name, value in metadata.items() if name not in ("net", "format")}
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
 def load_strictly(net: nn.Module, weights: dict[str, Tensor]) -> None:
     """Fill a net with weights by name. Raises UserError unless names and shapes are just those of the net."""
     own = net.state_dict()

@@ -1,12 +1,8 @@
 """Which weights of a run are used: the best by its validations, the newest snapshot, or a file that is named."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from tools.base.errors import UserError
 from tools.weights import snapshots
@@ -60,17 +56,7 @@ def best_of(folder: Path) -> Path | None:
 
 def describe(path: Path) -> str:
     """What a weights file is, in words: its name, iteration and, of best weights, what they scored."""
-    about = read_about(path)
+    about = snapshots.read_about(path)
     score = about.get("scores", {}).get(_SCORE)
     scored = f", mean IoU {100 * score:.2f} %" if score is not None else ""
     return f"{path.name} (iteration {about.get('iteration', 'unknown')}{scored})"
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """What a weights file says of itself, without its tensors; {} where it cannot be read."""
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-        return {name: json.loads(value) for name, value in metadata.items() if name not in ("net", "format")}
-    except (SafetensorError, OSError, ValueError):
-        return {}
