@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tools.base import commands
+from tools.base.contents import nested
 from tools.base.errors import PartlyFailedError, UserError, listing, run
+from tools.base.locks import locked
 from tools.compute import options
 from tools.compute.waiting import choose_waiting
+from tools.data.dataset import tile_name
 from tools.maps import choice
 from tools.settings import Settings, read_settings
 
@@ -56,6 +59,9 @@ def main():
         args.tta, args.samples, more = averages.read_looks(args.tta)
         args.tiles += more  # ids that stood behind it
     weights = args.weights or [snapshots.newest(settings.snapshots)]
+    ids = set(map(tile_name, settings.data.all_ids))
+    if swallowed := [str(path) for path in weights if str(path) in ids and not path.exists()]:
+        raise UserError(f"--weights takes all words after it, {listing(swallowed)} too: name the tiles first.")
     ranks = distributed.from_environment()
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
@@ -155,6 +161,18 @@ def lead(
     args: argparse.Namespace, weights: list[Path], tiles: list["Tile"], about: dict, maps: "Mapmaker", crew: "Crew"
 ) -> None:
     """Find out what there is to do, have it done, and print what came of it."""
+    files = [file for tile in tiles for file in [*tile.paths.values(), *tile.truths.values()]]
+    words = [word.partition("=")[2] or word for word in args.images or []]
+    if fault := nested(maps.folder, [*files, *words, *weights, args.config]):
+        raise UserError(fault)
+    with locked(maps.folder):
+        lead_alone(args, weights, tiles, about, maps, crew)
+
+
+def lead_alone(
+    args: argparse.Namespace, weights: list[Path], tiles: list["Tile"], about: dict, maps: "Mapmaker", crew: "Crew"
+) -> None:
+    """The same, once no other run can write into the folder."""
     from tools.maps.results import Results
     from tools.maps.tile_checks import check_images, check_tiles, print_notes
     from tools.report.page import write_report

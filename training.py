@@ -46,10 +46,12 @@ def main():
     args.niter = args.niter or settings.training.NITER
     if not args.niter:
         raise UserError("say how many iterations to train for: --niter N, or NITER in the config.")
+    settings = replace(settings, training=settings.training.for_run(args.niter))
     print_solver(settings)
     choose_waiting()
 
     from tools.compute import compilation, device, distributed
+    from tools.training import earlier
     from tools.training.run_setup import check_compilable
 
     if args.deterministic:
@@ -63,7 +65,9 @@ def main():
         if args.folds:
             cross_validate(settings, args, where, ranks)
         else:
-            train(settings, args, where, ranks)
+            folder = args.snapshot or settings.snapshots
+            with earlier.replaced(folder, lambda: [folder], ranks.writer):
+                train(settings, args, where, ranks)
 
 
 def print_solver(settings: Settings) -> None:
@@ -91,25 +95,20 @@ def train(
     """
     from tools.compute.signals import Signals
     from tools.data.loader import Patches
+    from tools.labels.pictures import refuse_others
     from tools.training import resume, run_setup
     from tools.training.loop import Loop
     from tools.training.progress import Progress
 
     data, training = settings.data, settings.training
+    for picture in filter(None, (args.plot, args.graph)):
+        refuse_others(picture)
     inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
-    patches = Patches(data.folder("lmdb"), "train", inputs, set(map(tile_name, held_out)))
+    held_out_names = set(map(tile_name, held_out))
+    patches = Patches(data.folder("lmdb"), "train", inputs, held_out_names, settings.classes.colours.check_labels)
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
-        settings.net,
-        training,
-        settings.classes,
-        data.SEED,
-        settings.sample_size,
-        inputs,
-        where,
-        ranks,
-        args.compile,
-        args.niter,
+        settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
     )
     log, before, trainer = begin(settings, args, setup, patches)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
@@ -139,8 +138,9 @@ def begin(
     loss = run_setup.make_loss(training, settings.classes, patches)
     log = Log(folder / LOG if setup.ranks.writer else None)
     restore = folder if args.restore == NEWEST else args.restore
-    before = resume.to_restore(restore, args.init, folder, args.overwrite, log)
-    trainer = run_setup.restored(setup, loss, before) if before else run_setup.fresh(setup, loss, args.init)
+    use = partial(run_setup.restored, setup, loss)
+    before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
+    trainer = trainer or run_setup.fresh(setup, loss, args.init)
     window, palette = settings.inference.test_patch_size, settings.classes.colours
     validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
     run_setup.check_schedule(trainer, args.niter, settings.data.val_ids)
@@ -183,17 +183,18 @@ def validate(settings: Settings, trainer: "Trainer") -> "Validation":
 
 def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks") -> None:
     """Train and score one net for each fold."""
-    from tools.training import folds, resume
+    from tools.training import earlier, folds, resume
 
     if args.plot or args.graph:
         raise UserError("--plot and --graph name one file, but --folds trains several nets: leave them out.")
     if args.restore not in (None, NEWEST):
         raise UserError(f"--restore {args.restore}: with --folds, --restore alone goes on where the folds stopped.")
     home = args.snapshot or settings.snapshots.with_name(settings.snapshots.name + "_folds")
-    for folder in folds.folders(home) if not args.restore else ():
-        resume.refuse_held(folder, args.overwrite)
-    one = partial(train_fold, settings, args, where, ranks)
-    folds.cross_validate(settings.data.train_ids, args.folds, settings.data.SEED, home, one, ranks.writer)
+    with earlier.replaced(home, lambda: [home, *folds.folders(home)], ranks.writer):
+        for folder in folds.folders(home) if not args.restore else ():
+            resume.refuse_held(folder, args.overwrite)
+        one = partial(train_fold, settings, args, where, ranks)
+        folds.cross_validate(settings.data.train_ids, args.folds, settings.data.SEED, home, one, ranks.writer)
 
 
 def train_fold(

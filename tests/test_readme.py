@@ -1,4 +1,4 @@
-"""Proves that the READMEs tell the truth about the repository: folders, modules, settings, nets and commands that they name exist."""
+"""Proves that the READMEs tell the truth: folders, modules, settings, nets and commands that they name exist, and all do."""
 
 import re
 import subprocess
@@ -16,7 +16,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def tracked(*patterns: str) -> set[str]:
     """The files of the checkout, below the project's folder."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", *patterns], cwd=ROOT, capture_output=True, text=True)
+    words = ["git", "ls-files", "-co", "--exclude-standard", *patterns]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
     return {f for f in listed.stdout.split("\n") if f and (ROOT / f).exists()}
@@ -86,8 +87,9 @@ def test_the_commands_that_it_shows_name_scripts_and_options_that_exist():
         if module in ("venv",):
             continue
         path = ROOT / (module.replace(".", "/") + ".py")
-        path = path if path.exists() else ROOT / module / "__main__.py"
+        path = path if path.exists() else ROOT / module.replace(".", "/") / "__main__.py"
         assert path.exists(), command
-        text = path.read_text(encoding="utf-8") + (ROOT / "tools/base/commands.py").read_text(encoding="utf-8")
+        shared = ("tools/base/commands.py", "tools/compute/options.py", "tools/maps/choice.py")
+        text = "".join(p.read_text(encoding="utf-8") for p in (path, *(ROOT / name for name in shared)))
         for option in (word for word in words if word.startswith("--")):
             assert f'"{option}"' in text, f"{command}: no {option}"

@@ -69,3 +69,17 @@ def test_the_run_prints_and_keeps_where_each_setting_came_from(databases, tmp_pa
     assert ran.code == 0, ran.err
     assert "settings, and where each came from" in ran.out and "'cosine'" in ran.out
     refused(train(town, 2, "--snapshot", tmp_path / "x", LR_POLICY=COSINE | {"max_iterations": 1}), "max_iterations = 1")
+
+
+def test_what_is_left_to_the_run_is_settled_by_its_length():
+    own = settings().training
+    assert own.SNAPSHOT_EVERY is None and own.NITER == 400
+    run = own.for_run(600)
+    assert (run.SNAPSHOT_EVERY, run.validate_every, run.LR_POLICY["max_iterations"]) == (150, 150, 600)
+    rates = [Schedule(1.0, run.LR_POLICY).rate(i) for i in (0, 14, 29, 300)]
+    assert rates == pytest.approx([1 / 30, 0.5, 1.0, 0.5], rel=0.01)  # 5 % of 600 iterations are 30
+
+
+def test_a_share_of_a_policy_without_an_end_is_refused():
+    with pytest.raises(UserError, match="'step' has no end to take a warmup_share of"):
+        Schedule(1.0, {"name": "step", "step_iterations": 5, "gamma": 0.1, "warmup_share": 0.1})

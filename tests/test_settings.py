@@ -200,7 +200,7 @@ WRONG = {
     "LOSS": ["", None, ["ce"]], "CLASS_WEIGHTS": ["inverted", None, {}], "MULTIPLIERS": [None, {"a": 1}, {"a": {"lr": "1"}}],
     "PRETRAINED_RATE": [0, "a", None], "FROZEN_NORM": [1, None],
     "FREEZE_ITERATIONS": [-1, 2.5, "all"], "GRADIENT_CLIP": [0, "1"], "ITER_SIZE": [0, 1.5], "EMA_DECAY": [0, 1, 2, "a"],
-    "AUGMENTATION": [None, ["flip"], {"flip": True}], "SNAPSHOT_EVERY": [0, None], "VAL_EVERY": [0, 1.5], "PATIENCE": [0],
+    "AUGMENTATION": [None, ["flip"], {"flip": True}], "SNAPSHOT_EVERY": [0, "5"], "VAL_EVERY": [0, 1.5], "PATIENCE": [0],
     "KEEP_SNAPSHOTS": [0, -1], "SEED": [-1, 1.5], "WORKERS": [-1],
     "test_patch_size": [64], "test_step_size": [(0, 1)], "TEST_BATCH_SIZE": [0],
 }  # fmt: skip

@@ -77,6 +77,7 @@ LIMITS: Limits = {
     "step_iterations": _COUNT,
     "max_iterations": _COUNT,
     "warmup_iterations": (_whole(0), "a whole number"),
+    "warmup_share": _BELOW_1,
     "patience_validations": (_whole(0), "a whole number"),
     "at_iterations": (lambda v: sorted(set(v)) == list(v) and v[0] >= 1, "iterations of 1 or more, each after the one before"),
     "rise_fraction": (lambda v: 0 < v < 1, "between 0 and 1"),

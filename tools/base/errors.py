@@ -107,7 +107,10 @@ def _in_words(error: BaseException) -> tuple[str, int]:
 
 
 _NO_MEMORY = ("CUDA out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
-_TOO_LITTLE_MEMORY = "there is too little memory: close other programs, or set BATCH_SIZE, TEST_BATCH_SIZE or TILE_MEMORY_MB to a smaller number."
+_TOO_LITTLE_MEMORY = (
+    "there is too little memory: close other programs, or set BATCH_SIZE, TEST_BATCH_SIZE or TILE_MEMORY_MB to a smaller"
+    " number."
+)
 _READER_ENDED = (
     "a process that reads the database was ended from outside, as where memory, or shared memory (/dev/shm), runs out: set"
     " WORKERS to a smaller number, or to 0, and go on from the newest snapshot with --restore."

@@ -22,8 +22,8 @@ def report(error: BaseException) -> str:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200].rstrip(". ")
     shown = f"the traceback is in {where} ({SHOW}=1 shows it at once)" if where else "the traceback stands above"
     return (
-        f"this is a fault of ours, not of yours ({reason}, {_place(error)}): please report it, {shown}; what was there before is"
-        " as it was."
+        f"this is a fault of ours, not of yours ({reason}, {_place(error)}): please report it, {shown}; what was there before"
+        " is as it was."
     )
 
 

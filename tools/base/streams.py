@@ -1,5 +1,6 @@
 """Standard streams that no script fails on: closed ones, full ones, and terminals that lack letters."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -81,10 +82,8 @@ class Forgiving:
 
     def flush(self) -> None:
         """Flush, if it can be."""
-        try:
+        with contextlib.suppress(OSError):
             self._stream.flush()
-        except OSError:
-            pass
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -60,7 +60,7 @@ def load(asked: Asked, weights: Path, tile: Tile, engine: str | None) -> tuple[n
 def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict]:
     """The net, and what it is for: a snapshot knows both; weights of Caffe's go into the net that the config names."""
     if not is_caffemodel(weights):
-        return snapshots.load_net(weights)
+        return snapshots.load_labeller(weights)
     about = {m: {"bands": raster.inspect(path).bands} for m, path in tile.paths.items()}
     for modality in about:
         if asked.data.normalisation[modality] != "mean" or not asked.data.MEAN_PIXEL.get(modality):

@@ -124,7 +124,7 @@ POLICIES: dict[str, Callable] = {  # name -> function of the iteration and the p
 
 def ending(policy: Mapping[str, Any], niter: int) -> dict[str, Any]:
     """The policy with its end: the last iteration, if it is one that ends and the config does not say where."""
-    make = POLICIES.get(policy.get("name"))
+    make = POLICIES.get(policy.get("name")) if isinstance(policy.get("name"), str) else None
     ends = make is not None and "max_iterations" in numbers_of(make, 0)
     return {**policy, "max_iterations": niter} if ends and policy.get("max_iterations") is None else dict(policy)
 
@@ -133,17 +133,21 @@ class Schedule:
     """The learning rate of each iteration, before the multipliers.
 
     base_lr: the rate before the policy. policy: as in the config; its `warmup_iterations` multiply the rate of iteration i
-    (the first is 0) by (i + 1) / warmup_iterations, until that is 1; one_cycle's `lowest_momentum` is where the momentum goes
-    while the rate rises, from SOLVER's (adamw's beta1) and back (left out: it stays). last: how many iterations the policy is
-    made for, None for any number. waits_for_scores: whether it needs `report`. Raises UserError for a rate or numbers that make
-    no sense.
+    (the first is 0) by (i + 1) / warmup_iterations, until that is 1, or its `warmup_share` does, of max_iterations; one_cycle's
+    `lowest_momentum` is where the momentum goes while the rate rises, from SOLVER's (adamw's beta1) and back (left out: it
+    stays). last: how many iterations the policy is made for, None for any number. waits_for_scores: whether it needs `report`.
+    Raises UserError for a rate or numbers that make no sense.
     """
 
     def __init__(self, base_lr: float, policy: Mapping[str, Any]):
         if not 0 < base_lr < math.inf:
             raise UserError(f"BASE_LR = {base_lr}: the learning rate must be a number above 0.")
         numbers = read_choice("LR_POLICY", policy, {name: _numbers(name) for name in POLICIES})
-        self.base_lr, self._warmup = base_lr, numbers.pop("warmup_iterations", 0)
+        share = numbers.pop("warmup_share", 0)
+        if share and not numbers.get("max_iterations"):
+            raise UserError(f"LR_POLICY: '{policy['name']}' has no end to take a warmup_share of: give warmup_iterations.")
+        warmup = round(share * numbers["max_iterations"]) if share else 0
+        self.base_lr, self._warmup = base_lr, numbers.pop("warmup_iterations", 0) or warmup
         self._lowest_momentum = numbers.pop("lowest_momentum", None)
         self._cycle = {key: numbers[key] for key in ("max_iterations", "rise_fraction") if key in numbers}
         self.last = numbers.get("max_iterations")
@@ -194,4 +198,4 @@ class Schedule:
 def _numbers(name: str) -> dict[str, Any]:
     without = 0 if name == "plateau" else 1  # of a function, the iteration
     more = {"lowest_momentum": None} if name == "one_cycle" else {}
-    return numbers_of(POLICIES[name], without) | {"warmup_iterations": 0} | more
+    return numbers_of(POLICIES[name], without) | {"warmup_iterations": 0, "warmup_share": 0} | more

@@ -7,6 +7,7 @@ from typing import Any
 from tools.compute.signals import Signals
 from tools.record.history import Validation
 from tools.record.recorder import Recorder
+from tools.training import earlier
 from tools.training.progress import Progress
 from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
@@ -108,6 +109,7 @@ class Loop:
         with self.recorder.log.training_goes_on(f"the snapshot of iteration {trainer.iteration}"):
             with trainer.averaged():
                 path = snapshots.save(folder, trainer.iteration, trainer.net, self.about, state)
+            earlier.forget(folder)
             self.recorder.log.note(f"snapshot: {path}")
             if self.training.KEEP_SNAPSHOTS:
                 snapshots.prune(folder, self.training.KEEP_SNAPSHOTS, trainer.iteration)

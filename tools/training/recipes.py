@@ -30,18 +30,18 @@ def modern(modalities: Sequence[str], net: str | None) -> dict[str, Any]:
 def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
     light = {"modalities": list(modalities[:1])}
     return {
-        "patch_size": (192, 192),
-        "step_size": (96, 96),
-        "ROTATIONS": [0],  # turned and mirrored while training instead
-        "FLIPS": [False],
+        "patch_size": (256, 256),
+        "step_size": (192, 192),
+        "ROTATIONS": [0],  # turned while training instead
+        "FLIPS": [False, True],
         "BATCH_SIZE": 8,
         "SOLVER": {"name": "adamw", "weight_decay": 0.01},
         "BASE_LR": 1e-3,
-        "LR_POLICY": {"name": "cosine", "warmup_iterations": 20},
+        "LR_POLICY": {"name": "cosine", "warmup_share": 0.05},
         "LOSS": "ce + 0.5 dice",
         "EMA_DECAY": 0.99,
         "AUGMENTATION": {
-            "crop": {"height": 160, "width": 160},
+            "crop": {"height": 192, "width": 192},
             "scale": {"smallest": 0.7, "largest": 1.6, "probability": 0.8},
             "flip": {},
             "turn": {},
@@ -49,8 +49,8 @@ def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
             "contrast": light | {"factor": 1.4},
             "gamma": light | {"exponent": 1.3},
         },
-        "SNAPSHOT_EVERY": 200,
-        "VAL_EVERY": 100,
+        "NITER": 400,
+        "SNAPSHOT_EVERY": None,
         "test_patch_size": (512, 512),
     }
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nets.net import check_windows
 from tools.base.errors import UserError, listing
-from tools.base.folders import read_details, require
+from tools.base.folders import require
 from tools.compute.compilation import compiled
 from tools.compute.device import Device
 from tools.compute.distributed import Ranks
@@ -22,13 +22,13 @@ from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import tile_name
 from tools.data.inputs import Input
 from tools.data.loader import BatchOrder, Patches, batches, workers_for
+from tools.data.patches import read_about
 from tools.data.settings import DataSettings, PatchSettings
 from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
 from tools.solver.losses import Loss
-from tools.solver.schedules import ending
 from tools.solver.solver import CAFFES, Solver
 from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
@@ -46,7 +46,7 @@ class Setup:
     """What a trainer is made from.
 
     net, training, classes: sections of the config; seed: SEED. sample_size: height and width of what the net learns from.
-    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net. niter: the last iteration.
+    inputs: of the net. device, ranks: where it computes. compile: whether PyTorch compiles the net.
     """
 
     net: NetSettings
@@ -58,7 +58,6 @@ class Setup:
     device: Device
     ranks: Ranks
     compile: bool
-    niter: int
 
     def build(self) -> nn.Module:
         """The config's net with fresh weights."""
@@ -76,7 +75,7 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
     lmdb = data.folder("lmdb")
     if not lmdb.exists():
         raise UserError(f"{lmdb} does not exist: make it with create_db.py.")
-    details = read_details(lmdb)
+    details = read_about(lmdb)
     require(
         details | {"train_ids": sorted(details["splits"]["train"]["tiles"])}, lmdb, "create_db.py", dataset=data.DATASET,
         patch_size=list(patches.patch_size), classes=list(classes.label_values), bgr=data.BGR,
@@ -105,8 +104,8 @@ def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -
 
 
 def check_batch(training: TrainingSettings, patches: Patches, lmdb: Path) -> None:
-    """Raise UserError if an iteration would see a patch twice."""
-    if training.patches_per_iteration > len(patches):
+    """Raise UserError if an iteration would see a patch twice; two crops of a patch are two samples."""
+    if training.patches_per_iteration > len(patches) and "crop" not in training.AUGMENTATION:
         raise UserError(
             f"BATCH_SIZE = {training.BATCH_SIZE} x ITER_SIZE = {training.ITER_SIZE} is more than the {len(patches)} patches in"
             f" {lmdb}: lower them, or extract more patches with a smaller step_size."
@@ -161,7 +160,7 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)
     solver = Solver(
-        net, training.BASE_LR, ending(training.LR_POLICY, setup.niter), training.SOLVER, pretrained, training.MULTIPLIERS,
+        net, training.BASE_LR, training.LR_POLICY, training.SOLVER, pretrained, training.MULTIPLIERS,
         training.GRADIENT_CLIP, training.FREEZE_ITERATIONS, training.PRETRAINED_RATE,
     )  # fmt: skip
     forward = ranks.parallel(net, compiled(net, device.device) if setup.compile else net, device.device)
@@ -210,7 +209,7 @@ def feed(
     order = _order(setup, augmentation, patches, iteration, niter)
     change = None
     if augmentation:
-        bands = bands_of(read_details(patches.folder)["modalities"], setup.inputs)
+        bands = bands_of(read_about(patches.folder)["modalities"], setup.inputs)
         change = Augmentation(augmentation, bands, setup.classes.colours.no_label, setup.seed)
     device, workers = setup.device.device, setup.training.WORKERS
     workers = workers_for(device, change) if workers is None else workers
@@ -231,7 +230,7 @@ def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int
 
 def about_net(setup: Setup, about: Mapping[str, Any], lmdb: Path) -> dict[str, Any]:
     """What the weights file of the net says of itself; about: of the data. lmdb: the databases that it learned from."""
-    size = read_details(lmdb).get("pixel_size")
+    size = read_about(lmdb).get("pixel_size")
     return {"name": setup.net.NET, **about, "pixel_size": size, "inputs": [i.to_dict() for i in setup.inputs]}
 
 

@@ -1,11 +1,12 @@
 """The config's training: batches, solver, loss, augmentation, and when to validate and write."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tools.base.sections import Section, is_choice, is_flag, is_number, is_text, mapping, optional, setting, whole, within
 from tools.labels.class_weights import CLASS_WEIGHTS, are_weights
+from tools.solver.schedules import ending
 from tools.training.recipes import RECIPES
 
 INFINITY = float("inf")
@@ -45,7 +46,9 @@ class TrainingSettings(Section):
         "operations with their numbers, such as {'flip': {}, 'rotate': {'degrees': 30}}, or {}", {},
     )  # fmt: skip
     NITER: int | None = setting(optional(whole(1)), "a whole number of iterations, 1 or more, or None", None, effect=False)
-    SNAPSHOT_EVERY: int = setting(whole(1), "a whole number of iterations, 1 or more", 2000, effect=False)
+    SNAPSHOT_EVERY: int | None = setting(
+        optional(whole(1)), "a whole number of iterations, 1 or more, or None: four times in a run", 2000, effect=False
+    )
     VAL_EVERY: int | None = setting(
         optional(whole(1)), "a whole number of iterations, 1 or more, or None: at each snapshot", None
     )
@@ -63,6 +66,11 @@ class TrainingSettings(Section):
     def patches_per_iteration(self) -> int:
         """How many patches the net learns from before its weights change."""
         return self.BATCH_SIZE * self.ITER_SIZE
+
+    def for_run(self, niter: int) -> "TrainingSettings":
+        """The settings of a run to iteration `niter`: where its rate ends and when it snapshots, if the config does not say."""
+        every = self.SNAPSHOT_EVERY or max(1, niter // 4)
+        return replace(self, NITER=niter, SNAPSHOT_EVERY=every, LR_POLICY=ending(self.LR_POLICY, niter))
 
     @property
     def validate_every(self) -> int:
