@@ -18,7 +18,7 @@ import nets
 from tools.weights import snapshots
 
 IGNORED = 5
-ENDS = (".png", "_colours.tif", "_labels.tif", "_labels.tif.aux.xml")
+ENDS = (".png", "_colours.tif", "_labels.qml", "_labels.tif", "_labels.tif.aux.xml")
 
 
 @pytest.fixture(scope="module")
