@@ -4,6 +4,8 @@
     python inference.py 16 32 --weights net_iter_40000.safetensors --dir results/
     python inference.py --images flight/*.tif --dir maps/    # any files, folders or lists; no ground truth needed
     python inference.py --images city/ --dir maps/ --confidence --polygons 20 --cog --resume
+    python inference.py --images city.tif --dir maps/ --area zones.gpkg --area-attribute name    # classes by zone, zones.csv
+    python inference.py 32 --clean 2m2 --polygons --simplify 0.3 --square building    # tidy polygons, in the classes' colours
     python inference.py 32 --tta d4 --weights a.safetensors b.safetensors    # nets and views are averaged
     torchrun --nproc-per-node 2 inference.py 32                              # several processes share the work
 

@@ -101,10 +101,10 @@ def _build_prototxt(path: str, inputs: dict[str, int], classes: int, options: di
     """The net of a prototxt. options: what stands for ${NAME} in it; NUM_LABELS is the number of classes."""
     from nets.caffe.prototxt import read_prototxt
 
+    table = read_prototxt(path, inputs, values={"NUM_LABELS": classes} | options)
     for name in options:
         if f"${{{name}}}" not in Path(path).read_text(encoding="utf-8", errors="replace"):
             raise UserError(f"{path} has no place ${{{name}}} for NET_OPTIONS['{name}']: leave that out.")
-    table = read_prototxt(path, inputs, values={"NUM_LABELS": classes} | options)
     with torch.device("meta"):  # weights are drawn once it is known which rows there are
         net = Net(table.rows)
     if net.classes != classes:

@@ -165,7 +165,7 @@ def test_batch_norm_and_scale_of_other_names_come_back(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in nets.names() if n != "deeplabv3plus"])
+@pytest.mark.parametrize("name", [n for n in nets.names() if n not in ("deeplabv3plus", "unet_light")])
 def test_every_net_of_this_folder_that_caffe_can_have_comes_back(tmp_path, name):
     inputs = nets.example_inputs(name)
     net = shake(nets.build(name, inputs, 6))

@@ -13,7 +13,7 @@ from tools.data.dataset import Dataset, find_ids, tile_id, tile_name
 from tools.labels.palette import Palette
 
 
-@pytest.mark.parametrize(("tile", "name"), [(7, "7"), ((2, 10), "2_10"), ("north", "north")])
+@pytest.mark.parametrize(("tile", "name"), [(7, "7"), ((2, 10), "2_10"), ("north", "north"), ("city/1", "city_1")])
 def test_a_tile_has_one_name_on_the_command_line_and_in_files(tile, name):
     assert tile_name(tile) == name
     assert tile_id(name, [1, tile]) == tile
@@ -125,7 +125,7 @@ def test_one_tile_that_differs_is_blamed_and_not_the_many_that_agree(town):
     assert str(error.value) == "tile 1: irrg has 2 band(s) of uint8, tile 3 has 3 of uint8."
 
 
-def test_hidden_files_are_no_tiles(tmp_path):
+def test_what_macos_leaves_beside_a_tile_is_no_tile(tmp_path):
     for name in ("1.tif", "2.tif", "._1.tif"):
         (tmp_path / name).touch()
     assert find_ids(tmp_path, "{}.tif") == [1, 2]

@@ -162,6 +162,7 @@ class Dataset:
     def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]], any_band: Collection[str] = ()):
         self.root, self.patterns, self.any_band = Path(root), patterns, any_band
         self.found: list[Content] = []  # what `check` saw
+        self.turned: list[Path] = []
 
     def path(self, modality: str, tile: TileId) -> Path:
         """The raster of one modality of one tile."""
@@ -236,6 +237,8 @@ class Dataset:
         for modality in dict.fromkeys(content.modality for content in self.found):
             gaps = sum((content.gaps for content in self.found if content.modality == modality), Gaps())
             lines += [f"{modality}: {line}"] if (line := gaps.describe()) else []
+        if self.turned:
+            lines.append(f"note: {listing(self.turned, 3)} are turned upright, as their EXIF says.")
         return lines
 
     def _advice(self, modality: str, tile: TileId) -> str:
@@ -267,6 +270,7 @@ class Dataset:
         about = {t: {m: raster.inspect(self.path(m, t), _role(m)) for m in modalities} for t in tiles}
         usual = {m: Counter((a[m].bands, a[m].dtype) for a in about.values()).most_common(1)[0][0] for m in modalities if tiles}
         for tile in tiles:
+            self.turned += [r.path for r in about[tile].values() if r.turned]
             sizes = {m: f"{r.height}x{r.width}" for m, r in about[tile].items()}
             if len(set(sizes.values())) > 1:
                 faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}).")

@@ -24,6 +24,7 @@ from tools.base.sections import (
 )
 from tools.data.dataset import SPLITS, Dataset, TileId, tile_name
 from tools.data.inputs import NORMALISATIONS, Input, Part, find_parts, make_inputs
+from tools.data.patches import Cutting
 from tools.geo.windows import check_step
 
 
@@ -183,6 +184,13 @@ class PatchSettings(Section):
     def check(self) -> None:
         """Raise UserError if patches would leave pixels out."""
         check_step("step_size", self.step_size, "patch_size", self.patch_size)
+
+    def cutting(self, split: str) -> Cutting:
+        """How the tiles of a split are cut: those of test without overlap, those of train turned and mirrored too."""
+        size, step = tuple(self.patch_size), tuple(self.step_size)
+        if split == "train":
+            return Cutting(size, step, tuple(self.ROTATIONS), tuple(self.FLIPS))
+        return Cutting(size, size if split == "test" else step)
 
     @property
     def tile_memory(self) -> int:

@@ -150,6 +150,7 @@ def parts(results: Results) -> dict[str, Any]:
         "kinds": kinds,
         "confusions": {kind: confusions(found["all"], results.classes) for kind, found in kinds.items()},
         "area": area_unit(results.statistics["all"]["classes"]),
+        "zones": results.statistics.get("zones", [])[:MOST_ROWS],
         "rows": results.tiles[:MOST_ROWS],
         "sizes": {tile: pixel_size(raster.inspect(results.labels(tile))) for tile in results.tiles[:MOST_ROWS]},
         "histogram": histogram(results.statistics["tiles"]),
