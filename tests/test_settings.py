@@ -242,6 +242,11 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path, changes, word
     assert words in fault(tmp_path, **changes)
 
 
+@pytest.mark.parametrize("tile", ["..", ".hidden", "n" * 300])
+def test_an_id_that_can_begin_no_files_name_is_refused(tmp_path, tile):
+    assert "cannot begin the names of files" in fault(tmp_path, train_ids=[tile])
+
+
 def test_a_syntax_error_is_named_with_its_line(tmp_path):
     path = config(tmp_path)
     path.write_text("SEED = 1\nBASE_DIR = (\n")
