@@ -191,12 +191,6 @@ def test_colours_that_interpolation_mixed_are_no_classes(tmp_path):
     assert (pixels(tmp_path / "city/gts_numpy/0.tif")[0][0] == 2).all()
 
 
-def test_few_patches_make_a_small_batch(tmp_path):
-    done(call("tools.start", folder_of(tmp_path, [numbers(i) for i in range(4)])))
-    settings = read_settings("config_city.py")
-    assert len(settings.data.train_ids) == settings.training.BATCH_SIZE  # each tile is smaller than a patch
-
-
 # ------------------------------------------------------------------------------------------------- one image, and polygons
 
 

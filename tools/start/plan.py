@@ -10,19 +10,15 @@ from pathlib import Path
 
 from tools.base.errors import UserError
 from tools.data.dataset import SPLITS
-from tools.data.patches import Cutting
 from tools.data.splits import split_by_share
-from tools.geo import raster
 from tools.geo.raster import Raster
 from tools.labels.masks import file_name
 from tools.start.classes import Classes
-from tools.training.recipes import RECIPES
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 LABELS = "gts_numpy"  # below the folder: what convert_gt.py makes
 _BLOCKS = 24  # that one image is cut into, about
 _SEEDS = range(1, 51)
-NITER = 400
 
 
 @dataclass(frozen=True)
@@ -118,22 +114,8 @@ def block_size(height: int, width: int) -> int:
 # -------------------------------------------------------------------------------------------------------------- the config
 
 
-def few_patches(plan: Plan, splits: Mapping[str, str]) -> int | None:
-    """How many training patches there are, where they are too few for the recipe's batch; None where they suffice."""
-    recipe = RECIPES["modern"]([plan.modality], None)
-    if plan.in_blocks:
-        size = block_size(plan.about.height, plan.about.width)
-        shapes = [(size, size)] * int(SHARES["train"] * round(plan.about.height / size) * round(plan.about.width / size))
-    else:
-        headers = (raster.inspect(image) for image in plan.images if splits[image.stem] == "train")
-        shapes = [(header.height, header.width) for header in headers]
-    cutting = Cutting(recipe["patch_size"], recipe["step_size"])
-    count = sum(cutting.count(*shape) for shape in shapes)
-    return max(1, count) if count < recipe["BATCH_SIZE"] else None
-
-
-def config_text(plan: Plan, command: str, batch: int | None = None) -> str:
-    """A config that works: what the data say; all else is left to the recipe. batch: BATCH_SIZE, where patches are few."""
+def config_text(plan: Plan, command: str) -> str:
+    """A config that works: what the data say; all else is left to the recipe."""
     needed = "find_ids, split_by_share" if plan.in_blocks else "read_list"
     lines = [
         f'"""{plan.name}: written by `{command}`; yours to edit.',
@@ -150,9 +132,7 @@ def config_text(plan: Plan, command: str, batch: int | None = None) -> str:
     ]
     if plan.about.dtype != "uint8":
         lines.append(f'NORMALISATION = {{"{plan.modality}": "standard"}}  # mean 0, deviation 1 over the training tiles')
-    training = [f"NITER = {NITER}  # iterations; more for many or varied tiles"]
-    training += [f"BATCH_SIZE = {batch}  # there are no more patches"] if batch else []
-    return "\n".join([*lines, "", *_classes(plan), "", *training, ""])
+    return "\n".join([*lines, "", *_classes(plan), ""])
 
 
 def _list(plan: Plan) -> list[str]:
