@@ -242,7 +242,7 @@ def write(made: Plan, config: Path, command: str) -> None:
     with whole_file(config) as temporary:
         temporary.write_text(plan.config_text(made, command), encoding="utf-8")
     print(f"wrote {config}; the lines to run for a first map:\n")
-    print("\n".join(plan.commands(made, config, made.images)))
+    print("\n".join(plan.commands(made, config)))
     print(f"\nafter the first of them, python -m tools.check --config {config} says what training will need")
 
 

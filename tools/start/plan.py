@@ -11,6 +11,7 @@ from pathlib import Path
 from tools.base.errors import UserError
 from tools.data.dataset import SPLITS
 from tools.data.splits import split_by_share
+from tools.geo.file_list import find
 from tools.geo.raster import Raster
 from tools.labels.masks import file_name
 from tools.start.classes import Classes
@@ -175,12 +176,12 @@ def _classes(plan: Plan) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- the lines
 
 
-def commands(plan: Plan, config: Path, like: Sequence[Path]) -> list[str]:
-    """The three lines to run: data, training, maps. like: what names the images to convert_gt.py, for polygons."""
+def commands(plan: Plan, config: Path) -> list[str]:
+    """The three lines to run: data, training, maps."""
     own = f"--config {shlex.quote(config.as_posix())}"
     first = [
         *_making_blocks(plan),
-        _converting(plan, own, like),
+        _converting(plan, own),
         f"python extract_images.py {own}",
         f"python create_db.py {own}",
     ]
@@ -196,17 +197,25 @@ def _making_blocks(plan: Plan) -> list[str]:
             for what, file in whole]  # fmt: skip
 
 
-def _converting(plan: Plan, own: str, like: Sequence[Path]) -> str:
+def _converting(plan: Plan, own: str) -> str:
     truth, options = plan.truths[0], [*plan.classes.options]
     if plan.is_vector:
-        images = [plan.folder / "blocks_image" / plan.images[0].stem] if plan.in_blocks else like
-        options += ["--like", *map(_quoted, images)]
+        options += ["--like", *map(_quoted, _like(plan))]
         if plan.attribute is None:
             options += ["--class", shlex.quote(plan.classes.names[1])]
         what = _quoted(truth)
     else:
         what = _quoted(plan.folder / "blocks_mask" / truth.stem if plan.in_blocks else plan.list_file)
     return f"python convert_gt.py {what} {' '.join(options)} --out {_quoted(plan.folder / LABELS)} {own}"
+
+
+def _like(plan: Plan) -> list[Path]:
+    """The images on which polygons are drawn: their folder, if it holds no others, else one by one."""
+    if plan.in_blocks:
+        return [plan.folder / "blocks_image" / plan.images[0].stem]
+    home = plan.images[0].parent
+    holds_labels = plan.folder.is_relative_to(home)  # the output may not lie in the input
+    return [home] if not holds_labels and sorted(find([home])) == sorted(plan.images) else plan.images
 
 
 def _quoted(path: Path) -> str:
