@@ -142,7 +142,7 @@ class Shown:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
 
-    def wait(self, condition, seconds=60):
+    def wait(self, condition, seconds=180):
         """Until condition() holds; returns what it gave."""
         end = time.monotonic() + seconds
         while not (found := condition()):
