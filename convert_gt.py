@@ -47,7 +47,7 @@ def main():
     args = arguments()
     settings = read_settings(args.config, args.set)
     out, jobs = plan(args, settings)
-    with whole_folder(out, args.overwrite) as folder:
+    with whole_folder(out, args.overwrite, made_by(args)) as folder:
         tallies = convert_all(jobs, folder)
         check_foreground(args, tallies)
         check_known(args, settings, tallies)
@@ -133,7 +133,8 @@ def plan(args, settings: Settings) -> tuple[Path, list[Job]]:
         convert = partial(to_colours, legend.palette) if args.to_color else masks_converter(args, legend)
         files = find_local([f for file in args.files for f in (listed_masks(file) if file.suffix == ".csv" else [file])])
         out, jobs = args.out, [Job(file_name(file), file, convert) for file in files]
-    refuse_existing(out, args.overwrite)
+    given = [*args.files, *(args.like or []), *(job.source for job in jobs), args.config]
+    refuse_existing(out, args.overwrite, made_by(args), given)
     twice = listing(sorted(name for name, count in Counter(job.name for job in jobs).items() if count > 1))
     if twice:
         raise UserError(f"several of the files would be written as {twice}: convert them in two runs.")
@@ -287,10 +288,16 @@ def note(args, others: Counter, pixels: int) -> str:
     return f"{others.total():,} of {pixels:,} pixels ({others.total() / pixels:.3%}) are {fate}; most of them have {most}"
 
 
+def made_by(args) -> str:
+    """What details.json says of the script: labels do not take the place of colours, nor colours that of labels."""
+    return f"convert_gt.py {'--to-color' if args.to_color else 'to labels'}"
+
+
 def details(what: str, args, settings: Settings, jobs: list[Job], tallies: list[Tally | None]) -> dict:
     """What made the files, and how many pixels of each class are in them."""
     palette = settings.classes.legend.palette
-    about = {"what": what, "files": [job.source for job in jobs], "classes": palette.names, "palette": palette.colours}
+    about = {"made by": made_by(args), "what": what, "files": [job.source for job in jobs]}
+    about |= {"classes": palette.names, "palette": palette.colours}
     if args.to_color:
         return about
     pixels = sum(tally.by_label for tally in tallies)

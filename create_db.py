@@ -17,19 +17,21 @@ import numpy as np
 
 from tools.base import commands
 from tools.base.errors import UserError, run
-from tools.base.folders import read_details, refuse_existing, require, whole_folder, write_details
+from tools.base.folders import refuse_existing, require, whole_folder, write_details
 from tools.data import sources
 from tools.data.database import Database, name_tag, pack, pair, shuffled
 from tools.data.dataset import SPLITS, tile_name
-from tools.data.patches import patch_files, read_patch
+from tools.data.patches import patch_files, read_about, read_patch
 from tools.settings import Settings, read_settings
+
+MADE_BY = "create_db.py"
 
 
 def main():
     args = arguments()
     settings = read_settings(args.config, args.set)
     patches, out = settings.data.folder("patches"), settings.data.folder("lmdb")
-    refuse_existing(out, args.overwrite)
+    refuse_existing(out, args.overwrite, MADE_BY, [patches, args.config])
     details = check_patches(settings, patches)
     modalities = settings.data.with_labels
     splits = [split for split in SPLITS if details["splits"][split]["patches"]]
@@ -38,11 +40,11 @@ def main():
     left_out = {split: len(paired[split]) - len(names[split]) for split in splits}
     for split in splits:
         details["splits"][split] |= {"patches": len(names[split]), "without labels": left_out[split]}
-    with whole_folder(out, args.overwrite) as folder:
+    with whole_folder(out, args.overwrite, MADE_BY) as folder:
         for split in splits:
             found = pack_split(settings, patches, folder, split, shuffled(names[split], settings.data.SEED))
             details["splits"][split]["fingerprint"] = found
-        write_details(folder, **details, **{"made by": "create_db.py", "bgr": settings.data.BGR, "seed": settings.data.SEED})
+        write_details(folder, **details, **{"made by": MADE_BY, "bgr": settings.data.BGR, "seed": settings.data.SEED})
     for split in splits:
         if left_out[split]:
             print(f"note: {left_out[split]} of {len(paired[split])} {split} patches have no scored pixel and were left out.")
@@ -60,7 +62,7 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     """The details of the patches, once they are what the config asks for."""
     if not patches.exists():
         raise UserError(f"{patches} does not exist: make it with extract_images.py.")
-    details, cut, data = read_details(patches), settings.patches, settings.data
+    details, cut, data = read_about(patches), settings.patches, settings.data
     require(
         details | {"train_ids": details["splits"]["train"]["tiles"]}, patches, "extract_images.py",
         dataset=data.DATASET, patch_size=list(cut.patch_size),
@@ -74,8 +76,7 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     sources.check(details.get("sources"), data, settings.classes, patches)
     for note in sources.notes(details.get("sources"), data, patches):
         print(f"warning: {note}", file=sys.stderr)
-    del details["made"], details["made by"]
-    return details
+    return {name: value for name, value in details.items() if name not in ("made", "made by", "contents")}
 
 
 def scored(settings: Settings, folder: Path, names: list[str]) -> list[str]:

@@ -34,12 +34,14 @@ from tools.geo import pixel_size, raster
 from tools.geo.windows import Window
 from tools.settings import Settings, read_settings
 
+MADE_BY = "extract_images.py"
+
 
 def main():
     args = arguments()
     settings = read_settings(args.config, args.set)
     out = settings.data.folder("patches")
-    refuse_existing(out, args.overwrite)
+    refuse_existing(out, args.overwrite, MADE_BY, inputs(settings, args))
     cells = grid.read_grid(args.grid, args.shares, args.split_attribute, settings.data.SEED) if args.grid else None
     dataset = settings.data.dataset
     tiles = {split: settings.data.ids(split) for split in SPLITS}
@@ -60,7 +62,7 @@ def main():
     say_size(
         settings, {m: raster.inspect(dataset.path(m, settings.data.train_ids[0])) for m in settings.data.with_labels}, counts
     )
-    with whole_folder(out, args.overwrite) as folder:
+    with whole_folder(out, args.overwrite, MADE_BY) as folder:
         moments = extract(settings, dataset, tiles, plan, cuttings, folder)
         if plan:
             grid.write_metadata(folder, plan, cuttings, dataset, settings.data.with_labels)
@@ -80,6 +82,13 @@ def arguments():
     if not args.grid and (args.shares or args.split_attribute):
         raise UserError("--shares and --split-attribute share out the cells of a grid: name it with --grid.")
     return args
+
+
+def inputs(settings: Settings, args) -> list[Path]:
+    """The files that are read."""
+    dataset, tiles = settings.data.dataset, settings.data.all_ids
+    files = [dataset.path(m, tile) for m in settings.data.with_labels for tile in tiles]
+    return [*files, Path(args.config), *([args.grid] if args.grid else [])]
 
 
 def cutting(settings: Settings, split: str) -> Cutting:
@@ -171,7 +180,7 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
     """What create_db.py and the curious need to know of the patches."""
     first = {m: raster.inspect(dataset.path(m, tiles["train"][0])) for m in settings.data.modalities}
     return {
-        "made by": "extract_images.py",
+        "made by": MADE_BY,
         "dataset": settings.data.DATASET,
         "modalities": {
             m: {"bands": r.bands, "dtype": r.dtype, "any_band": m in dataset.any_band, **moments[m].to_dict()}

@@ -4,6 +4,8 @@
     python inference.py 16 32 --weights net_iter_40000.safetensors --dir results/
     python inference.py --images flight/*.tif --dir maps/    # any files, folders or lists; no ground truth needed
     python inference.py --images city/ --dir maps/ --confidence --polygons 20 --cog --resume
+    python inference.py --images city.tif --dir maps/ --area zones.gpkg --area-attribute name    # classes by zone, zones.csv
+    python inference.py 32 --clean 2m2 --polygons --simplify 0.3 --square building    # tidy polygons, in the classes' colours
     python inference.py 32 --tta d4 --weights a.safetensors b.safetensors    # nets and views are averaged
     torchrun --nproc-per-node 2 inference.py 32                              # several processes share the work
 
@@ -17,9 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tools.base import commands
+from tools.base.contents import nested
 from tools.base.errors import PartlyFailedError, UserError, listing, run
+from tools.base.locks import locked
 from tools.compute import options
 from tools.compute.waiting import choose_waiting
+from tools.data.dataset import tile_name
 from tools.maps import choice
 from tools.settings import Settings, read_settings
 
@@ -56,6 +61,9 @@ def main():
         args.tiles += more  # ids that stood behind it
     chosen = choose(args.weights or [], settings.snapshots)
     weights = [one.path for one in chosen]
+    ids = set(map(tile_name, settings.data.all_ids))
+    if swallowed := [str(path) for path in weights if str(path) in ids and not path.exists()]:
+        raise UserError(f"--weights takes all words after it, {listing(swallowed)} too: name the tiles first.")
     ranks = distributed.from_environment()
     for note in (one.note for one in chosen if one.note and ranks.writer):
         print(note)
@@ -157,6 +165,18 @@ def lead(
     args: argparse.Namespace, weights: list[Path], tiles: list["Tile"], about: dict, maps: "Mapmaker", crew: "Crew"
 ) -> None:
     """Find out what there is to do, have it done, and print what came of it."""
+    files = [file for tile in tiles for file in [*tile.paths.values(), *tile.truths.values()]]
+    words = [word.partition("=")[2] or word for word in args.images or []]
+    if fault := nested(maps.folder, [*files, *words, *weights, args.config]):
+        raise UserError(fault)
+    with locked(maps.folder):
+        lead_alone(args, weights, tiles, about, maps, crew)
+
+
+def lead_alone(
+    args: argparse.Namespace, weights: list[Path], tiles: list["Tile"], about: dict, maps: "Mapmaker", crew: "Crew"
+) -> None:
+    """The same, once no other run can write into the folder."""
     from tools.inference import familiar
     from tools.maps.results import Results
     from tools.maps.tile_checks import check_images, check_tiles, print_notes

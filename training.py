@@ -54,6 +54,7 @@ def main():
     choose_waiting()
 
     from tools.compute import compilation, device, distributed
+    from tools.training import earlier
     from tools.training.run_setup import check_compilable
 
     if args.deterministic:
@@ -67,7 +68,9 @@ def main():
         if args.folds:
             cross_validate(settings, args, where, ranks)
         else:
-            train(settings, args, where, ranks)
+            folder = args.snapshot or settings.snapshots
+            with earlier.replaced(folder, lambda: [folder], ranks.writer):
+                train(settings, args, where, ranks)
 
 
 def print_solver(settings: Settings) -> None:
@@ -96,14 +99,18 @@ def train(
     """
     from tools.compute.signals import Signals
     from tools.data.loader import Patches
+    from tools.labels.pictures import refuse_others
     from tools.solver.deadline import Deadline
     from tools.training import resume, run_setup
     from tools.training.loop import Loop
     from tools.training.progress import Progress
 
     data, training = settings.data, settings.training
+    for picture in filter(None, (args.plot, args.graph)):
+        refuse_others(picture)
     inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
-    patches = Patches(data.folder("lmdb"), "train", inputs, {*map(tile_name, held_out), *held_cells})
+    without = {*map(tile_name, held_out), *held_cells}
+    patches = Patches(data.folder("lmdb"), "train", inputs, without, settings.classes.colours.check_labels)
     if held_cells:
         inputs = patches.inputs = run_setup.inputs_of_cells(data, patches)
     scored = how_scored(settings, patches, held_cells)
@@ -162,8 +169,9 @@ def begin(
     restore = folder if args.restore == NEWEST else args.restore
     for note in run_setup.notes(settings.data):
         log.warn(note)
-    before = resume.to_restore(restore, args.init, folder, args.overwrite, log)
-    trainer = run_setup.restored(setup, loss, before) if before else run_setup.fresh(setup, loss, args.init)
+    use = partial(run_setup.restored, setup, loss)
+    before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
+    trainer = trainer or run_setup.fresh(setup, loss, args.init)
     window, palette = settings.inference.test_patch_size, settings.classes.colours
     if scored and scored.func is validate_cells:
         check_size(*settings.patches.patch_size, trainer.net.multiple)
@@ -230,7 +238,7 @@ def validate_cells(settings: Settings, patches: "Patches", trainer: "Trainer") -
 def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks") -> None:
     """Train and score one net for each fold."""
     from tools.data.splits import group_tiles
-    from tools.training import cells, folds, resume, run_setup
+    from tools.training import cells, earlier, folds, resume, run_setup
 
     if not args.niter:
         raise UserError("--folds compares nets that were trained alike: give --niter instead of --minutes.")
@@ -239,18 +247,18 @@ def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device"
     if args.restore not in (None, NEWEST):
         raise UserError(f"--restore {args.restore}: with --folds, --restore alone goes on where the folds stopped.")
     home = args.snapshot or settings.snapshots.with_name(settings.snapshots.name + "_folds")
-    for folder in folds.folders(home) if not args.restore else ():
-        resume.refuse_held(folder, args.overwrite)
-    one = partial(train_fold, settings, args, where, ranks, False)
     data = settings.data
     names = cells.training_cells(data.folder("lmdb"))
     if names:
-        one = partial(train_fold, settings, args, where, ranks, True)
         groups = cells.groups_of(names, run_setup.windows_of_cells(data.folder("lmdb")), args.folds)
     else:
         first = data.folders[data.modalities[0]]
         groups = data.GROUPS and group_tiles(data.train_ids, data.GROUPS, data.DATASET_DIR, first)
-    folds.cross_validate(names or data.train_ids, args.folds, data.SEED, home, one, ranks.writer, groups)
+    with earlier.replaced(home, lambda: [home, *folds.folders(home)], ranks.writer):
+        for folder in folds.folders(home) if not args.restore else ():
+            resume.refuse_held(folder, args.overwrite)
+        one = partial(train_fold, settings, args, where, ranks, bool(names))
+        folds.cross_validate(names or data.train_ids, args.folds, data.SEED, home, one, ranks.writer, groups)
 
 
 def train_fold(

@@ -1,4 +1,4 @@
-"""The page of tools.export in Chromium against inference.py on the same tile: seconds and megapixels a second.
+"""The page of tools.export in Chromium against inference.py on the same tile: seconds and thousands of pixels a second.
 
 python -m benchmarks.page WEIGHTS [--image FILE] [--runs 3] [--threads 2] [--config config.py]
 
@@ -22,12 +22,14 @@ from playwright.sync_api import Page, sync_playwright
 from benchmarks import measure
 from tools.compute.device import Device
 from tools.data.inputs import Input, modalities_of
-from tools.export import onnx_file, page
+from tools.export import onnx_file
 from tools.export.end_to_end import Program, trace
 from tools.export.onnx_engine import Processor, hosted
 from tools.geo import raster
 from tools.inference.labeller import make_labeller, prepared
-from tools.settings import Settings, read_settings
+from tools.inference.settings import InferenceSettings
+from tools.page import assemble
+from tools.settings import read_settings
 from tools.weights import snapshots
 
 SIDE = 1024  # pixels of the made tile
@@ -38,13 +40,13 @@ _PATIENCE = 1800  # seconds for one tile
 def main():
     args = arguments()
     torch.set_num_threads(args.threads)
-    settings = read_settings(args.config)
+    settings = read_settings(args.config).inference
     net, about = snapshots.load_net(args.weights)
     program = trace(net, about)
     with TemporaryDirectory() as folder:
         image = args.image or made_image(Path(folder) / "tile.tif", program)
         model = onnx_file.convert(program)
-        page.write(Path(folder) / "map.html", model, page.facts_of(program, model, about, settings, args.weights))
+        assemble.write(Path(folder) / "map.html", model, assemble.facts_of(program, model, about, settings, args.weights))
         with opened(Path(folder) / "map.html") as shown:
             works = {"the page": lambda: label_in_page(shown, image), **labellers(args.weights, settings, image)}
             times = measure.in_turn(*works.values(), runs=args.runs)
@@ -52,7 +54,7 @@ def main():
     print(f"{measure.machine()}; {about['name']}, {size.height}x{size.width} pixels, windows of {settings.test_patch_size}"
           f"\n\n{measure.HEADER}")  # fmt: skip
     for name, found in zip(works, times, strict=True):
-        print(measure.row(name, found, times[0], size.height * size.width / 1e6, "megapixels/s"))
+        print(measure.row(name, found, times[0], size.height * size.width / 1e3, "kilopixels/s"))
 
 
 def arguments():
@@ -98,7 +100,7 @@ def label_in_page(shown: Page, image: Path) -> None:
         shown.wait_for_timeout(50)
 
 
-def labellers(weights: Path, settings: Settings, image: Path) -> dict[str, Callable[[], object]]:
+def labellers(weights: Path, settings: InferenceSettings, image: Path) -> dict[str, Callable[[], object]]:
     """What inference.py does with a tile, by engine."""
     found = {}
     for name, device in {"fp32": Device(torch.device("cpu"), False), "bf16": Device(torch.device("cpu"), True)}.items():
@@ -110,7 +112,7 @@ def labellers(weights: Path, settings: Settings, image: Path) -> dict[str, Calla
     return found
 
 
-def labeller(settings: Settings, net, about: dict, device: Device, image: Path) -> Callable[[], object]:
+def labeller(settings: InferenceSettings, net, about: dict, device: Device, image: Path) -> Callable[[], object]:
     inputs = [Input.from_dict(i) for i in about["inputs"]]
     made = make_labeller(settings, net, inputs, device)
     paths = dict.fromkeys(modalities_of(inputs), image)

@@ -5,10 +5,11 @@ and says about itself: `inputs` (channels by input name, in order), `classes`, `
 multiples of).
 """
 
+import contextlib
 import importlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from nets import layers
 from nets.layers import Row
 from nets.net import Net, trial
 from tools.base.errors import UserError, listing, nearest, run
+from tools.base.forms import parse
+
+_ROW = {"kind": str, "name": str, "reads?": [str], "args?": {str: object}, "lr_mult?": [float], "decay_mult?": [float]}
 
 
 def names() -> list[str]:
@@ -59,6 +63,11 @@ def build(name: str, inputs: dict[str, int], classes: int, **options) -> nn.Modu
     classes: planes of the output. options: further arguments of the table's function. Raises UserError for an unknown name
     or option, or a wrong number of inputs.
     """
+    with told_if_values_are_wrong(f"the net {name}", options):
+        return _build(name, inputs, classes, options)
+
+
+def _build(name: str, inputs: dict[str, int], classes: int, options: dict) -> nn.Module:
     if ":" in str(name) and not str(name).endswith(".prototxt"):
         from nets.libraries import LibraryNet  # the libraries take seconds to import
 
@@ -92,10 +101,10 @@ def _build_prototxt(path: str, inputs: dict[str, int], classes: int, options: di
     """The net of a prototxt. options: what stands for ${NAME} in it; NUM_LABELS is the number of classes."""
     from nets.caffe.prototxt import read_prototxt
 
+    table = read_prototxt(path, inputs, values={"NUM_LABELS": classes} | options)
     for name in options:
         if f"${{{name}}}" not in Path(path).read_text(encoding="utf-8", errors="replace"):
             raise UserError(f"{path} has no place ${{{name}}} for NET_OPTIONS['{name}']: leave that out.")
-    table = read_prototxt(path, inputs, values={"NUM_LABELS": classes} | options)
     with torch.device("meta"):  # weights are drawn once it is known which rows there are
         net = Net(table.rows)
     if net.classes != classes:
@@ -157,12 +166,29 @@ def describe(net: nn.Module) -> str:
 
 def rebuild(description: str) -> nn.Module:
     """The net that `describe` wrote down, with fresh weights."""
-    what = json.loads(description)
+    what = parse(description, {"library?": {"name": str, "inputs": {str: int}, "classes": int}, "table?": [_ROW]})
     if "library" in what:
         from nets.libraries import LibraryNet
 
-        return LibraryNet(**what["library"])
+        with told_if_values_are_wrong("the net", what["library"]):
+            return LibraryNet(**what["library"])
+    if "table" not in what:
+        raise ValueError("it is neither a table of layers nor a library's net")
     return Net.from_json(json.dumps(what["table"]))
+
+
+@contextlib.contextmanager
+def told_if_values_are_wrong(what: str, values: Mapping) -> Iterator[None]:
+    """Within this block, what Python or PyTorch stumble over is taken for wrong values. Raises UserError that names them."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not values:
+            raise
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise UserError(f"{what} cannot be made with {dict(values)} ({reason}): correct these values.") from None
 
 
 def show(table: Callable) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import inspect
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from nets.layers import ANY_SIZE, KINDS, Blob, Row, Unit, size_multiple
 from tools.base.errors import UserError, listing, nearest
+
+_LARGE = 4096  # channels, or another number of a layer, from which on it is tried without memory first
 
 
 class Net(nn.Module):
@@ -68,7 +71,7 @@ class Net(nn.Module):
                     f"{nearest(name, self.blobs)} Blobs so far: {listing(self.blobs, 60) or 'none'}."
                 )
         try:
-            module, written = row.build([self.blobs[name] for name in row.reads])
+            module, written = _built(row, [self.blobs[name] for name in row.reads])
         except UserError as error:
             raise UserError(f"layer '{row.name}': {error}") from None
         self.add_module(row.name, module)
@@ -161,6 +164,31 @@ class Net(nn.Module):
     def from_json(cls, text: str) -> "Net":
         """The net that `to_json` wrote down. Raises UserError where a row is of no kind that we know."""
         return cls(_read_row(row) for row in json.loads(text))
+
+
+def _built(row: Row, blobs: list[Blob]) -> tuple[nn.Module, dict[str, Blob]]:
+    """The module of a row, and what it writes. Raises UserError for values that make none, or one too large for the memory."""
+    numbers = [value for value in row.args.values() if isinstance(value, int)] + [blob.channels for blob in blobs]
+    try:
+        if max(numbers, default=0) > _LARGE:
+            with without_values():
+                _check_memory(row.build(blobs)[0])
+        return row.build(blobs)
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, IndexError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(f"{row.kind} with {row.args} cannot be made ({reason}): correct its values.") from None
+
+
+def _check_memory(module: nn.Module) -> None:
+    """Raise UserError if the weights of a module are larger than the machine's memory."""
+    needed = sum(p.numel() * p.element_size() for p in module.parameters())
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+    if needed > there:
+        raise UserError(
+            f"its weights take {needed / 1e9:,.0f} GB, this machine has {there / 1e9:,.0f}: give it fewer channels."
+        )
 
 
 def _read_row(row: dict) -> Row:

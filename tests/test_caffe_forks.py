@@ -9,6 +9,9 @@ from test_caffe import parameters, shake, write_v1, write_v2
 from torch import nn
 
 import nets
+from nets import layers
+from nets.caffe import layers as caffe
+from nets.caffe import norms, pointwise
 from nets.caffe.prototxt import inputs_of, read_prototxt, write_prototxt
 from nets.layers import Blob, auxiliary, conv, data
 from nets.net import Net, check_windows
@@ -424,6 +427,25 @@ def test_new_kinds_are_written_and_read_as_they_were(tmp_path):
     assert torch.equal(again(x), net(x))
 
 
+@pytest.mark.slow
+def test_the_new_kinds_compile_export_with_any_size_and_fold_into_convolutions():
+    bare = {"pad": 0, "norm": False, "relu": False}
+    rows = [data("x", 3), layers.surround("sx", "x", 2), conv("a", "sx", 4, **bare), norms.bn_inference("b", "a")]
+    rows += [pointwise.prelu("p", "b"), conv("c", "p", 4, **bare), norms.bn_moving("d", "c"), norms.lrn("l", "d", 3)]
+    rows += [norms.lrn("w", "l", 3, within=True), layers.pooling("q", "w", 3, 2, 2), pointwise.elu("e", "q")]
+    rows += [layers.resize("r", "e", "x", True), caffe.padding("f", "r", -1, -1), norms.bn_learn("g", "f"), conv("out", "g", 2)]
+    net = Net(rows)
+    net.train()(torch.rand(2, 3, 16, 16))
+    x, other = torch.rand(2, 3, 16, 16), torch.rand(3, 3, 20, 24)
+    size = {0: torch.export.Dim("n"), 2: 2 * torch.export.Dim("h", min=4), 3: 2 * torch.export.Dim("w", min=4)}
+    exported = torch.export.export(net.eval(), (x,), dynamic_shapes=((size,),)).module()
+    with torch.no_grad():
+        assert torch.allclose(exported(other), net(other), atol=1e-6)
+        assert torch.allclose(torch.compile(net, fullgraph=True, backend="eager")(x), net(x), atol=1e-6)
+        assert torch.allclose(net.fuse()(x), net(x), atol=1e-5)
+    assert not {"bn_inference", "bn_moving"} & {row.kind for row in net.fuse().rows}
+
+
 # --------------------------------------------------------------------------------------------------- whole files
 
 
@@ -508,6 +530,8 @@ def test_deeplabs_templates_are_filled_from_the_classes_and_net_options(tmp_path
     with pytest.raises(UserError, match=r"line 5 leaves \$\{K\} open: give it in NET_OPTIONS = \{'K': \.\.\.\}"):
         built(tmp_path, text)
     assert built(tmp_path, text, K=3).classes == 4
+    with pytest.raises(UserError, match="does not exist"):
+        nets.build(str(tmp_path / "no.prototxt"), {"irrg": 3}, 4, K=3)
 
 
 def test_scores_of_every_8th_pixel_are_enlarged_by_corners_as_deeplab_does(tmp_path):
@@ -634,16 +658,19 @@ def test_of_equal_losses_the_first_one_decides(tmp_path):
 
 
 def test_what_a_loss_weighs_and_sums_is_said(tmp_path):
-    weighs = "loss_param { weight_by_label_freqs: true class_weighting: 0.5 class_weighting: 2 normalize: false }"
-    notes = built(tmp_path, TWO + LOSS % ("main", "far", "label", weighs)).notes
+    weighs = "weight_by_label_freqs: true class_weighting: 0.5 class_weighting: 2 normalize: false ignore_label: 1"
+    notes = built(tmp_path, TWO + LOSS % ("main", "far", "label", f"loss_param {{ {weighs} }}")).notes
     assert "set CLASS_WEIGHTS = (0.5, 2)." in notes[0]
-    assert "is a sum over pixels, training.py's is a mean" in notes[1]
+    assert notes[1] == "its loss ignores the label 1; to train so, set IGNORE_LABEL = 1."
+    assert "is a sum over pixels, training.py's is a mean" in notes[2]
 
 
 def test_a_loss_of_the_other_phase_tells_what_the_scores_are(tmp_path):
     text = TWO + LOSS % ("main", "far", "label", "include { phase: TRAIN } loss_param { ignore_label: 3 }")
     text += 'layer { name: "shrink" type: "Interp" bottom: "label" top: "shrink" interp_param { shrink_factor: 8 } }'
-    assert built(tmp_path, text).output == "far"
+    text += LOSS % ("aux", "near", "label", "include { phase: TRAIN } loss_weight: 0.4")
+    net = built(tmp_path, text)
+    assert (net.output, net.auxiliary) == ("far", {"aux": 0.4})
     assert read_prototxt(tmp_path / "net.prototxt", {"data": 3}).ignore_label == 3
 
 

@@ -3,6 +3,7 @@ what does not fit is named: classes left out, artefacts of JPEG, masks resampled
 nowhere."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -262,9 +263,10 @@ def test_a_foreground_needs_two_classes_and_the_right_form(convert, tmp_path):
 
 def test_the_threshold_chooses_the_second_class_above_it():
     probabilities = torch.tensor([[[0.8, 0.65, 0.3]], [[0.2, 0.35, 0.7]]])
-    labeller = Labeller(None, [], (1, 1), (1, 1), 1, None)
+    two = SimpleNamespace(classes=2)
+    labeller = Labeller(two, [], (1, 1), (1, 1), 1, None)
     assert labeller.choose(probabilities).tolist() == [[0, 0, 1]]
-    labeller = Labeller(None, [], (1, 1), (1, 1), 1, None, 0.3)
+    labeller = Labeller(two, [], (1, 1), (1, 1), 1, None, 0.3)
     assert labeller.choose(probabilities).tolist() == [[0, 1, 1]]
     assert labeller.choose(probabilities).dtype == torch.uint8
 

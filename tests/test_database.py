@@ -177,6 +177,40 @@ def test_an_encoded_picture_that_caffe_would_not_read_is_named(tmp_path):
         Database(tmp_path / "db")[1]
 
 
+def datum(**values):
+    return Datum(**values).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (datum(channels=-1, height=2, width=2, data=bytes(12)), "-1 x 2 x 2"),
+        (datum(channels=10**6, height=10**6, width=10**6, data=bytes(12)), "reshape"),
+        (datum(channels=1, height=1, width=2, float_data=[1, 2], dtype="object"), "type object"),
+        (datum(channels=1, height=1, width=2, float_data=[1, 2], dtype="no type"), "no type"),
+    ],
+)
+def test_a_record_that_says_of_itself_what_cannot_be_is_refused(record, reason):
+    with pytest.raises((ValueError, TypeError), match=reason):
+        decode(record)
+
+
+def test_a_picture_that_unpacks_to_more_than_any_patch_has_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match="cannot be read"):
+        decode(datum(channels=1, data=picture(np.zeros((9, 9), np.uint8), "PNG"), encoded=True))
+
+
+def test_a_database_with_damaged_pages_is_one_sentence(tmp_path):
+    make(tmp_path)
+    path = next(tmp_path.rglob("data.mdb"))
+    data = bytearray(path.read_bytes())
+    data[8192:] = bytes(255 - byte for byte in data[8192:])
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"make it again|make the database again"):
+        list(Database(path.parent))
+
+
 def test_keys_of_another_width_are_read_too(tmp_path):
     write_records(tmp_path / "db", [(b"%08d" % i, encode(np.full((1, 2, 2), i, np.uint8), i)) for i in range(3)])
     assert [tag for _, tag in Database(tmp_path / "db")] == [0, 1, 2]

@@ -4,16 +4,16 @@ import os
 
 import numpy as np
 import pytest
-from conftest import FOLDERS, NAMES, make_image, make_labels, write_raster
+from conftest import FOLDERS, NAMES, make_image, make_labels, pixels, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.base.errors import UserError
-from tools.data.dataset import Dataset, tile_id, tile_name
+from tools.data.dataset import Dataset, find_ids, tile_id, tile_name
 from tools.labels.palette import Palette
 
 
-@pytest.mark.parametrize(("tile", "name"), [(7, "7"), ((2, 10), "2_10"), ("north", "north")])
+@pytest.mark.parametrize(("tile", "name"), [(7, "7"), ((2, 10), "2_10"), ("north", "north"), ("city/1", "city_1")])
 def test_a_tile_has_one_name_on_the_command_line_and_in_files(tile, name):
     assert tile_name(tile) == name
     assert tile_id(name, [1, tile]) == tile
@@ -116,3 +116,16 @@ def test_more_faults_than_a_reader_can_take_in_are_counted(town):
         for modality in ("irrg", "labels"):
             town.path(modality, tile).write_text("not a raster")
     assert fault(town, tiles=range(100, 130)).endswith("(+70 more)")
+
+
+def test_one_tile_that_differs_is_blamed_and_not_the_many_that_agree(town):
+    write_raster(town.path("irrg", 1), pixels(town.path("irrg", 1))[:2], 1)
+    with pytest.raises(UserError) as error:
+        Dataset(town.root, FOLDERS).check(["irrg", "labels"], [1, 3, 5])
+    assert str(error.value) == "tile 1: irrg has 2 band(s) of uint8, tile 3 has 3 of uint8."
+
+
+def test_what_macos_leaves_beside_a_tile_is_no_tile(tmp_path):
+    for name in ("1.tif", "2.tif", "._1.tif"):
+        (tmp_path / name).touch()
+    assert find_ids(tmp_path, "{}.tif") == [1, 2]

@@ -11,8 +11,15 @@ from tools.data.dataset import SPLITS, Dataset
 from tools.settings import read_settings
 
 HEIGHT, WIDTH = 32, 40  # of a tile: two patches of 32 x 32
-EDITS = {"patch_size = (128, 128)": "patch_size = (32, 32)", "step_size = (64, 64)": "step_size = (32, 32)",
-         "ROTATIONS = [0, 90]": "ROTATIONS = [0]", "FLIPS = [False, True]": "FLIPS = [False]"}  # fmt: skip
+EDITS = {
+    'RECIPE = "modern"  #': 'RECIPE = "original"  #',
+    '# NET = "segnet"  #': 'NET = "segnet_slim"  #',
+    "# patch_size = (128, 128)": "patch_size = (32, 32)",
+    "# step_size = (64, 64)": "step_size = (32, 32)",
+    "# ROTATIONS = [0, 90]": "ROTATIONS = [0]",
+    "# FLIPS = [False, True]": "FLIPS = [False]",
+    "# test_patch_size = (128, 128)": "test_patch_size = (32, 32)",
+}
 
 
 def block(base, dataset, **edits):

@@ -211,3 +211,49 @@ def test_a_patch_file_holds_the_patch(tmp_path, bands, dtype, suffix):
     found = read_patch(tmp_path / f"a.{suffix}")
     assert found.dtype == dtype
     assert np.array_equal(found, patch)
+
+
+# ------------------------------------------------------------------------------------------------ what tiles say of themselves
+
+
+@pytest.mark.parametrize("modality", ["labels", "dsm"])
+def test_files_of_one_tile_that_lie_elsewhere_are_refused_before_work_starts(town, modality):
+    """Of one size, but where tile 15 lies."""
+    write_raster(town.path(modality, 3), pixels(town.path(modality, 3)), 15)
+    changes = {"INPUTS": {"both": ["irrg", "dsm"]}, "MEAN_PIXEL": {"irrg": None, "dsm": None}}
+    ran = extract(town, **changes)
+    refused(ran, f"tile 3: {town.path(modality, 3)} ({modality}) does not lie where {town.path('irrg', 3)} (irrg) lies")
+    assert not town.folder("patches").exists()
+
+
+def test_training_refuses_validation_tiles_whose_labels_lie_elsewhere(databases, tmp_path):
+    town = databases.copy(tmp_path, "lmdb")
+    write_raster(town.path("labels", 15), pixels(town.path("labels", 15)), 3)
+    ran = call("training", "--niter", 1, "--device", "cpu", "--config", town.config())
+    refused(ran, f"tile 15: {town.path('labels', 15)} (labels) does not lie where")
+
+
+def test_labels_that_count_from_one_are_pointed_out(town):
+    for tile in [*TRAIN, *VAL, *TEST]:
+        write_raster(town.path("labels", tile), pixels(town.path("labels", tile)) + 1, tile)
+    ran = extract(town)
+    assert ran.code == 0
+    assert "note: class 0 (impervious surfaces) has no pixel, and" in ran.out
+    assert "SOURCE_CLASSES = {'impervious surfaces': 1, 'building': 2," in ran.out
+
+
+@pytest.mark.parametrize(("empty_if", "empty", "said"), [
+    ({}, False, "100 of 32,400 pixels have no data; pixels with the value for that in some bands alone count as data (60 in"),
+    ({"irrg": "any"}, True, "irrg: 160 of 32,400 pixels have no data (100 in band 1, 100 in band 2, 160 in band 3)."),
+])  # fmt: skip
+def test_the_config_says_whether_one_band_makes_a_pixel_empty_and_what_went_is_said_by_band(town, empty_if, empty, said):
+    image = np.maximum(pixels(town.path("irrg", 3)), 1)
+    image[:, 60:70, :10] = 0
+    image[2, :6, :10] = 0  # dark in one band
+    write_raster(town.path("irrg", 3), image, 3, nodata=0)
+    ran = extract(town, EMPTY_IF=empty_if)
+    assert said in ran.out
+    labels = read_patch(patch_file(town, "labels", "train", "3_00000_00000"))[0]
+    assert (labels[:6, :10] == 6).all() == empty
+    assert (read_patch(patch_file(town, "irrg", "train", "3_00000_00000"))[2, :6, :10] == 0).all() != empty
+    assert (read_patch(patch_file(town, "labels", "train", "3_00040_00000"))[0, 20:30, :10] == 6).all()

@@ -1,5 +1,6 @@
 """The words of a command line name files, folders, patterns, lists and addresses, in order; what names nothing is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,16 @@ def test_files_are_found_on_this_machine_or_refused(files):
     assert find_local(["a.png", "top/area2.tif"]) == [Path("a.png"), Path("top/area2.tif")]
     with pytest.raises(UserError, match=r"c\.tif does not exist"):
         find_local(["a.png", "c.tif"])
+
+
+def test_our_own_details_among_the_files_of_a_folder_are_no_raster(files):
+    (files / "top/details.json").touch()
+    assert found("top/area1.tif", "top/details.json") == ["top/area1.tif"]
+
+
+def test_what_is_no_file_is_refused_before_it_is_opened(files):
+    os.mkfifo(files / "pipe.tif")
+    with pytest.raises(UserError, match=r"pipe\.tif is no file but a pipe"):
+        find(["pipe.tif"])
+    with pytest.raises(UserError, match="cannot be the name of a file"):
+        find(["n" * 300])

@@ -1,6 +1,8 @@
 """Proves that outputs are whole or not there: whatever ends a run, nothing half made stands under the final name."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 
@@ -8,8 +10,19 @@ import numpy as np
 import pytest
 from conftest import REPO, names
 
+from tools.base import exchange
 from tools.base.errors import UserError
-from tools.base.folders import DETAILS, read_details, require, whole_file, whole_folder, write_details, write_json
+from tools.base.folders import (
+    DETAILS,
+    read_details,
+    refuse_existing,
+    require,
+    whole_file,
+    whole_folder,
+    write_details,
+    write_json,
+)
+from tools.base.forms import read_json
 
 
 def test_a_folder_appears_when_the_block_ends_well(tmp_path):
@@ -89,6 +102,144 @@ def test_overwrite_replaces_outputs_of_ours_and_nothing_else(tmp_path):
     with pytest.raises(UserError, match="no output of ours"), whole_folder(tmp_path / "photos", overwrite=True):
         raise AssertionError("the block must not begin")
     assert (tmp_path / "photos/wedding.jpg").exists()
+
+
+def made(folder, text, by="a script", more=(), overwrite=True):
+    """An output of a script, with more files."""
+    with whole_folder(folder, overwrite, by) as temporary:
+        for name in ["a.txt", *more]:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / name).write_text(text)
+        write_details(temporary, **{"made by": by})
+
+
+def test_overwrite_replaces_only_what_the_same_script_made(tmp_path):
+    made(tmp_path / "out", "old", by="create_db.py")
+    with pytest.raises(UserError, match=r"was made by create_db\.py, not by inference\.py"):
+        made(tmp_path / "out", "new", by="inference.py")
+    assert (tmp_path / "out/a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_overwrite_keeps_what_others_put_into_the_folder(tmp_path, monkeypatch, exchanged):
+    if not exchanged:
+        monkeypatch.setattr(exchange, "exchange", lambda *_: False)
+    many = [f"patches/{i}.png" for i in range(150)]
+    made(tmp_path / "out", "old", more=["sub/b.txt", *many])
+    foreign = ("notes.txt", "sub/mine.txt", "patches/mine.txt", "other/deep/mine.txt")
+    for name in foreign:
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("mine")
+    (tmp_path / "out/link").symlink_to("notes.txt")
+    for _ in range(2):
+        made(tmp_path / "out", "new", more=["c.txt"])
+        assert names(tmp_path) == ["out"]
+        assert names(tmp_path / "out") == ["a.txt", "c.txt", DETAILS, "link", "notes.txt", "other", "patches", "sub"]
+        assert {(tmp_path / "out" / name).read_text() for name in (*foreign, "link")} == {"mine"}
+        assert names(tmp_path / "out/patches") == ["mine.txt"]
+        assert (tmp_path / "out/a.txt").read_text() == "new"
+
+
+def test_overwrite_is_refused_if_what_others_put_there_looks_like_ours_or_would_be_replaced(tmp_path):
+    made(tmp_path / "out", "old", more=[f"patches/{i}.png" for i in range(150)])
+    (tmp_path / "out/patches/mine.png").write_text("mine")
+    with pytest.raises(UserError, match=r"151 now, 150 then"):
+        made(tmp_path / "out", "new")
+    (tmp_path / "out/patches/mine.png").unlink()
+    (tmp_path / "out/c.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds c\.txt"):
+        made(tmp_path / "out", "new", more=["c.txt"])
+    assert (tmp_path / "out/c.txt").read_text() == "mine"
+    assert (tmp_path / "out/a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("output", ["data", "data/images", "data/images/maps"])
+@pytest.mark.parametrize("given", ["data/images", "data/images/1.tif"])
+def test_an_output_around_its_inputs_or_inside_a_folder_of_them_is_refused(tmp_path, output, given):
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "data/images/1.tif").touch()
+    beside = (output, given) == ("data/images/maps", "data/images/1.tif")
+    with contextlib.nullcontext() if beside else pytest.raises(UserError, match="choose another place for the output"):
+        refuse_existing(tmp_path / output, True, "a script", [tmp_path / given])
+
+
+def test_two_runs_never_write_into_one_folder(tmp_path):
+    code = """
+import sys
+from tools.base.folders import whole_folder
+with whole_folder(sys.argv[1]) as folder:
+    (folder / "a.txt").write_text("first")
+    print("at work", flush=True)
+    sys.stdin.readline()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        with pytest.raises(UserError, match=rf"is being written by -c \(process {process.pid} on "):
+            make(tmp_path / "out", "second")
+        process.communicate("go on\n")
+        assert process.returncode == 0
+    assert (tmp_path / "out/a.txt").read_text() == "first"
+    assert names(tmp_path) == ["out"]
+
+
+def test_the_lock_of_a_dead_run_is_taken_over(tmp_path):
+    (tmp_path / ".out.lock").write_text("{}")
+    make(tmp_path / "out", "a")
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_between_two_names_gets_its_own_back_at_the_next_start(tmp_path):
+    make(tmp_path / "out", "old")
+    (tmp_path / "out").rename(tmp_path / ".out.old")  # a kill in the middle of an exchange
+    with pytest.raises(UserError, match="exists already"):
+        make(tmp_path / "out", "new")
+    assert (tmp_path / "out/a.txt").read_text() == "old"
+
+
+def test_folders_exchange_their_names_at_once(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "was").write_text(name)
+    if not exchange.exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this system cannot exchange names")
+    assert (tmp_path / "a/was").read_text() == "b"
+    assert (tmp_path / "b/was").read_text() == "a"
+
+
+@pytest.mark.parametrize("place", ["/proc/out/maps", "file/out", "file/deep/out"])
+def test_a_place_where_no_folder_can_be_is_said_as_it_is(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be made \(") as error, whole_folder(tmp_path / place):
+        raise AssertionError("the block must not begin")
+    assert "disk is full" not in str(error.value)
+
+
+def test_names_that_are_not_utf8_go_through_json(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "caf\udce9"})
+    assert read_json(tmp_path / "a.json", {"name": str}, "") == {"name": "caf\udce9"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"), ("[]", "it is not an object"), ("{}", "no 'n'"),
+        ('{"n": "1"}', "n is not a whole number"), ('{"n": true}', "n is not a whole number"),
+        ('{"n": 1, "l": {"a": [1, "x"]}}', "l.a.1 is not a number"), ('{"n": 1, "o": 3}', "o is not a text"),
+        ('{"n', "Unterminated string"),
+    ],
+)  # fmt: skip
+def test_json_that_is_not_of_our_form_is_refused_with_the_place(tmp_path, text, reason):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="damaged") as error:
+        read_json(tmp_path / "a.json", {"n": int, "l?": {str: [float]}, "o?": (str, None)}, "make it again")
+    assert reason in str(error.value) and str(error.value).endswith(": make it again.")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / DETAILS)
+    with pytest.raises(UserError, match="is no file"):
+        read_details(tmp_path)
 
 
 def test_the_current_folder_can_be_named_as_output(tmp_path, monkeypatch):

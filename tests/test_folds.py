@@ -239,13 +239,19 @@ def interrupt(*_):
 @pytest.mark.slow
 def test_a_fold_of_before_is_not_taken_for_one_that_is_done_where_it_was_to_be_replaced(own, monkeypatch):
     assert train_folds(own, 1).code == 0
+    before = {p: p.read_bytes() for p in folder(own).rglob("*") if p.is_file()}
+    save = snapshots.save
     monkeypatch.setattr("tools.training.loop.Loop._snapshot", interrupt)
+    assert train_folds(own, 1, "--overwrite").code == 130
+    assert {p: p.read_bytes() for p in folder(own).rglob("*") if p.is_file()} == before  # nothing new is whole
+    monkeypatch.undo()
+    monkeypatch.setattr(snapshots, "save", lambda place, *a: interrupt() if place.name == "fold_2" else save(place, *a))
     assert train_folds(own, 1, "--overwrite").code == 130
     assert not snapshots.found(folder(own) / "fold_2")
     assert not (folder(own) / "folds.json").exists()
     monkeypatch.undo()
     ran = train_folds(own, 1, "--restore")
-    assert (ran.code, ran.out.count("is done already")) == (0, 0), ran.err
+    assert (ran.code, ran.out.count("is done already")) == (0, 1), ran.err
 
 
 def test_later_folds_of_before_are_noticed_before_the_first_is_trained(own):

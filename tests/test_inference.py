@@ -354,6 +354,11 @@ def truth_of_another_size(town):
     return [15, 32], [f"{town.path('labels', 32)}", "72x89"], {}
 
 
+def truth_elsewhere(town):
+    write_raster(town.path("labels", 32), pixels(town.path("labels", 32)), 15)
+    return [32], [f"{town.path('labels', 32)} does not lie where {town.path('irrg', 32)} lies"], {}
+
+
 def truth_outside_the_classes(town):
     write_raster(town.path("labels", 32), np.full((72, 90), 17, np.uint8))
     return [15, 32], [f"{town.path('labels', 32)}", "17 (6,480 pixels)"], {}
@@ -370,7 +375,8 @@ def windows_the_net_cannot_take(town):
 
 @pytest.mark.parametrize(
     "spoil",
-    [no_such_tile, truncated_tile, truncated_truth, truth_of_another_size, truth_outside_the_classes, another_count_of_bands,
+    [no_such_tile, truncated_tile, truncated_truth, truth_of_another_size, truth_elsewhere, truth_outside_the_classes,
+     another_count_of_bands,
      windows_the_net_cannot_take],
 )  # fmt: skip
 def test_what_cannot_be_labelled_is_said_before_work_starts_and_nothing_is_written(own, spoil):

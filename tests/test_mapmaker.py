@@ -1,6 +1,7 @@
 """Proves who labels which tile, that the next tile is read while one is labelled, and that no tile is left open."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ class Open:
 
     def __init__(self, name, closed):
         self.name, self.closed = name, closed
+        self.tile = SimpleNamespace(gaps={})
 
     def close(self):
         self.closed.append(self.name)

@@ -194,6 +194,18 @@ def test_a_branch_renames_its_own_blobs_and_their_masks_and_nothing_else():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("size", [10**6, 10**10, 10**30, -1])
+def test_a_layer_that_no_memory_can_hold_is_refused_before_memory_is_asked_for(size):
+    with pytest.raises(UserError, match=r"layer 'c'.*(this machine has|cannot be made)"):
+        Net([data("data", 3), conv("a", "data", 4096), conv("c", "a", size)])
+
+
+@pytest.mark.parametrize("options", [{"planes": (4, 4, 4, 4)}, {"planes": 16}, {"planes": 16.5}, {"planes": None}])
+def test_wrong_values_of_a_nets_options_are_named(options):
+    with pytest.raises(UserError, match="the net segnet cannot be made with"):
+        nets.build("segnet", {"irrg": 3}, 6, **options)
+
+
 def test_a_table_of_a_newer_kind_is_refused_when_rebuilt():
     with pytest.raises(UserError, match="unknown kind 'warp'"):
         nets.rebuild('{"table": [{"kind": "warp", "name": "a"}]}')

@@ -758,7 +758,7 @@ def test_pictures_are_read_upright(tmp_path, kind, way):
     found, _ = read_image(path)
     assert np.array_equal(found, wanted)
     assert (raster.inspect(path).height, raster.inspect(path).width) == wanted.shape[1:]
-    assert not raster.inspect(path).is_placed
+    assert not raster.inspect(path).is_placed and raster.inspect(path).turned == (way > 1)
     with Image.open(path) as picture:  # as PIL turns it, too
         assert ImageOps.exif_transpose(picture).size == wanted.shape[:0:-1]
 

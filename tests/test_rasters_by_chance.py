@@ -217,7 +217,7 @@ def test_what_a_raster_declares_is_taken_at_its_word(drawn):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, **ALWAYS)
+@settings(max_examples=100, **ALWAYS)
 @given(rasters())
 def test_what_many_rasters_declare_is_taken_at_its_word(drawn):
     check(drawn)

@@ -302,15 +302,17 @@ def test_without_a_common_map_there_is_none(others):
 
 @pytest.mark.parametrize(
     ("code", "size", "text", "metres"),
-    [(32632, 0.5, "10 m", 10), (2263, 0.5, "2 m", 2), (4326, 1e-3, "1 km", 1000)],
-    ids=["metres", "feet", "degrees"],
+    [(32632, 0.5, "10 m", 10), (2263, 0.5, "2 m", 2), (4326, 1e-3, "1 km", 1000), (3857, 1, "10 m", 10)],
+    ids=["metres", "feet", "degrees", "metres of the web that are half metres at 60 degrees north"],
 )
 def test_the_scale_bar_is_a_round_length(code, size, text, metres):
-    crs, north = rasterio.CRS.from_epsg(code), 60 if code == 4326 else 1000
+    crs, north = rasterio.CRS.from_epsg(code), {4326: 60, 3857: 8_399_738}.get(code, 1000)
     places = [Place(HEIGHT, WIDTH, rasterio.Affine(size, 0, left, 0, -size, north), crs) for left in (10, 10 + WIDTH * size)]
     units, shown = mosaic(dict(enumerate(places))).bar
-    across = {32632: 60, 2263: 60 * 0.3048006, 4326: 0.12 * 111_320 * np.cos(np.radians(60 - HEIGHT * size / 2))}[code]
-    assert shown == text and units == pytest.approx(1000 * metres / across)
+    across = {32632: 60, 2263: 60 * 0.3048006, 3857: 60.09, 4326: 0.12 * 111_320 * np.cos(np.radians(60 - HEIGHT * size / 2))}[
+        code
+    ]
+    assert shown == text and units == pytest.approx(1000 * metres / across, rel=2e-3 if code == 3857 else 1e-6)
 
 
 def test_a_crs_that_is_not_on_earth_makes_a_map_without_a_scale_bar():
@@ -356,6 +358,23 @@ def test_without_ground_truth_there_are_no_scores_and_the_least_certain_windows(
         assert word not in page.text.replace("not scored", "")
     assert page.text.index("two: rows 10") < page.text.index(f"{TILE}: rows 10")  # 60 % before 61 %
     assert len(page.all("rect", class_="all")) == 3
+
+
+def test_zones_have_a_table_with_their_classes(folder):
+    statistics = json.loads((folder / "statistics.json").read_text())
+    zones = [
+        {"number": i, "zone": name, "pixels": dict.fromkeys(NAMES, 1), "area_m2": dict(zip(NAMES, (1234.4, i, 0), strict=True))}
+        for i, name in enumerate(["pond", "<field>"])
+    ]
+    write_json(folder, "statistics.json", statistics | {"zones": zones})
+    details = json.loads((folder / "details.json").read_text())
+    write_json(folder, "details.json", details | {"area": "zones.gpkg"})
+    page = Page(report.write_report(folder))
+    assert page.sections[:3] == ["overview", "classes", "zones"]
+    assert "each zone of zones.gpkg holds, in square metres" in page.text
+    table = page.text[page.text.index("each zone of") :]
+    assert "pond 1,234 0 0 1,234" in " ".join(table.split())
+    assert "<field> 1,234 1 0 1,235" in " ".join(table.split())
 
 
 def test_images_and_truths_that_have_moved_away_are_done_without(folder, tmp_path):

@@ -4,17 +4,22 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, TRAIN, VAL, call, done, names, pixels, read_json, refused, spawn, train, wait_for
+from conftest import NAMES, REPO, TRAIN, VAL, call, done, names, pixels, read_json, refused, spawn, train, wait_for
+from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from tools.base.locks import locked
 from tools.compute.device import Device
 from tools.data.inputs import Input
+from tools.labels import pictures
 from tools.solver.losses import NO_LOSS, masked_cross_entropy
 from tools.solver.solver import Solver
 from tools.training.trainer import Trainer
@@ -234,6 +239,91 @@ def test_a_mistake_beside_overwrite_does_not_cost_the_earlier_snapshots(own, nit
     done(train(own, 1))
     assert train(own, niter, "--overwrite", **changes).code == 2
     assert snapshots.newest(own.snapshots).name == "net_iter_1.safetensors"
+
+
+def files_of(folder):
+    """All files below a folder, with what is in them."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_comes_to_nothing_costs_not_the_one_that_it_was_to_replace(own):
+    done(train(own, 1))
+    (own.snapshots / "notes.txt").write_text("mine")
+    before = files_of(own.snapshots)
+    refused(train(own, 3, "--overwrite", BASE_LR=1e30), "earlier snapshots are as they were")
+    assert files_of(own.snapshots) == before
+
+
+KILLED = """
+import os, sys
+import training
+from tools.base.errors import run
+from tools.training import earlier, loop
+place, moves = sys.argv.pop(1), 0
+def die(*_):
+    os.kill(os.getpid(), 9)
+move = earlier._move
+def move_some(*paths):
+    global moves
+    moves += 1
+    move(*paths)
+    if moves == 3:
+        die()
+if place == "while it is set aside":
+    earlier._move = move_some
+elif place == "before the first snapshot":
+    loop.Loop._snapshot = die
+else:
+    earlier.forget = die
+run(training.main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["while it is set aside", "before the first snapshot", "after the first snapshot"])
+def test_a_kill_costs_not_the_run_that_was_to_be_replaced_until_the_first_snapshot_is_whole(own, place):
+    done(train(own, 1))
+    before = files_of(own.snapshots)
+    words = ["--niter", "2", "--device", "cpu", "--overwrite", "--config", str(own.config(SEED=3))]
+    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", KILLED, place, *words], cwd=REPO, env=environment, check=False)
+    assert ran.returncode == -9
+    refused(train(own, 5), "holds snapshots")  # a start mends what there is to be mended
+    if place == "after the first snapshot":
+        assert snapshots.newest(own.snapshots).name == "net_iter_2.safetensors"
+        assert not list(own.snapshots.glob("net_iter_1.*"))
+    else:
+        assert files_of(own.snapshots) == before
+    assert not list(own.snapshots.glob(".before*"))
+
+
+@pytest.mark.parametrize("option", ["--plot", "--graph"])
+def test_a_file_that_is_no_such_picture_is_not_replaced_by_one(own, tmp_path, option):
+    (tmp_path / "notes.png").write_text("the only copy")
+    refused(train(own, 1, option, tmp_path / "notes.png", "--overwrite"), tmp_path / "notes.png", "no picture that training.py")
+    assert (tmp_path / "notes.png").read_text() == "the only copy"
+
+
+def test_a_picture_of_ours_is_known_by_what_it_says_of_itself(tmp_path):
+    for suffix in ("png", "pdf", "svg"):
+        path = tmp_path / f"a.{suffix}"
+        pictures.save(Figure(), path)
+        pictures.refuse_others(path)  # which would raise
+
+
+@pytest.mark.parametrize("name", ["net_iter_4.safetensors", "net_iter_4.solverstate"])
+def test_half_a_snapshot_is_not_replaced_without_overwrite(own, name):
+    own.snapshots.mkdir()
+    (own.snapshots / name).write_text("the only copy")
+    refused(train(own, 1), own.snapshots, name, "no whole snapshot", "--overwrite")
+    assert (own.snapshots / name).read_text() == "the only copy"
+
+
+def test_two_trainings_never_write_into_one_folder(own):
+    with locked(own.snapshots):
+        ran = train(own, 1)
+    refused(ran, own.snapshots, "is being written by")
+    assert not own.snapshots.exists()
 
 
 # ------------------------------------------------------------------------------------------------------------- bad input

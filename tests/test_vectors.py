@@ -1,6 +1,7 @@
 """Proves that polygons, their attributes and their CRS come out of a vector file as they stand in it."""
 
 import json
+import os
 
 import numpy as np
 import pyogrio
@@ -72,3 +73,9 @@ def test_mistakes_are_one_sentence(tmp_path):
     ]:
         with pytest.raises(UserError, match=said):
             vectors.read_polygons(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.gpkg")
+    with pytest.raises(UserError, match="a pipe or a device"):
+        vectors.read_polygons(tmp_path / "a.gpkg")

@@ -19,11 +19,13 @@ import rasterio
 
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
-from tools.base.folders import whole_folder, write_details
+from tools.base.folders import refuse_existing, whole_folder, write_details
 from tools.geo import raster
 from tools.geo.file_list import find_local
 from tools.geo.views import GDAL_TYPES, add, orientation
 from tools.geo.windows import Window
+
+MADE_BY = "tools.blocks"
 
 
 def main():
@@ -33,9 +35,10 @@ def main():
     twice = listing(sorted(stem for stem, count in Counter(stems).items() if count > 1))
     if twice:
         raise UserError(f"several of the rasters are called {twice}: make their blocks in two runs, each with its own --out.")
-    with whole_folder(args.out, args.overwrite) as folder:
+    refuse_existing(args.out, args.overwrite, MADE_BY, files)
+    with whole_folder(args.out, args.overwrite, MADE_BY) as folder:
         counts = [write_blocks(file, args.size, folder / file.stem, args.out / file.stem) for file in files]
-        write_details(folder, **{"made by": "tools.blocks"}, files=files, size=args.size)
+        write_details(folder, **{"made by": MADE_BY}, files=files, size=args.size)
     print(", ".join(f"{count} blocks of {stem}" for stem, count in zip(stems, counts, strict=True)) + f" in {args.out}")
 
 

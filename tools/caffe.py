@@ -15,6 +15,7 @@ from nets.net import check_windows
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import whole_file
+from tools.base.locks import locked
 from tools.data.inputs import Input
 from tools.weights import snapshots
 from tools.weights.caffe import slots, table_net, write_caffemodel
@@ -38,9 +39,10 @@ def main():
     size = tuple(args.size or about.get("patch_size") or usual_size(table_net(net)))
     check_windows(table_net(net), *size)
     text = write_prototxt(net, args.out.name, size, comments(args.weights, about, size), args.interp)
-    with whole_file(files[0]) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    write_caffemodel(net, files[1], size, args.interp)
+    with locked(files[0]):
+        with whole_file(files[0]) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        write_caffemodel(net, files[1], size, args.interp)
     held, layers = slots(net), caffe_layers(net, size, args.interp)
     for layer in layers:
         blobs = [" x ".join(map(str, shape)) for shape in held[layer.name].shapes] if layer.name in held else []

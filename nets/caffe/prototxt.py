@@ -113,7 +113,8 @@ class _Reader:
         self._old_inputs()
         for layer in self.layers:
             self._add(layer)
-        self.loss = prototxt_losses.main_loss(self.losses or self._losses_elsewhere())
+        self.losses = self.losses or self._losses_elsewhere()
+        self.loss = prototxt_losses.main_loss(self.losses)
         output = self.loss.scores if self.loss else self._last()
         self.notes = self._train_with(self.loss) if self.loss else []
         return fuse(self._leading_to(output))

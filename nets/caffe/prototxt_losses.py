@@ -79,6 +79,8 @@ def notes_on(main: Loss, further: list[Loss]) -> list[str]:
     if main.class_weights:
         weights = ", ".join(f"{w:g}" for w in main.class_weights)
         notes.append(f"its loss weighs the classes; to train so, set CLASS_WEIGHTS = ({weights}).")
+    if main.ignore_label not in (None, 255):  # 255 is no class, and never learned
+        notes.append(f"its loss ignores the label {main.ignore_label}; to train so, set IGNORE_LABEL = {main.ignore_label}.")
     if main.summed:
         notes.append(
             f"its loss '{main.name}' is a sum over pixels, training.py's is a mean: multiply its learning rate by the labelled"

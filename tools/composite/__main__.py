@@ -47,6 +47,8 @@ from tools.geo.raster import Raster
 from tools.geo.windows import Window
 from tools.settings import read_settings
 
+MADE_BY = "tools.composite"
+
 
 def main():
     args = arguments()
@@ -55,14 +57,14 @@ def main():
     dataset, tiles = layout(args, data)
     out, name = destination(args, data, dataset, tiles)
     recipe = recipe_of(args, data)
-    refuse_existing(out, args.overwrite)
     jobs = [Job(t, {s: path_of(dataset, s, t) for s in dataset.patterns}, filled(name, t)) for t in tiles]
+    refuse_existing(out, args.overwrite, MADE_BY, [path for job in jobs for path in job.paths.values()])
     with rasterio.Env(**GDAL):
         check(recipe, jobs)
         heights = sum_of(in_parallel(partial(measure, recipe), jobs, args.workers, "measuring heights"))
         recipe = replace(recipe, dsm_range=tuple(args.range or heights.range(args.percentiles)))
         print("dsm: {:.2f} to {:.2f} metres become 0 to 255 in all tiles".format(*recipe.dsm_range))
-        with whole_folder(out, args.overwrite) as folder:
+        with whole_folder(out, args.overwrite, MADE_BY) as folder:
             missing = list(in_parallel(partial(compose, recipe, folder), jobs, args.workers, "composites"))
             write_details(folder, **details(args, data, recipe, dataset, jobs, heights, missing, name))
     print(f"{len(jobs)} composites in {out}, {np.mean(missing):.2%} of their pixels without data")
@@ -199,7 +201,7 @@ def details(args, data, recipe: Recipe, dataset: Dataset, jobs, heights: Heights
     estimated = not (args.terrain or args.ndsm)
     terrain = recipe.ground.describe() if estimated else {"method": "given"}
     return {
-        "made by": "tools.composite",
+        "made by": MADE_BY,
         "dataset": data.DATASET if data else None,
         "sources": dict(dataset.patterns),
         "files": name,

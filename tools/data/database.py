@@ -9,9 +9,11 @@ decodes them.
 
 import io
 import random
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -60,11 +62,14 @@ def decode(record: bytes) -> tuple[np.ndarray, int]:
         raise ValueError("it is no Datum") from None
     if datum.encoded:
         return _picture(datum.data), datum.label
-    if not datum.channels:
-        raise ValueError("it is empty")
-    kind = datum.dtype or np.float32
+    shape = (datum.channels, datum.height, datum.width)
+    if min(shape) < 1:
+        raise ValueError("it is empty" if not datum.channels else f"it says that it has {' x '.join(map(str, shape))} numbers")
+    kind = np.dtype(datum.dtype or np.float32)
+    if kind.kind not in "iuf":
+        raise ValueError(f"it says that its numbers are of the type {kind}")
     values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32).astype(kind)
-    return values.reshape(datum.channels, datum.height, datum.width), datum.label
+    return values.reshape(shape), datum.label
 
 
 def _picture(data: bytes) -> np.ndarray:
@@ -77,7 +82,7 @@ def _picture(data: bytes) -> np.ndarray:
             if picture.mode == "P" and "transparency" in picture.info:
                 mode = "RGBA"
             pixels = np.asarray(picture.convert(mode))
-    except OSError as error:
+    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"its encoded picture cannot be read: {error}") from None
     if pixels.ndim == 2:
         return pixels[None]
@@ -160,7 +165,7 @@ class Database:
     def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
         """(pixels, tag) of record `i`."""
         len(self)  # looks at the file before the first record is read
-        with self._open().begin(buffers=True) as transaction:
+        with self._told(), self._open().begin(buffers=True) as transaction:
             record = transaction.get(b"%0*d" % (self._digits, i))
             if record is None:
                 raise UserError(f"{self.folder} has no record {i}: make the database again.")
@@ -168,6 +173,14 @@ class Database:
                 return decode(bytes(record))
             except (ValueError, TypeError) as error:
                 raise UserError(f"{self.folder}: record {i} is damaged ({error}): make the database again.") from None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Within this block, what LMDB says of a damaged file becomes a sentence."""
+        try:
+            yield
+        except lmdb.Error as error:
+            raise UserError(f"{self.folder} is no whole LMDB ({error}): make it again with create_db.py.") from None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         read = 0
@@ -192,10 +205,8 @@ class Database:
         if self._env is None:
             if not (self.folder / "data.mdb").is_file():
                 raise UserError(f"{self.folder} is no LMDB (it has no data.mdb): make it with create_db.py.")
-            try:
+            with self._told():
                 self._env = lmdb.open(str(self.folder), readonly=True, lock=False, readahead=False)
-            except lmdb.Error as error:
-                raise UserError(f"{self.folder} is no whole LMDB ({error}): make it again with create_db.py.") from None
         return self._env
 
     def _measure(self) -> tuple[int, int]:
@@ -208,7 +219,7 @@ class Database:
         count = env.stat()["entries"]
         if not count:
             raise UserError(f"{self.folder} holds no records: make it again with create_db.py.")
-        with env.begin() as transaction, transaction.cursor() as cursor:
+        with self._told(), env.begin() as transaction, transaction.cursor() as cursor:
             cursor.last()
             last = bytes(cursor.key())
         if not last.isdigit() or int(last) != count - 1:

@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -161,6 +162,7 @@ class Dataset:
     def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]], any_band: Collection[str] = ()):
         self.root, self.patterns, self.any_band = Path(root), patterns, any_band
         self.found: list[Content] = []  # what `check` saw
+        self.turned: list[Path] = []
 
     def path(self, modality: str, tile: TileId) -> Path:
         """The raster of one modality of one tile."""
@@ -235,6 +237,8 @@ class Dataset:
         for modality in dict.fromkeys(content.modality for content in self.found):
             gaps = sum((content.gaps for content in self.found if content.modality == modality), Gaps())
             lines += [f"{modality}: {line}"] if (line := gaps.describe()) else []
+        if self.turned:
+            lines.append(f"note: {listing(self.turned, 3)} are turned upright, as their EXIF says.")
         return lines
 
     def _advice(self, modality: str, tile: TileId) -> str:
@@ -253,6 +257,8 @@ class Dataset:
         content, path = Content(modality), self.path(modality, tile)
         if not path.exists():
             content.fault = f"tile {tile_name(tile)} has no {modality}: {path} does not exist."
+        elif not path.is_file():
+            content.fault = f"tile {tile_name(tile)}: {path} is no file but a folder, a pipe or a device."
         elif is_labels(modality):
             content.fault = label_fault(path, palette, content.count)
         else:
@@ -261,20 +267,21 @@ class Dataset:
 
     def _mismatches(self, modalities: list[str], tiles: list[TileId]) -> list[str]:
         faults = []
-        bands: dict[str, tuple] = {}
+        about = {t: {m: raster.inspect(self.path(m, t), _role(m)) for m in modalities} for t in tiles}
+        usual = {m: Counter((a[m].bands, a[m].dtype) for a in about.values()).most_common(1)[0][0] for m in modalities if tiles}
         for tile in tiles:
-            about = {m: raster.inspect(self.path(m, tile), _role(m)) for m in modalities}
-            sizes = {m: f"{r.height}x{r.width}" for m, r in about.items()}
+            self.turned += [r.path for r in about[tile].values() if r.turned]
+            sizes = {m: f"{r.height}x{r.width}" for m, r in about[tile].items()}
             if len(set(sizes.values())) > 1:
                 faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}).")
-            elif fault := place.first_fault(about):
+            elif fault := place.first_fault(about[tile]):
                 faults.append(f"tile {tile_name(tile)}: {fault}")
-            for m, r in about.items():
-                first = bands.setdefault(m, (r.bands, r.dtype, tile))
-                if first[:2] != (r.bands, r.dtype):
+            for m, r in about[tile].items():
+                if usual[m] != (r.bands, r.dtype):
+                    other = next(t for t in tiles if (about[t][m].bands, about[t][m].dtype) == usual[m])
                     faults.append(
-                        f"tile {tile_name(tile)}: {m} has {r.bands} band(s) of {r.dtype}, tile {tile_name(first[2])} has"
-                        f" {first[0]} of {first[1]}."
+                        f"tile {tile_name(tile)}: {m} has {r.bands} band(s) of {r.dtype}, tile {tile_name(other)} has"
+                        f" {usual[m][0]} of {usual[m][1]}."
                     )
         return faults
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tools.base.errors import UserError, listing, nearest
 from tools.geo.raster import fill_gaps
+from tools.weights.about import check_input
 from tools.weights.units import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the config's reader needs none of it
@@ -119,6 +120,8 @@ class Input:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Input":
+        """What `to_dict` gave. Raises ValueError, with the reason, if it is none, or does not hold together."""
+        check_input(values)
         return cls(**{k: _tuples(v) for k, v in values.items()})
 
 

@@ -1,7 +1,7 @@
 """Batches of patches for training, in an order that depends on the seed and the iteration alone."""
 
 import copy
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,18 +17,24 @@ from tools.data.augmentation import Augmentation, Pixels
 from tools.data.database import Database
 from tools.data.inputs import Input, modalities_of, reorder
 from tools.data.patches import cell_of, is_straight, tile_of
+from tools.labels.palette import UNKNOWN
+
+Check = Callable[[np.ndarray], None]
 
 
 class Patches(Dataset):
     """Images and labels of one split, record by record.
 
     folder: of the LMDBs, `MODALITY_SPLIT` each. inputs: what the net reads; records hold their bands in its order (BGR or not).
-    without: tiles or a grid's cells (by name) whose patches are left out.
+    without: tiles or a grid's cells (by name) whose patches are left out. check: raises UserError for labels (h x w, uint8)
+    that there are not.
     Item i is ([channels x h x w per input], h x w labels), in the records' pixel types.
     """
 
-    def __init__(self, folder: Path, split: str, inputs: list[Input], without: Collection[str] = ()):
-        self.folder, self.inputs = folder, inputs
+    def __init__(
+        self, folder: Path, split: str, inputs: list[Input], without: Collection[str] = (), check: Check | None = None
+    ):
+        self.folder, self.inputs, self._check = folder, inputs, check
         self.images = {m: Database(folder / f"{m}_{split}") for m in modalities_of(inputs)}
         self.labels = Database(folder / f"labels_{split}")
         for database in self.images.values():
@@ -65,7 +71,21 @@ class Patches(Dataset):
     def all_labels(self) -> Iterator[np.ndarray]:
         """The labels of all patches, 1 x h x w each."""
         wanted = set(self._records)
-        return (labels for i, (labels, _) in enumerate(self.labels) if i in wanted)
+        return (self._checked(i, labels) for i, (labels, _) in enumerate(self.labels) if i in wanted)
+
+    def _checked(self, i: int, labels: np.ndarray) -> np.ndarray:
+        """The labels (1 x h x w) of a record. Raises UserError if it holds something else, as where images were put there."""
+        if len(labels) != 1 or labels.dtype != np.uint8:
+            raise UserError(
+                f"record {i} of {self.labels.folder} has {len(labels)} band(s) of {labels.dtype}, but labels are one of uint8:"
+                " put the labels there."
+            )
+        if self._check:
+            try:
+                self._check(labels[labels != UNKNOWN])
+            except UserError as error:
+                raise UserError(f"record {i} of {self.labels.folder} holds {error}") from None
+        return labels
 
     def close(self) -> None:
         """Let go of the files; one process can have them open once."""
@@ -79,6 +99,7 @@ class Patches(Dataset):
         """The images of patch `i` by modality, bands x h x w in the file's order, and its labels, h x w."""
         i = self._records[i]
         labels, tag = self.labels[i]
+        labels = self._checked(i, labels)
         images = {}
         for modality, database in self.images.items():
             images[modality], other = database[i]

@@ -4,11 +4,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tools.base.errors import UserError
+from tools.base.folders import read_details
+from tools.data.dataset import SPLITS
 from tools.geo import raster
 from tools.geo.windows import Window, positions, sliding
 
@@ -73,6 +76,26 @@ class Cutting:
 def turn_name(rotation: int, flip: bool) -> str:
     """What a patch's name says of its turn: "_r90_f", or nothing for a straight one."""
     return (f"_r{rotation}" if rotation else "") + "_f" * flip
+
+
+_PER_BAND = {"mean": [float], "deviation": [float], "low": [float], "high": [float]}
+_SPLIT = {"tiles": [str], "patches": int}
+DETAILS_FORM = {  # of what extract_images.py and create_db.py say of their folders
+    "dataset": str, "modalities": {str: {"bands": int, "dtype": str} | {f"{name}?": v for name, v in _PER_BAND.items()}},
+    "patch_size": [int], "classes": [str], "splits": dict.fromkeys(SPLITS, _SPLIT), "pixel_size?": (float, None),
+    "palette?": {str: [int]}, "bgr?": bool,
+}  # fmt: skip
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What details.json says of patches or of databases. Raises UserError unless it is whole and of their form."""
+    details = read_details(folder, DETAILS_FORM)
+    for modality, about in details["modalities"].items():
+        if any(len(about.get(name, [0] * about["bands"])) != about["bands"] for name in _PER_BAND):
+            raise UserError(
+                f"{folder}: its details.json has other than {about['bands']} numbers for {modality}: make it again."
+            )
+    return details
 
 
 def tile_of(name: str) -> str:

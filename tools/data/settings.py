@@ -1,5 +1,6 @@
 """The config's data: which tiles there are and what the net reads of them, and how they are cut into patches."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,6 +123,12 @@ class DataSettings(Section):
         for split in SPLITS:
             for tile in self.ids(split):
                 name = tile_name(tile)
+                if set("/\\\0") & set(name) or name.startswith(".") or len(os.fsencode(name)) > 150:
+                    raise UserError(
+                        f"the tile id {name[:60]!r} cannot begin the names of files, which have no slash, no leading dot, and"
+                        " up to 150 bytes here: write a folder into the pattern, folders = {'rgb': 'images/{}/{}.tif'}, with"
+                        " pairs as ids, ('city', 1)."
+                    )
                 if name in seen:
                     raise UserError(f"tile {name} stands in {seen[name]}_ids and in {split}_ids: each tile has one place.")
                 seen[name] = split

@@ -37,6 +37,7 @@ COLOURS = {
     4: (255, 255, 0), 5: (255, 0, 0), 6: (0, 0, 0),
 }  # fmt: skip
 UNSCORED = 6
+MADE_BY = "tools.demo"
 ERODED_PIXELS = 3  # radius of the disc by which ISPRS erodes each class
 
 CRS = "EPSG:32632"
@@ -128,15 +129,15 @@ def in_colours(labels: np.ndarray) -> np.ndarray:
 def make_dataset(out: Path, seed: int = 1, size: int = 512, overwrite: bool = False, tile_ids=TILE_IDS) -> dict:
     """Write a whole dataset to a folder that does not exist yet; gives back the share of pixels of each class."""
     check_size(size)
-    refuse_existing(out, overwrite)
-    with whole_folder(out, overwrite) as folder:
+    refuse_existing(out, overwrite, MADE_BY)
+    with whole_folder(out, overwrite, MADE_BY) as folder:
         for name in FOLDERS.values():
             (folder / name).parent.mkdir(parents=True)
         counts = sum(in_parallel(write_tile, [(folder, seed, tile_id, size) for tile_id in tile_ids]))
         shares = {name: round(float(n / counts.sum()), 4) for name, n in zip(CLASSES, counts, strict=True)}
         write_details(
             folder,
-            made_by="tools/demo/__main__.py",
+            **{"made by": MADE_BY},
             what="synthetic aerial tiles of a made-up town in ISPRS Vaihingen's layout; not a real place",
             seed=seed,
             size_pixels=size,

@@ -15,6 +15,7 @@ gets its name it is loaded and run against the net. --page makes one HTML file t
 as inference.py does with the config's windows; nothing is installed there or uploaded. Making it takes node.
 """
 
+import io
 import json
 import os
 import tempfile
@@ -28,6 +29,7 @@ from torch import Tensor
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import whole_file
+from tools.base.locks import locked
 from tools.export import int8, onnx_file
 from tools.export.end_to_end import Program, quiet, trace
 from tools.export.onnx_engine import OnnxNet
@@ -41,7 +43,7 @@ AGREEMENT = 0.99  # of the pixels of noise must get the net's labels; trained ne
 def main():
     args = arguments()
     check_arguments(args)
-    net, about = snapshots.load_net(args.weights)
+    net, about = snapshots.load_labeller(args.weights)
     program = trace(net, about, args.size)
     if args.onnx:
         write_onnx(args, program, about)
@@ -103,7 +105,7 @@ def write_onnx(args, program: Program, about: dict) -> None:
     if args.shares:
         onnx_file.take_shares(model)
     onnx_file.describe(model, program, about, args.resolution, args.shares)
-    with whole_file(args.onnx) as temporary:
+    with locked(args.onnx), whole_file(args.onnx) as temporary:
         onnx_file.save(model, temporary)
         engine = OnnxNet(temporary)
         likeness = Likeness.of(program, engine.probabilities, examples.unseen if examples else noise(program))
@@ -118,8 +120,10 @@ def write_onnx(args, program: Program, about: dict) -> None:
 
 def write_torch(path: Path, program: Program, about: dict) -> None:
     """Write the exported program, once it gives what the net gives."""
-    with whole_file(path) as temporary, quiet():
-        torch.export.save(program.traced, temporary, extra_files={onnx_file.KEY: json.dumps(onnx_file.own(program, about))})
+    with locked(path), whole_file(path) as temporary, quiet():
+        written = io.BytesIO()  # PyTorch's own writer aborts the process on a full disk
+        torch.export.save(program.traced, written, extra_files={onnx_file.KEY: json.dumps(onnx_file.own(program, about))})
+        temporary.write_bytes(written.getbuffer())
         likeness = Likeness.of(program, torch.export.load(temporary).module(), noise(program))
         likeness.check(path)
         megabytes = temporary.stat().st_size / 1e6

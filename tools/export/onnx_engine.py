@@ -1,6 +1,5 @@
 """Nets that onnxruntime computes, on the processor, standing in for PyTorch's where tiles are labelled."""
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -9,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tools.base.errors import UserError
+from tools.base.forms import parse
 from tools.compute.device import Device
+from tools.weights.about import check_about
 
+_FORM = {"about": {}, "multiple": int, "size": (int, None)}
 _KEY = "orthonets"  # of the metadata that says what our files are for
 
 
@@ -113,11 +115,16 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> tuple[dict, int, int | None, float | None]:
     """(about, multiple, size, what pixels are to be divided by) of a file of ours."""
     try:
-        own = json.loads(session.get_modelmeta().custom_metadata_map[_KEY])
+        own = parse(session.get_modelmeta().custom_metadata_map[_KEY], _FORM)
+        check_about(own["about"])
+        if {value.name for value in session.get_inputs()} != {given["name"] for given in own["about"]["inputs"]}:
+            raise ValueError("its inputs are not those of the net")
         return own["about"], own["multiple"], own["size"], own.get("shares_of")
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, IndexError) as error:
+        reason = "" if isinstance(error, KeyError) else f": {error}"
         raise UserError(
-            f"{path} does not say what it is for (metadata '{_KEY}'): export the net's snapshot with python -m tools.export."
+            f"{path} does not say what it is for (metadata '{_KEY}'{reason}): export the net's snapshot with python -m"
+            " tools.export."
         ) from None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tools.base.errors import UserError
+from tools.base.folders import DETAILS
 from tools.geo import raster
 
 File = str | Path  # remote files are text: a Path would make one slash of two
@@ -18,12 +19,15 @@ def find(words: Iterable[str | Path]) -> list[File]:
     """
     files: list[File] = []
     for word in map(str, words):
+        if Path(word).name == DETAILS:  # our own, which FOLDER/* names as well
+            continue
         files += [word] if raster.is_remote(word) else _local(word)
     return files
 
 
 def _local(word: str) -> list[File]:
     path = Path(word)
+    refuse_special(path)
     if word.startswith("@") or path.suffix.lower() == ".txt":
         return _listed(word.removeprefix("@"))
     if path.is_dir():
@@ -31,6 +35,16 @@ def _local(word: str) -> list[File]:
     if glob.has_magic(word) and not path.exists():
         return _some(sorted(map(Path, glob.glob(word, recursive=True))), f"the pattern {word}")  # noqa: PTH207 (Path.glob takes no absolute pattern)
     return [path]
+
+
+def refuse_special(path: Path) -> None:
+    """Raise UserError for what is there but no file, such as a pipe, on which reading would wait for ever."""
+    try:
+        special = path.exists() and not path.is_file() and not path.is_dir()
+    except (OSError, ValueError) as error:  # a name that is too long, or no name at all
+        raise UserError(f"{str(path)[:100]!r} cannot be the name of a file ({error}).") from None
+    if special:
+        raise UserError(f"{path} is no file but a pipe or a device: save it as a file.")
 
 
 def _listed(name: str) -> list[File]:

@@ -46,7 +46,8 @@ _CLOSE_ENOUGH = 0.5  # pixels that control points may be off a plane
 class Raster:
     """What a file says of itself: its size in pixels, bands, pixel type, place on Earth (crs and transform, or None), tags.
 
-    gcps, rpcs: control points (with the CRS that they are in) or a camera model, where these alone place the pixels.
+    gcps, rpcs: control points (with the CRS that they are in) or a camera model, where these alone place the pixels. turned:
+    whether the pixels are turned or mirrored, as EXIF says.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Raster:
     tags: Mapping[str, str] = field(default_factory=dict)
     gcps: tuple = ()
     rpcs: Any = None
+    turned: bool = False
 
     @property
     def place(self) -> dict[str, Any]:
@@ -81,9 +83,10 @@ def inspect(path: str | Path, role: str = IMAGE) -> Raster:
     with _open(path) as file:
         crs, transform, gcps, rpcs = _place(file)
         tags = {name: text for name, text in file.tags().items() if not name.startswith(_AS_STORED)}
+        turned = views.orientation(file) != 1
         view = views.plain(file, role)
         size = Path(path), view.height, view.width, view.count, view.dtypes[0]
-        return Raster(*size, crs, transform, view.nodata, tags, gcps, rpcs)
+        return Raster(*size, crs, transform, view.nodata, tags, gcps, rpcs, turned)
 
 
 def _place(file: rasterio.DatasetReader) -> tuple:

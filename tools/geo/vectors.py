@@ -9,7 +9,6 @@ import numpy as np
 import pyogrio
 import shapely
 from rasterio import CRS
-from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
 from tools.base.errors import UserError, listing, nearest
@@ -40,6 +39,8 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
     """
     if not Path(path).exists():
         raise UserError(f"{path} does not exist.")
+    if not Path(path).is_file() and not Path(path).is_dir():
+        raise UserError(f"{path} is no file but a pipe or a device: save the polygons as a file.")
     try:
         meta, numbers, shapes, columns = pyogrio.raw.read(path, layer=_layer(path), return_fids=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.GeometryError) as error:
@@ -106,7 +107,7 @@ def _layer(path: str | Path) -> str:
 def _crs(path: str | Path, words: str | None) -> CRS | None:
     try:
         return CRS.from_user_input(words) if words else None
-    except RasterioError as error:
+    except PROJ_ERRORS as error:
         raise UserError(f"{path} has a CRS that is not understood ({_reason(error)}).") from None
 
 

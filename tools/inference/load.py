@@ -65,9 +65,9 @@ def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict
     if sibling != weights and not weights.exists() and sibling.is_file():
         raise UserError(f"{weights} does not exist, but {sibling.name} lies there: give that, or train with SNAPSHOT_FORMATS.")
     if not is_caffemodel(weights):
-        return snapshots.load_net(weights)
+        return snapshots.load_labeller(weights)
     if sibling.is_file():
-        net, about = snapshots.load_net(sibling)
+        net, about = snapshots.load_labeller(sibling)
         load_caffemodel(net, weights)
         return net, about
     about = {m: {"bands": raster.inspect(path).bands} for m, path in tile.paths.items()}

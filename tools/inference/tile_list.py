@@ -43,7 +43,7 @@ class Tile:
 
 def dataset_tiles(data: DataSettings, words: list[str]) -> list[Tile]:
     """The tiles that the ids name, or all test tiles, with what ground truth there is of them."""
-    ids = [tile_id(word, data.all_ids) for word in words] or data.ids("test")
+    ids = list(dict.fromkeys(tile_id(word, data.all_ids) for word in words)) or data.ids("test")  # each once
     seen = [tile_name(t) for t in ids if t in data.train_ids]
     if seen:
         print(f"note: {', '.join(seen)} was trained on, so its scores say little about other places.")

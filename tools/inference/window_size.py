@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from nets.net import check_size
+from nets.net import check_windows
 from tools.base.errors import UserError
 from tools.compute.device import Device
 from tools.data.inputs import Input
@@ -29,6 +29,7 @@ def effective_radius(net: nn.Module, channels: list[int], device: Device, share:
     net: on the device, in evaluation mode. channels: of each of its inputs.
     """
     generator, size = torch.Generator().manual_seed(1), -(-_WINDOW // net.multiple) * net.multiple
+    check_windows(net, size, size)  # a net with sizes of its own may take no others
     influence = torch.zeros(size, size)
     for _ in range(_LOOKS):
         noise = [_CONTRAST * torch.randn(1, count, size, size, generator=generator) for count in channels]
@@ -67,7 +68,7 @@ def large_windows(net: nn.Module, inputs: list[Input], device: Device, most: int
 
     shapes: height and width of the tiles; the windows are made as much smaller as lets them cover those with the fewest pixels.
     """
-    check_size(most, most, net.multiple)
+    check_windows(net, most, most)
     radius = effective_radius(net, [spec.channels for spec in inputs], device)
     height, width = (_fitting(lengths, most, radius, net.multiple) for lengths in zip(*shapes, strict=True))
     step = step_for(height, radius, net.multiple), step_for(width, radius, net.multiple)

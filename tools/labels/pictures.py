@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from tools.base.errors import UserError
 from tools.base.folders import whole_file
 from tools.labels.palette import Palette
 
+_OURS, _WORDS = "orthonets", {".png": "Software", ".pdf": "Creator", ".svg": "Creator"}  # in the metadata of our pictures
 ERRORS = Palette(["right", "wrong"], {0: (255, 255, 255), 1: (222, 45, 38), 2: (160, 160, 160)})  # 2: not scored
 _TALLEST = 8  # times the width, in comparisons: that of a tile one pixel wide would take gigabytes
 
@@ -67,7 +69,15 @@ def errors(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray
 
 
 def save(figure: Figure, path: Path, bottom: float = 0.05) -> None:
-    """Write a figure as a whole file; bottom: the share of the height that is kept for a legend."""
+    """Write a figure as a whole file, which says that it is ours; bottom: the share of the height that is kept for a legend."""
     with whole_file(path) as temporary:
         figure.tight_layout(rect=(0, bottom, 1, 1))
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=110, metadata={_WORDS[path.suffix]: _OURS} if path.suffix in _WORDS else None)
+
+
+def refuse_others(path: Path) -> None:
+    """Raise UserError if a file stands at a path that is no picture of ours, and so must not be replaced by one."""
+    if path.is_file() and (not path.stat().st_size or _OURS.encode() in path.read_bytes()):
+        return
+    if path.exists():
+        raise UserError(f"{path} is there already and no picture that training.py drew: choose another name, or remove it.")

@@ -116,6 +116,17 @@ class TileStatistics:
         return {"row": row, "col": col, **size, **known, "mean_confidence": float(confidence[i, j])}
 
 
+_SHARE = (float, None)
+FORM = {  # of `TileStatistics.to_dict`, for tools.base.forms; reports are made of it
+    "height": int,
+    "width": int,
+    "classes": {str: {"pixels": int, "share": _SHARE, "area_m2": _SHARE, "mean_confidence": _SHARE}},
+    "confidence_histogram?": ({"edges": [float], "pixels": [int], "right": ([int], None), "wrong": ([int], None)}, None),
+    "blocks": [dict.fromkeys(("row", "col", "height", "width"), int)
+               | {"scored": (int, None), "wrong": (int, None), "mean_confidence": float}],
+}  # fmt: skip
+
+
 def class_table(names: Sequence[str], pixels: np.ndarray, area: np.ndarray | None, confidence: np.ndarray) -> dict[str, dict]:
     """By class: pixels, share of the labelled pixels, area in square metres, mean confidence; None where there is none.
 

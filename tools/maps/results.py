@@ -6,7 +6,7 @@ from the first moment what the maps are made with, and at the end what came of i
 
 import contextlib
 import hashlib
-import json
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,19 @@ from typing import Any
 import numpy as np
 
 from tools.base.errors import UserError
-from tools.base.folders import DETAILS, plain, read_details, refuse_existing, replace_folder, write_details, write_json
+from tools.base.exchange import recover
+from tools.base.folders import (
+    DETAILS,
+    list_contents,
+    plain,
+    read_details,
+    refuse_existing,
+    replace,
+    write_details,
+    write_json,
+)
+from tools.base.forms import read_json
+from tools.base.locks import make_folder
 from tools.geo import raster
 from tools.geo.file_list import File
 from tools.geo.gaps import Gaps
@@ -25,7 +37,13 @@ from tools.labels.palette import Palette
 from tools.maps import class_statistics, zones
 
 KINDS = ("labels", "labels_eroded")  # of ground truth
-_MADE_BY = {"made by": "inference.py"}
+MADE_BY = "inference.py"
+_MADE_BY = {"made by": MADE_BY}
+OVERALL = (DETAILS, "statistics.json", "scores.json", "report.html")  # files about all tiles
+_RECORD = {  # what tiles/NAME.json says
+    "stamps": {str: ([int], None)}, "paths": {str: str}, "truths": {str: str}, "files": [str], "seconds": float,
+    "statistics": class_statistics.FORM, "confusion": {str: [[int]]},
+}  # fmt: skip
 
 
 class Results:
@@ -33,13 +51,15 @@ class Results:
 
     final: where it is to be. settings: all that its maps depend on, as JSON values. overwrite: replace what is there, once all
     that is new is whole; until then it is in FINAL.partial. resume: keep the finished tiles. Raises UserError where `final`
-    holds something and neither is set, or where what is to be resumed was made with other settings.
+    holds something and neither is set, or where what is to be resumed was made with other settings, or by another script. Who
+    writes into it holds its lock (tools.base.locks).
     """
 
     def __init__(self, final: Path, settings: Mapping[str, Any], overwrite: bool, resume: bool):
         self.final, self.settings, self.resume = final.resolve(), plain(settings), resume
+        recover(self.final)
         if overwrite or not resume:
-            refuse_existing(final, overwrite)
+            refuse_existing(final, overwrite, MADE_BY)
         elif final.exists() and not final.is_dir():
             raise UserError(f"{final} is a file, not a folder to resume: choose another --dir.")
         self.folder = _working_folder(self.final, overwrite)
@@ -55,6 +75,8 @@ class Results:
 
     def _check_settings(self) -> None:
         details = read_details(self.folder)
+        if (maker := details.get("made by")) != MADE_BY:
+            raise UserError(f"{self.folder} was made by {maker}, so it cannot be resumed: choose another --dir.")
         same_weights = "weights_sha256" in details and details["weights_sha256"] == self.settings.get("weights_sha256")
         for name, value in self.settings.items():
             if details.get(name) != value and not (name == "weights" and same_weights):  # wherever they lie
@@ -69,8 +91,8 @@ class Results:
         if not self.resume and self.folder != self.final:
             shutil.rmtree(self.folder, ignore_errors=True)
         there = self.folder.exists()
+        make_folder(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_details(self.folder, **_MADE_BY, **self.settings, complete=False)
             yield self.folder
         finally:
@@ -87,18 +109,26 @@ class Results:
 
     def done(self, tile: Tile) -> bool:
         """Whether a tile was finished before, from files that are still the same."""
-        try:
-            record = json.loads(_record(self.folder, tile.name).read_text(encoding="utf-8"))
-        except OSError:
+        record = self._read(tile.name)
+        if record is None:
             return False
         same = record["stamps"] == _stamps(tile) and record["paths"] == plain(tile.paths)
         return same and all((self.folder / file).exists() for file in record["files"])
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """The record of a tile; None if it has none, or one that is damaged, which costs this tile and no other."""
+        path = _record(self.folder, name)
+        try:
+            return read_json(path, _RECORD, "") if os.path.lexists(path) else None
+        except UserError:
+            return None
 
     def records(self, first: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
         """The records of all finished tiles by name, some names first."""
         names = sorted(file.stem for file in (self.folder / "tiles").glob("[!.]*.json"))
         names = [n for n in first if n in names] + [n for n in names if n not in first]
-        return {n: json.loads(_record(self.folder, n).read_text(encoding="utf-8")) for n in names}
+        found = {name: self._read(name) for name in names}
+        return {name: record for name, record in found.items() if record is not None}
 
     def complete(
         self,
@@ -131,10 +161,17 @@ class Results:
         found["squared"] = [iou for record in records.values() for iou in record["squared"]]
         more = {"device": device, "complete": not failed, "failed": failed}
         write_details(self.folder, **_MADE_BY, **self.settings, **more, **_summary(records))
+        list_contents(self.folder, _files(records))
         if self.folder != self.final and not failed:
-            replace_folder(self.folder, self.final)
+            replace(self.folder, self.final)
             self.folder = self.final
         return found, result
+
+
+def _files(records: Mapping[str, Mapping]) -> list[Path]:
+    """All that inference.py puts into such a folder."""
+    maps = [Path(name) for record in records.values() for name in record["files"]]
+    return [*map(Path, OVERALL), *maps, *(_record(Path(), name) for name in records)]
 
 
 def _working_folder(final: Path, overwrite: bool) -> Path:
@@ -145,7 +182,7 @@ def _working_folder(final: Path, overwrite: bool) -> Path:
 def windows_before(final: Path, overwrite: bool, most: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """Size and step of the windows in a folder that is resumed, if they were chosen for --window `most` as well."""
     try:
-        details = read_details(_working_folder(final.resolve(), overwrite))
+        details = read_details(_working_folder(final.resolve(), overwrite), {"window": [int], "step": [int]})
     except UserError:
         return None  # nothing to go on with, or nothing of ours, which is said in its turn
     same = details.get("windows_up_to") == most

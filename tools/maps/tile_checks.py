@@ -94,6 +94,9 @@ def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: f
     nowhere = [name for name, found in about.items() if not found.is_placed]
     if nowhere:
         print(f"warning: {listing(nowhere)} has no CRS, so its maps have none either.")
+    turned = [name for name, found in about.items() if found.turned]
+    if turned:
+        print(f"note: {listing(turned)} are turned upright, as their EXIF says.")
     by_model = [name for name, found in about.items() if found.gcps or found.rpcs]
     if by_model:
         print(

@@ -99,12 +99,18 @@ class _Parts:
 
     def __init__(self, folder: Path, net: bytes):
         packed = {path.stem: path.read_bytes() for path in sorted(folder.iterdir()) if path.stem.startswith(("code-", "wasm-"))}
-        packed |= {"net": net, "licences-text": (folder / "licences.txt").read_bytes()}
+        packed |= {"net": in_planes(net), "licences-text": (folder / "licences.txt").read_bytes()}
         self.packed = {name: base64.b64encode(gzip.compress(content, 9, mtime=0)).decode() for name, content in packed.items()}
         self.style = Markup((folder / "page.css").read_text(encoding="utf-8"))
         self.script = Markup((folder / "main.js").read_text(encoding="utf-8").replace("</script", "<\\/script"))
         about = json.loads((folder / "libraries.json").read_text(encoding="utf-8"))
         self.libraries = [f"{library['name']} {library['version']} ({library['license'].strip('()')})" for library in about]
+
+
+def in_planes(content: bytes) -> bytes:
+    """The first bytes of all groups of four, then the second ones, and so on: so the exponents of float32 pack better."""
+    whole = len(content) // 4 * 4
+    return b"".join(content[i:whole:4] for i in range(4)) + content[whole:]
 
 
 def _parts(net: bytes) -> _Parts:

@@ -1,4 +1,4 @@
-// node build.mjs FOLDER: bundles the page's modules and writes all that it is made of into a folder, for tools/export/page.py.
+// node build.mjs FOLDER: bundles the page's modules and writes all that it is made of into a folder, for assemble.py.
 
 import { copyFileSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -9,12 +9,11 @@ const here = dirname(fileURLToPath(import.meta.url));
 const runtime = join(here, "node_modules/onnxruntime-web/dist");
 const target = process.argv[2];
 
-const WASM = { wasm: "ort-wasm-simd-threaded.wasm", webgpu: "ort-wasm-simd-threaded.asyncify.wasm" };
+const WASM = "ort-wasm-simd-threaded.asyncify.wasm"; // computes on processors and by WebGPU, in browsers with and without JSPI
 const CODE = {
   main: "app/main.js",
   "code-labeller": "label/labeller.js",
-  "code-wasm": "label/compute.js",
-  "code-webgpu": "label/compute.js",
+  "code-compute": "label/compute.js",
 };
 const MIT = `Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
 documentation files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use,
@@ -34,11 +33,9 @@ const WITHOUT_FILE = {
 const packages = new Set();
 
 for (const [name, entry] of Object.entries(CODE)) {
-  const kind = name.replace("code-", "");
   const { metafile } = await esbuild.build({
     absWorkingDir: here, entryPoints: [entry], outfile: join(target, `${name}.js`), bundle: true, minify: true, format: "iife",
     platform: "browser", target: "es2022", metafile: true, legalComments: "none", charset: "ascii", logLevel: "error",
-    alias: kind in WASM ? { "onnxruntime-web/kind": `onnxruntime-web/${kind}` } : {},
     define: { "import.meta.url": "self.location.href" },
   });
   for (const input of Object.keys(metafile.inputs)) {
@@ -46,7 +43,7 @@ for (const [name, entry] of Object.entries(CODE)) {
     if (found) packages.add(found[1]);
   }
 }
-for (const [name, file] of Object.entries(WASM)) copyFileSync(join(runtime, file), join(target, `wasm-${name}.wasm`));
+copyFileSync(join(runtime, WASM), join(target, "wasm-compute.wasm"));
 copyFileSync(join(here, "page.css"), join(target, "page.css"));
 
 const about = [...packages].sort().map((name) => ({ folder: join(here, "node_modules", name), ...described(name) }));

@@ -90,7 +90,7 @@ def read_history(path: Path) -> dict[str, list]:
         history = {name: [dict(e, iteration=int(e["iteration"])) for e in found[name]] for name in _HISTORY}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from None
     for name, entries in history.items():
         for entry in entries:

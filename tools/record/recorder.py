@@ -90,8 +90,20 @@ def set_aside(path: Path) -> Path:
     return path.rename(next(name for name in names if not name.exists()))
 
 
+def files(folder: Path) -> list[Path]:
+    """What an earlier run wrote down in a folder."""
+    named = [folder / name for name in (LOG, METRICS, PLOT, GRAPH)]
+    return [*filter(Path.exists, named), *folder.glob(f"{METRICS}.broken*"), *tensorboard.files(folder / EVENTS)]
+
+
 def remove(folder: Path) -> None:
     """Remove what an earlier run wrote down in a folder; nothing else."""
-    for path in [*(folder / name for name in (LOG, METRICS, PLOT, GRAPH)), *folder.glob(f"{METRICS}.broken*")]:
-        path.unlink(missing_ok=True)
-    tensorboard.remove(folder / EVENTS)
+    for path in files(folder):
+        path.unlink()
+    remove_empty(folder)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove the folder of TensorBoard's events if nothing is in it."""
+    if (folder / EVENTS).is_dir() and not any((folder / EVENTS).iterdir()):
+        (folder / EVENTS).rmdir()

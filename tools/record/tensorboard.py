@@ -76,9 +76,6 @@ def _append(path: Path, events: list[Event]) -> None:
         raise
 
 
-def remove(folder: Path) -> None:
-    """Remove the event files in a folder, and the folder if nothing else is in it."""
-    for path in folder.glob("events.out.tfevents.*"):
-        path.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def files(folder: Path) -> list[Path]:
+    """The event files in a folder."""
+    return list(folder.glob("events.out.tfevents.*"))

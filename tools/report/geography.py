@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tools.geo.pixel_size import pixel_size
+from tools.geo.raster import Raster
 
 WIDTH = 1000  # of the drawing, in its own units
 _FILLED = 0.1  # share of the map that tiles must cover at least; where they lie further apart they would be too small to see
@@ -74,15 +78,19 @@ def mosaic(places: Mapping[str, Place]) -> Mosaic | None:
         ]  # fmt: skip
     middles = {name: place.at(place.width / 2, place.height / 2) for name, place in places.items()}
     centres = {name: ((x - left) * across, (y - top) * down) for name, (x, y) in middles.items()}
-    metres = _metres(crs)
+    metres = _metres(crs, next(iter(places.values())))
     return Mosaic((bottom - top) * down, matrices, centres, metres and _scale_bar(unit * metres))
 
 
-def _metres(crs: Any) -> float | None:
-    """In a unit of a CRS, None where it does not lie on Earth (LOCAL_CS, as some surveys deliver)."""
+def _metres(crs: Any, place: Place) -> float | None:
+    """On the ground in a unit of a CRS, at a place, since Web Mercator's metres are none; None where it does not lie on Earth
+    (LOCAL_CS, as some surveys deliver)."""
     if crs.is_geographic:
         return _METRES_PER_DEGREE
-    return crs.linear_units_factor[1] if crs.is_projected else None
+    if not crs.is_projected:
+        return None
+    about = Raster(Path(), place.height, place.width, 1, "uint8", crs, place.transform)
+    return pixel_size(about) / abs(place.transform.determinant) ** 0.5
 
 
 def _scale_bar(metres: float) -> tuple[float, str]:

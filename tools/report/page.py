@@ -5,7 +5,6 @@ inference.py writes it at its end; `python -m tools.report FOLDER` makes it agai
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from tqdm import tqdm
 
 from tools.base.errors import UserError
 from tools.base.folders import read_details, whole_file
+from tools.base.forms import Form, read_json
 from tools.geo import raster
 from tools.geo.windows import Window
 from tools.labels import pictures, scores
+from tools.maps import class_statistics
 from tools.report.geography import Mosaic, Place, mosaic
 
 REPORT = "report.html"
@@ -29,8 +30,15 @@ MOST_ON_MAP, MOST_ON_SHEET, MOST_ROWS, MOST_WINDOWS = 200, 24, 500, 12  # of til
 _ALL_THUMBNAILS = 1_500_000  # pixels, of all images in the overview together, and of all label maps
 _THUMBNAIL = (40, 800)  # pixels, the longer side of each: at least, at most
 _NOT_SCORED = (128, 128, 128)  # drawn so where the colour table has no colour
+_SHARE = (float, None)
+_NAMES = ("mean_f1", "mean_iou", "mean_f1_without_ignored", "mean_iou_without_ignored", "overall_accuracy", "kappa")
+_SCORES = {  # what scores.json says of all tiles, or of one
+    **dict.fromkeys(_NAMES, _SHARE), "pixels": int, "f1": {str: _SHARE}, "iou": {str: _SHARE}, "confusion": [[int]],
+}  # fmt: skip
+_STATISTICS = {"tiles": {str: class_statistics.FORM}, "all": {"classes": class_statistics.FORM["classes"]}}
+_DETAILS = {name + "?": {str: {str: str}} for name in ("tiles", "truths")} | {"failed?": {str: str}, "made?": str}
 _TEMPLATE = "report.html.j2"
-_OF_TILES = ("tiles", "truths", "files", "failed")  # of details.json
+_OF_TILES = ("tiles", "truths", "files", "failed", "contents")  # of details.json
 
 
 def write_report(folder: str | Path) -> Path:
@@ -88,25 +96,26 @@ class Results:
 
 def read(folder: Path) -> Results:
     """What an output folder of inference.py holds. Raises UserError where it is something else."""
-    details = read_details(folder)
+    details = read_details(folder, _DETAILS)
     if details.get("made by") != "inference.py":
         raise UserError(f"{folder} was made by {details.get('made by')}: a report is made of an output folder of inference.py.")
-    statistics = _read_json(folder, "statistics.json")
+    statistics = _read_json(folder, "statistics.json", _STATISTICS)
     if not statistics["tiles"]:
         raise UserError(f"{folder} holds no finished tile, so there is nothing to report: label some with inference.py.")
-    scores = _read_json(folder, "scores.json") if (folder / "scores.json").exists() else {}
+    scores = (
+        _read_json(folder, "scores.json", {str: {"all": _SCORES, "tiles": {str: _SCORES}}})
+        if (folder / "scores.json").exists()
+        else {}
+    )
     classes = list(statistics["all"]["classes"])
     colours = _colours(folder / f"{next(iter(statistics['tiles']))}_labels.tif", len(classes))
     return Results(folder, details, statistics, scores, classes, colours)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no {name}: make it again with inference.py --overwrite.") from None
-    except ValueError:
-        raise UserError(f"{folder / name} is damaged: make {folder} again with inference.py --overwrite.") from None
+def _read_json(folder: Path, name: str, form: Form) -> dict[str, Any]:
+    if not (folder / name).exists():
+        raise UserError(f"{folder} has no {name}: make it again with inference.py --overwrite.")
+    return read_json(folder / name, form, f"make {folder} again with inference.py --overwrite")
 
 
 def _colours(labels: Path, classes: int) -> list[tuple[int, int, int]]:
@@ -143,6 +152,7 @@ def parts(results: Results) -> dict[str, Any]:
         "kinds": kinds,
         "confusions": {kind: confusions(found["all"], results.classes) for kind, found in kinds.items()},
         "area": area_unit(results.statistics["all"]["classes"]),
+        "zones": results.statistics.get("zones", [])[:MOST_ROWS],
         "rows": results.tiles[:MOST_ROWS],
         "seen": {tile for found in kinds.values() for tile in found.get("seen", [])},
         "sizes": {tile: pixel_size(raster.inspect(results.labels(tile))) for tile in results.tiles[:MOST_ROWS]},

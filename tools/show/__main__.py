@@ -22,6 +22,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import require, whole_file
+from tools.base.locks import locked
 from tools.data.augmentation import Augmentation, bands_of
 from tools.data.dataset import SPLITS, tile_id
 from tools.labels import pictures
@@ -202,7 +203,7 @@ def sheet(
         corner = _MARGIN + i % columns * (card + _BETWEEN), height - _TOP - i // columns * (tall + _NAME)
         _card(figure, sample, source, corner, (panel, tall), heading=i < columns)
     _side(figure, counts, lines, source.palette, width - _SIDE - _MARGIN / 2)
-    with whole_file(out) as temporary:
+    with locked(out), whole_file(out) as temporary:
         figure.savefig(temporary, dpi=120)
 
 

@@ -8,11 +8,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tools.base.errors import UserError, listing
-from tools.base.folders import read_details
 from tools.data.database import Database, pair
 from tools.data.dataset import TileId, tile_name
 from tools.data.inputs import reorder
-from tools.data.patches import patch_files, read_patch
+from tools.data.patches import patch_files, read_about, read_patch
 from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.geo.windows import Window
@@ -55,7 +54,7 @@ class _Made:
     """What a folder that extract_images.py or create_db.py made says of itself."""
 
     def __init__(self, folder: Path, split: str):
-        self.folder, self.split, self.details = folder, split, read_details(folder)
+        self.folder, self.split, self.details = folder, split, read_about(folder)
         missing = {"classes", "palette", "modalities", "splits"} - set(self.details)
         if missing:
             raise UserError(f"{folder} holds no patches: name a folder that extract_images.py or create_db.py made.")

@@ -14,7 +14,7 @@ from tools.base.folders import write_json
 from tools.data.dataset import tile_name
 from tools.record.history import METRICS, read_history
 from tools.record.provenance import changed
-from tools.training import resume
+from tools.training import earlier, resume
 from tools.weights import snapshots
 
 SUMMARY, _FOLDER = "folds.json", "fold_"  # beside the folders of the folds, whose names begin so and end in a number
@@ -89,18 +89,16 @@ def _number_of(folder: Path) -> int:
 
 
 def clear(folder: Path, overwrite: bool) -> None:
-    """Remove what an earlier cross-validation left in the folder of a fold, in those of later folds, and its summary.
+    """Set aside what an earlier cross-validation left in the folder of a fold, in those of later folds, and its summary.
 
     So no fold of before is taken for one of now, by a person or by --restore. What others put there stays.
     """
-    if overwrite:
-        (folder.parent / SUMMARY).unlink(missing_ok=True)
+    resume.clear(folder, overwrite)
     for later in folders(folder.parent):
         if _number_of(later) > _number_of(folder):
             resume.clear(later, overwrite)
-            if not any(later.iterdir()):
-                later.rmdir()
-    resume.clear(folder, overwrite)
+    if overwrite and (folder.parent / SUMMARY).exists():
+        earlier.set_aside(folder.parent, [folder.parent / SUMMARY])
 
 
 def result_of(folder: Path, niter: int, made_with: Mapping[str, Any], patience: int | None) -> dict[str, Any] | None:
@@ -115,7 +113,7 @@ def result_of(folder: Path, niter: int, made_with: Mapping[str, Any], patience: 
         before = metrics["settings"] | {"database": metrics["database"]["fingerprint"]}
         early = metrics["stopped early"] and before["PATIENCE"] == patience
         last = ([{"iteration": -1}] + read_history(folder / METRICS)["validation"])[-1]
-    except (UserError, OSError, ValueError, KeyError, TypeError):
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         if max(iterations, default=0) < niter:
             return None
         raise UserError(

@@ -7,9 +7,10 @@ from typing import Any
 from tools.compute.signals import Signals
 from tools.record.history import Validation
 from tools.record.recorder import Recorder
+from tools.record.selection import Selection
 from tools.solver.deadline import Deadline
+from tools.training import earlier
 from tools.training.progress import Progress
-from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import Trainer
 from tools.weights import snapshots
@@ -123,6 +124,7 @@ class Loop:
                 path = snapshots.save(folder, trainer.iteration, trainer.net, self.about, state)
                 if CAFFE in self.training.SNAPSHOT_FORMATS:
                     write_caffemodel(trainer.net, path.with_suffix(".caffemodel"))
+            earlier.forget(folder)
             self.recorder.log.note(f"snapshot: {path}")
             if self.training.KEEP_SNAPSHOTS:
                 snapshots.prune(folder, self.training.KEEP_SNAPSHOTS, trainer.iteration)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from nets.caffe.prototxt_write import caffe_layers
 from nets.net import check_windows
 from tools.base.errors import UserError, listing
-from tools.base.folders import read_details, require
+from tools.base.folders import require
 from tools.compute.compilation import compiled
 from tools.compute.device import Device
 from tools.compute.distributed import Ranks
@@ -24,17 +24,18 @@ from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import tile_name
 from tools.data.inputs import Input
 from tools.data.loader import BatchOrder, Patches, batches, workers_for
+from tools.data.patches import read_about
 from tools.data.settings import DataSettings, PatchSettings
 from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
+from tools.record.selection import Selection
 from tools.solver.losses import Loss
 from tools.solver.solver import CAFFES, Solver
 from tools.training import cells
 from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
-from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import NotFiniteError, Trainer
 from tools.weights import snapshots
@@ -78,7 +79,7 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
     lmdb = data.folder("lmdb")
     if not lmdb.exists():
         raise UserError(f"{lmdb} does not exist: make it with create_db.py.")
-    details = read_details(lmdb)
+    details = read_about(lmdb)
     require(
         details | {"train_ids": sorted(details["splits"]["train"]["tiles"])}, lmdb, "create_db.py", dataset=data.DATASET,
         patch_size=list(patches.patch_size), classes=list(classes.label_values), bgr=data.BGR,
@@ -96,24 +97,24 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
 
 def cells_in(lmdb: Path) -> dict[str, int]:
     """How many patches of a grid's cells each split of a database has; 0 if it was cut by windows."""
-    details = read_details(lmdb)
+    details = read_about(lmdb)
     return {split: about["patches"] if details.get("grid") else 0 for split, about in details["splits"].items()}
 
 
 def windows_of_cells(lmdb: Path) -> dict[str, list[int]]:
     """Where the cells of a grid lie in their tiles, by name; {} in databases of earlier versions."""
-    return (read_details(lmdb).get("grid") or {}).get("windows", {})
+    return (read_about(lmdb).get("grid") or {}).get("windows", {})
 
 
 def inputs_of_cells(data: DataSettings, patches: Patches) -> list[Input]:
     """The inputs, normalised by these patches of a grid's cells alone."""
-    return data.inputs(cells.own_statistics(data, read_details(data.folder("lmdb"))["modalities"], patches))
+    return data.inputs(cells.own_statistics(data, read_about(data.folder("lmdb"))["modalities"], patches))
 
 
 def notes(data: DataSettings) -> list[str]:
     """What to warn of about the databases."""
     lmdb = data.folder("lmdb")
-    return sources.notes(read_details(lmdb).get("sources"), data, lmdb)
+    return sources.notes(read_about(lmdb).get("sources"), data, lmdb)
 
 
 def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -> dict[str, dict]:
@@ -239,7 +240,7 @@ def feed(
     order = _order(setup, augmentation, patches, iteration, niter)
     change = None
     if augmentation:
-        bands = bands_of(read_details(patches.folder)["modalities"], setup.inputs)
+        bands = bands_of(read_about(patches.folder)["modalities"], setup.inputs)
         change = Augmentation(augmentation, bands, setup.classes.colours.no_label, setup.seed)
     device, workers = setup.device.device, setup.training.WORKERS
     workers = workers_for(device, change) if workers is None else workers
@@ -260,7 +261,7 @@ def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int
 
 def about_net(setup: Setup, about: Mapping[str, Any], lmdb: Path) -> dict[str, Any]:
     """What the weights file of the net says of itself; about: of the data. lmdb: the databases that it learned from."""
-    details = read_details(lmdb)
+    details = read_about(lmdb)
     modalities = [m for i in setup.inputs for m in i.modalities]
     kept = ("mean", "deviation", "low", "high")
     statistics = {m: {name: details["modalities"][m][name] for name in kept} for m in modalities}

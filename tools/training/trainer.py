@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ class Trainer:
         """
         if self.solver.frozen.at(self.iteration) and self.ranks.count > 1:  # other gradients are exchanged from now on
             self._forward = self.ranks.parallel(self.net, self._forward.module, self.device.device)
-        with memory_suffices(self._when_memory_does_not(len(labels))):
+        with memory_suffices(self._when_memory_does_not(len(labels))), told_if_too_few():
             self._pending.append(self._learn(images, labels))
         self.iteration += 1
 
@@ -215,14 +215,20 @@ class Trainer:
 
         Raises UserError where the state is of another net or solver.
         """
-        self.solver.load_state_dict(state)
-        if "own_weights" in state:
-            if self.average:
-                self.average.values = copy_of(self.net)
-            self.net.load_state_dict(state["own_weights"])
-        self.iteration = state["iteration"]
-        self.losses = state["losses"].tolist()
-        self._restore_random_state(state)
+        try:
+            self.solver.load_state_dict(state)
+            if "own_weights" in state:
+                if self.average:
+                    self.average.values = copy_of(self.net)
+                self.net.load_state_dict(state["own_weights"])
+            self.iteration = state["iteration"]
+            self.losses = list(map(float, state["losses"]))
+            self._restore_random_state(state)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise UserError(
+                f"the solverstate is damaged, or of another net or solver ({reason}): restore another one."
+            ) from None
 
     def _restore_random_state(self, state: dict[str, Any]) -> None:
         """Exact with as many processes as before; further ones go on with random numbers of their own."""
@@ -235,3 +241,17 @@ class Trainer:
         """This process's random state of a kind, None where there is none."""
         states = [state[name], *state.get(f"{name}_others", [])] if name in state else []
         return states[self.ranks.rank] if self.ranks.rank < len(states) else None
+
+
+@contextlib.contextmanager
+def told_if_too_few() -> Iterator[None]:
+    """Within this block batch norm is not left without anything to measure. Raises UserError if it is."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "batch norm cannot learn from one value per channel, as this net comes down to one pixel: set BATCH_SIZE to 2 or"
+            " more for each process and part of the batch (ITER_SIZE), or take larger patches."
+        ) from None

@@ -19,6 +19,7 @@ from tools.weights.caffe_batch_norm import FRACTION, batches_of
 from tools.weights.caffe_proto import BlobProto, NetParameter, RawBlob, SolverState
 
 Blobs = dict[str, list[np.ndarray]]  # layer -> its blobs
+_MOST_VALUES = 1 << 31  # of a blob; a file of a few bytes may say that it holds any number of them
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -43,7 +44,9 @@ def read_caffemodel(path: str | Path) -> Blobs:
         start = file.read(len(_HDF5))
     try:
         blobs = _read_hdf5(path) if start == _HDF5 else _read_protobuf(path)
-    except (DecodeError, OSError, ValueError, KeyError):
+    except UserError:
+        raise
+    except (DecodeError, OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError):
         raise UserError(
             f"{path} ({path.stat().st_size:,} bytes) is no whole .caffemodel: it breaks off, or is a file of another kind; copy"
             " it again, or name another one."
@@ -72,9 +75,15 @@ def _read_hdf5(path: Path) -> Blobs:
     def visit(name: str, item) -> None:
         layer, _, index = name.rpartition("/")
         if isinstance(item, h5py.Dataset) and index.isdigit():
+            if item.external or item.is_virtual:
+                raise UserError(f"{path}: '{name}' lies in another file, which is not read: copy the weights into this one.")
+            if item.size > _MOST_VALUES:
+                raise UserError(f"{path}: '{name}' says that it has {item.size:,} values, which no layer has.")
             found.setdefault(layer, {})[int(index)] = np.asarray(item, np.float32)
 
     with h5py.File(path, "r") as file:
+        if not isinstance(file.get("data", getlink=True), h5py.HardLink | type(None)):
+            raise UserError(f"{path}: its weights lie in another file, which is not read: copy them into this one.")
         file["data"].visititems(visit)
     return {layer: [blobs[i] for i in range(len(blobs))] for layer, blobs in found.items()}
 

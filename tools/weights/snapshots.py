@@ -5,14 +5,13 @@ run code: safetensors holds numbers alone, the solverstate is read with PyTorch'
 """
 
 import json
-import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +21,12 @@ from torch import Tensor, nn
 import nets
 from tools.base.errors import UserError, listing
 from tools.base.folders import whole_file
+from tools.base.forms import fault, parse
+from tools.weights.about import check_about
 
+T = TypeVar("T")
+_STATE = {"iteration": int, "optimizer": {"state": dict}, "random": Tensor, "pretrained": [str], "losses": Tensor}
+ASIDE = ".before"  # in the folder of a run that replaces another: the other one, until the first snapshot
 _NAME = re.compile(r"net_iter_(\d+)\.safetensors")
 
 
@@ -50,11 +54,23 @@ def load_net(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if "net" not in metadata:
         raise UserError(f"{path} has weights but not the net they are of: give a snapshot (net_iter_N.safetensors).")
     try:
-        net = nets.rebuild(metadata.pop("net"))
+        about = {k: parse(v) for k, v in metadata.items() if k not in ("format", "net")}
+        check_about(about, needed=())
+        net = nets.rebuild(metadata["net"])
         load_strictly(net, weights)
-        return net, {k: json.loads(v) for k, v in metadata.items() if k != "format"}
-    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be made into a net: {error}") from None
+        return net, about
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path} cannot be made into a net: {str(error).rstrip('.')}.") from None
+
+
+def load_labeller(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The same, once all is there that is needed to label with it. Raises UserError if it is not."""
+    net, about = load_net(path)
+    try:
+        check_about(about)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be used to label: {error}.") from None
+    return net, about
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -155,12 +171,19 @@ def load_state(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is no solverstate of ours, or it breaks off: restore another snapshot.")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{path} is damaged or holds more than numbers ({reason}): restore another snapshot.") from None
-    if not isinstance(state, dict) or not state.keys() >= {"iteration", "optimizer", "random", "pretrained", "losses"}:
-        raise UserError(f"{path} is not a solverstate that training.py wrote.")
+    except Exception as error:  # whatever the damage makes PyTorch stumble over
+        raise UserError(f"{path} is damaged or holds more than numbers ({reason(error)}): restore another snapshot.") from None
+    if wrong := fault(state, _STATE):
+        raise UserError(f"{path} is not a solverstate that training.py wrote ({wrong}): restore another snapshot.")
     return state
+
+
+def reason(error: Exception) -> str:
+    """What PyTorch says of a file that it cannot read, in a few words, without its advice to read files that run code."""
+    text = str(error).split("weights_only")[0].strip()
+    if len(text) < len(str(error).strip()):
+        return "it holds other things than numbers, which could run code"
+    return (text or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -180,18 +203,35 @@ def load(path: Path) -> Snapshot:
     return Snapshot(solverstate, *load_net(path.with_suffix(".safetensors")), state)
 
 
-def load_newest(folder: Path, warn: Callable[[str], None]) -> Snapshot:
-    """The newest snapshot in a folder that can be read; `warn` is told of each newer one that cannot.
+def load_newest(folder: Path, warn: Callable[[str], None], use: Callable[[Snapshot], T]) -> tuple[Snapshot, T]:
+    """The newest snapshot in a folder that can be read and used, and what `use` made of it; `warn` is told of each newer one.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none: what was wrong with the newest one if all could be read.
     """
-    newest(folder)  # says so where there is none at all
+    newest(folder)  # says so if there is none at all
+    broken, unfit = [], []
     for path in reversed(found(folder)):
         try:
-            return load(path)
+            snapshot = load(path)
         except UserError as error:
-            warn(f"the snapshot of iteration {iteration_of(path)} is broken, the one before it is taken: {error}")
+            broken.append((path, error))
+            continue
+        try:
+            used = use(snapshot)
+        except UserError as error:
+            unfit.append((path, error))
+            continue
+        _warn_of(sorted(broken + unfit, reverse=True), warn)
+        return snapshot, used
+    _warn_of(broken, warn)
+    if unfit:
+        raise unfit[0][1]
     raise UserError(f"none of the snapshots in {folder} can be read: restore another one, or begin anew with --overwrite.")
+
+
+def _warn_of(faults: Iterable[tuple[Path, UserError]], warn: Callable[[str], None]) -> None:
+    for path, error in faults:
+        warn(f"the snapshot of iteration {iteration_of(path)} is broken, the one before it is taken: {error}")
 
 
 def found(folder: Path) -> list[Path]:
@@ -210,8 +250,20 @@ def newest(folder: Path) -> Path:
     """The weights of the newest whole snapshot in a folder. Raises UserError where there is none."""
     snapshots = found(folder)
     if not snapshots:
-        raise UserError(f"{folder} has no snapshot (net_iter_N.safetensors): train first, or name a file.")
+        raise UserError(f"{folder} has no snapshot (net_iter_N.safetensors){_halves(folder)}.")
     return snapshots[-1]
+
+
+def _halves(folder: Path) -> str:
+    """What there is instead of a snapshot, and what can be done with it."""
+    if weights := [path.name for path in files(folder) if path.suffix == ".safetensors"]:
+        return (
+            f" with its solverstate: to label, name weights with --weights ({listing(weights, 3)} lies there); to train on from"
+            " them, begin a new run with --init and another --snapshot"
+        )
+    if (folder / ASIDE).is_dir():
+        return f": a run that replaces another has none yet; that of the other one is in {folder / ASIDE} until then"
+    return ": train first, or name a file"
 
 
 def check_end(folder: Path, iteration: int) -> None:
@@ -238,10 +290,15 @@ def prune(folder: Path, keep: int, iteration: int) -> None:
         path.unlink()
 
 
+def files(folder: Path) -> list[Path]:
+    """The snapshots in a folder, whole or not, and the best weights."""
+    numbered = [p for kind in ("safetensors", "solverstate", "caffemodel") for p in folder.glob(f"net_iter_*.{kind}")]
+    return sorted([*numbered, *bests(folder)])
+
+
 def remove(folder: Path) -> None:
     """Remove the snapshots in a folder, whole or not, and the best weights; nothing else."""
-    numbered = [p for kind in ("safetensors", "solverstate", "caffemodel") for p in folder.glob(f"net_iter_*.{kind}")]
-    for path in [*numbered, *bests(folder)]:
+    for path in files(folder):
         path.unlink()
 
 

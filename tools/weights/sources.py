@@ -7,7 +7,6 @@ import argparse
 import importlib.util
 import json
 import pathlib
-import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -194,7 +193,7 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a file looks like TorchScript: it is refused
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, AttributeError, TypeError) as error:
+    except Exception as error:  # whatever the damage makes PyTorch stumble over
         raise UserError(_why_not(path, str(error) or type(error).__name__)) from None
 
 

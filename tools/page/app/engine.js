@@ -1,6 +1,6 @@
 // The workers behind the page: one that reads, deals out and blends, and those that run the net, on the processor or by WebGPU.
 
-import { unpack, worker } from "./packed.js";
+import { inOrder, unpack, worker } from "./packed.js";
 import { say } from "./texts.js";
 
 const BATCH = { wasm: 4 * 128 * 128, webgpu: 16 * 128 * 128 }; // pixels of a batch: larger ones are no faster, but less lively
@@ -29,7 +29,7 @@ export class Engine {
     this.labeller = await worker("code-labeller");
     this.labeller.onmessage = ({ data }) => this.#answer(data);
     await this.call("begin", { net: this.net });
-    const bytes = await unpack("net");
+    const bytes = inOrder(await unpack("net"));
     const workers = countOf(bytes.byteLength);
     await this.#employ("wasm", workers, bytes);
     this.note(say("onProcessor", { workers }));
@@ -64,9 +64,9 @@ export class Engine {
   }
 
   async #employ(name, count, net) {
-    const wasm = await unpack(`wasm-${name}`);
+    const wasm = await unpack("wasm-compute");
     const options = name === "webgpu" && this.net.on_processor.length ? { forceCpuNodeNames: this.net.on_processor } : {};
-    this.#workers[name] = await Promise.all(Array.from({ length: count }, () => worker(`code-${name}`)));
+    this.#workers[name] = await Promise.all(Array.from({ length: count }, () => worker("code-compute")));
     const ports = await Promise.all(this.#workers[name].map((one) => begun(one, { net, wasm, provider: name, options })));
     const [height, width] = this.net.window;
     const batch = Math.max(1, Math.floor(BATCH[name] / (height * width)));

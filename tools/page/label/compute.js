@@ -1,6 +1,6 @@
 // A worker that runs the net. It is told {net, wasm, provider, options} once, then {id, inputs, count, size} again and again.
 
-import * as ort from "onnxruntime-web/kind"; // build.mjs says which
+import * as ort from "onnxruntime-web/webgpu";
 
 let session = null;
 let port = null;

@@ -17,7 +17,7 @@ export async function openTiff(blob, name) {
     const image = await tiff.getImage(0);
     const about = await aboutOf(image, name);
     const { mask, overviews } = await others(tiff, image);
-    const file = { image, mask, gap: await gapOf(image, about), cache: new Cache(), swap: isYCbCr(image), ...about };
+    const file = { image, mask, gap: await gapOf(image, about), cache: new Cache(), ...about };
     await windowOf(file, 0, 0, 1, 1); // so that what cannot be decoded is told now
     return {
       ...about,
@@ -82,8 +82,6 @@ async function gapOf(image, { bands, dtype }) {
   return alpha ? { alpha: bands - 1 } : null;
 }
 
-const isYCbCr = (image) => image.fileDirectory.getValue("PhotometricInterpretation") === 6;
-
 /** The last decoded blocks, as many as fit; the newest one always. */
 class Cache {
   #blocks = new Map();
@@ -116,7 +114,6 @@ class Cache {
 async function windowOf(file, row, col, height, width) {
   const window = [row, col, height, width];
   const bands = await planes(file, file.image, window, 0);
-  if (file.swap && file.bands === 3) toRgb(bands);
   const mask = file.mask && (await planes({ ...file, bands: 1 }, file.mask, window, 1))[0];
   return { bands, gaps: gapsOf(file, bands, mask) };
 }
@@ -171,18 +168,6 @@ function valuesOf(image, data, band) {
   if (image.littleEndian && size === like.BYTES_PER_ELEMENT) return new like.constructor(data, 0, Math.floor(data.byteLength / size));
   const [view, read] = [new DataView(data), image.getReaderForSample(band)];
   return like.constructor.from({ length: Math.floor(data.byteLength / size) }, (_, i) => read.call(view, i * size, image.littleEndian));
-}
-
-/** As ITU-R BT.601 has it, and libjpeg. */
-function toRgb([first, second, third]) {
-  const clamp = new Uint8ClampedArray(3);
-  for (let i = 0; i < first.length; i++) {
-    const [y, blue, red] = [first[i], second[i] - 128, third[i] - 128];
-    clamp[0] = y + 1.402 * red;
-    clamp[1] = y - 0.344136 * blue - 0.714136 * red;
-    clamp[2] = y + 1.772 * blue;
-    [first[i], second[i], third[i]] = clamp;
-  }
 }
 
 function smaller(file, image, name) {

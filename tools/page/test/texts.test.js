@@ -32,3 +32,8 @@ test("files are given to modalities by name, the others in order", () => {
   assert.deepEqual(assign(["irrg", "dsm", "ndsm"], [top, ndsm, dsm]), { irrg: top, dsm, ndsm });
   assert.deepEqual(assign(["irrg", "dsm"], [top]), { irrg: top });
 });
+
+test("bytes that lie in planes come back in their order", async () => {
+  const { inOrder } = await import("../app/packed.js");
+  assert.deepEqual([...new Uint8Array(inOrder(Uint8Array.of(0, 4, 1, 5, 2, 6, 3, 7, 8, 9).buffer))], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+});
