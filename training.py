@@ -109,8 +109,8 @@ def train(
     for picture in filter(None, (args.plot, args.graph)):
         refuse_others(picture)
     inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
-    names = {*map(tile_name, held_out), *held_cells}
-    patches = Patches(data.folder("lmdb"), "train", inputs, names, settings.classes.colours.check_labels)
+    without = {*map(tile_name, held_out), *held_cells}
+    patches = Patches(data.folder("lmdb"), "train", inputs, without, settings.classes.colours.check_labels)
     if held_cells:
         inputs = patches.inputs = run_setup.inputs_of_cells(data, patches)
     scored = how_scored(settings, patches, held_cells)
@@ -248,11 +248,9 @@ def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device"
     if args.restore not in (None, NEWEST):
         raise UserError(f"--restore {args.restore}: with --folds, --restore alone goes on where the folds stopped.")
     home = args.snapshot or settings.snapshots.with_name(settings.snapshots.name + "_folds")
-    one = partial(train_fold, settings, args, where, ranks, False)
     data = settings.data
     names = cells.training_cells(data.folder("lmdb"))
     if names:
-        one = partial(train_fold, settings, args, where, ranks, True)
         groups = cells.groups_of(names, run_setup.windows_of_cells(data.folder("lmdb")), args.folds)
     else:
         first = data.folders[data.modalities[0]]
@@ -260,6 +258,7 @@ def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device"
     with earlier.replaced(home, lambda: [home, *folds.folders(home)], ranks.writer):
         for folder in folds.folders(home) if not args.restore else ():
             resume.refuse_held(folder, args.overwrite)
+        one = partial(train_fold, settings, args, where, ranks, bool(names))
         folds.cross_validate(names or data.train_ids, args.folds, data.SEED, home, one, ranks.writer, groups)
 
 

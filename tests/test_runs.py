@@ -135,6 +135,16 @@ def test_the_table_has_a_line_for_each_run_with_scores_and_the_settings_that_dif
     assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_maps_the_final_scores_stand_in_the_table(tmp_path):
+    (tmp_path / "x_snapshots_net").mkdir()
+    (tmp_path / "y_snapshots_net").mkdir()
+    final = {"test": {"overall_accuracy": 0.75, "mean_iou_without_ignored": 0.5}}
+    (tmp_path / "x_snapshots_net" / "final.json").write_text(json.dumps(final))
+    (tmp_path / "y_snapshots_net" / "final.json").write_text("{}")  # without --test
+    found = table.test_scores(tmp_path)
+    assert found == {(tmp_path / "x_snapshots_net").resolve(): {"accuracy": 0.75, "iou": 0.5}}
+
+
 def test_a_folder_without_runs_is_refused(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     refused(call("tools.runs", tmp_path), tmp_path, "holds no run")

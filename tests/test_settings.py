@@ -295,12 +295,11 @@ def test_modalities_stand_once_in_the_order_of_the_inputs(tmp_path):
 def test_a_config_may_begin_with_another_and_change_a_few_lines(tmp_path):
     base = (REPO / "config.py").read_text()
     (tmp_path / "config.py").write_text(base)
-    lines = 'from config import *\n\nDATASET = "vaihingen"\nTILE_MEMORY_MB = 2 * TILE_MEMORY_MB\ntest_ids = test_ids[:1]\n'
+    lines = 'from config import *\n\nDATASET = "vaihingen"\nITER_SIZE = 2 * ITER_SIZE\ntest_ids = test_ids[:1]\n'
     (tmp_path / "mine.py").write_text(lines)
     settings = read_settings(tmp_path / "mine.py", ["BASE_LR=0.5"])
     assert settings.data.DATASET_DIR == "data/vaihingen/"  # derived in the other file, from this one's DATASET
-    assert (settings.patches.TILE_MEMORY_MB, settings.data.test_ids, settings.training.BASE_LR) == (1024, [32], 0.5)
-    assert settings.training.SNAPSHOT_EVERY == 2000  # the demo alone has 500
+    assert (settings.training.ITER_SIZE, settings.data.test_ids, settings.training.BASE_LR) == (2, [32], 0.5)
 
 
 def test_faults_of_both_files_are_told_with_their_own_lines(tmp_path):

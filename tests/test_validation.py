@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
+from tools.record.selection import Selection
 from tools.solver.losses import Loss
-from tools.training.selection import Selection
 from tools.training.validation import PICTURE_SIZE, validate
 from tools.weights import snapshots
 

@@ -66,7 +66,7 @@ def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict
     if not is_caffemodel(weights):
         return snapshots.load_labeller(weights)
     if sibling.is_file():
-        net, about = snapshots.load_net(sibling)
+        net, about = snapshots.load_labeller(sibling)
         load_caffemodel(net, weights)
         return net, about
     about = {m: {"bands": raster.inspect(path).bands} for m, path in tile.paths.items()}

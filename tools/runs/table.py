@@ -66,7 +66,7 @@ def find_runs(folder: Path) -> list[Run]:
 def test_scores(folder: Path) -> dict[Path, dict[str, float]]:
     """{folder of snapshots: accuracy and mean IoU of the maps that were made with its weights}; of several, the newest maps.
 
-    Tiles that the net was trained on do not count where there are others.
+    Tiles that the net was trained on do not count where there are others. Without maps, it is what `tools.final --test` found.
     """
     found: dict[Path, tuple[str, dict]] = {}
     for path in folder.rglob("scores.json"):
@@ -79,7 +79,19 @@ def test_scores(folder: Path) -> dict[Path, dict[str, float]]:
         report = scores.get("unseen") or (scores["all"] if not scores.get("seen") else None)
         if report and (home not in found or made > found[home][0]):
             found[home] = made, {"accuracy": report["overall_accuracy"], "iou": report[_SCORE]}
-    return {home: scores for home, (_, scores) in found.items()}
+    return _final_scores(folder) | {home: scores for home, (_, scores) in found.items()}
+
+
+def _final_scores(folder: Path) -> dict[Path, dict[str, float]]:
+    """The same of each final.json in which test tiles, or cells, were scored."""
+    found = {}
+    for path in folder.rglob("final.json"):
+        try:
+            test = json.loads(path.read_text(encoding="utf-8"))["test"]
+            found[path.parent.resolve()] = {"accuracy": test["overall_accuracy"], "iou": test[_SCORE]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 test_scores.__test__ = False  # not one of pytest's

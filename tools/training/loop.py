@@ -8,9 +8,9 @@ from tools.compute.signals import Signals
 from tools.record import earlier
 from tools.record.history import Validation
 from tools.record.recorder import Recorder
+from tools.record.selection import Selection
 from tools.solver.deadline import Deadline
 from tools.training.progress import Progress
-from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import Trainer
 from tools.weights import snapshots

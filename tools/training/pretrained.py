@@ -41,8 +41,7 @@ from tools.data.inputs import Input
 from tools.weights import first_layer, sources
 from tools.weights.caffe import is_caffemodel, load_caffemodel
 from tools.weights.first_layer import FirstLayer
-from tools.weights.fit import fill, misfit, of_other_classes
-from tools.weights.joined import join
+from tools.weights.fit import fill, join, misfit, of_other_classes
 from tools.weights.names import Match, is_segnet_of_the_notebook, match, own_layers
 from tools.weights.settings import NetSettings
 from tools.weights.sources import Source

@@ -30,12 +30,12 @@ from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
+from tools.record.selection import Selection
 from tools.solver.losses import Loss
 from tools.solver.solver import CAFFES, Solver
 from tools.training import cells
 from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
-from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import NotFiniteError, Trainer
 from tools.weights import snapshots
