@@ -122,7 +122,8 @@ def train(
     deadline = Deadline(args.minutes)
     deadline.lead(trainer.solver.schedule, trainer.iteration, ranks.count)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
-    log.say(f"settings, and where each came from:\n{settings.as_text()}")
+    if ranks.writer:  # metrics.json keeps them too
+        print(f"settings, and where each came from:\n{settings.as_text()}")
     log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, {length(args, trainer)}")
     selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
     order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)

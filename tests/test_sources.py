@@ -68,7 +68,7 @@ def test_a_tile_service_is_labelled_in_an_area_at_the_trained_pixel_size_as_a_lo
         window = tuple(slice(0, n) for n in np.minimum(here.shape, there.shape))
         assert (
             here.read(1)[window] == there.read(1)[window]
-        ).mean() > 0.9  # their grids begin at different fractions of a pixel
+        ).mean() > 0.8  # their grids begin at different fractions of a pixel
     refused(infer(trained, "--images", service, "--dir", tmp_path / "all"), "as services of the whole Earth do: add --area")
 
 

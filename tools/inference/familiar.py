@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.base.errors import listing
+from tools.base.errors import UserError, listing
 from tools.geo import raster
 from tools.geo.windows import Window
 from tools.inference.tile_list import Tile
@@ -50,9 +50,12 @@ def _sentence(modality: str, names: Sequence[str], about: Mapping[str, Any], fil
 
 
 def tile_means(tile: Tile, modality: str) -> np.ndarray | None:
-    """The mean of each band of a tile over a few spots, None where these have no data."""
-    with raster.open_raster(tile.paths[modality]) as file:
-        spots = [raster.read_with_gaps(file, window) for window in _spots(*file.shape)]
+    """The mean of each band of a tile over a few spots; None if these have no data, or if the file breaks off there."""
+    try:
+        with raster.open_image(tile.paths[modality]) as file:
+            spots = [raster.read_with_gaps(file, window) for window in _spots(*file.shape)]
+    except UserError:
+        return None  # whoever labels the tile tells what is wrong with it
     pixels = [p[:, np.isfinite(p).all(0) if gaps is None else np.isfinite(p).all(0) & ~gaps] for p, gaps in spots]
     together = np.concatenate(pixels, 1)
     return together.mean(1, dtype=np.float64) if together.shape[1] else None
