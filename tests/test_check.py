@@ -88,6 +88,11 @@ def test_a_run_that_is_there_is_told_before_training_refuses_it(town):
     refused(check(town), "--restore", "--overwrite")
 
 
+def test_a_policy_that_ends_with_the_run_is_told_where_that_is(town):
+    done(check(town, "--niter", 20, LR_POLICY={"name": "cosine"}))
+    done(check(town, LR_POLICY={"name": "cosine"}, NITER=20))
+
+
 def test_minutes_and_bytes_by_hand():
     assert Forecast(1, 0.6, 30, 0, None, "").minutes(100, 2) == pytest.approx(2)
     assert pixel_bytes([(3, "uint8"), (1, "float32")]) == 3 + 4 + 1

@@ -238,6 +238,7 @@ def test_polygons_of_one_kind_are_drawn_over_background(tmp_path):
     polygons(tmp_path / "city/roofs.geojson", [{"owner": f"no. {i}"} for i in range(4)])
     ran = done(call("tools.start", "city"))
     follow(ran, *CUTTING)
+    assert "3 images lie on one another" in ran.out  # all of them but the far one were made at one place
     assert "far.tif: no polygon lies on it" in ran.out and names(tmp_path / "city/gts_numpy") == [
         "0.tif",
         "1.tif",

@@ -7,6 +7,7 @@ Every file is read to its end, classes are counted by split; the config's net is
 on random pixels are timed. Exit code 2 if something would be refused; all of it is named. Nothing is written.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,12 @@ def look_at_training(page: Page, settings: Settings, args, tiles: dict[str, list
     from tools.compute import device
     from tools.training import resume, run_setup
 
+    given = args.niter or settings.training.NITER
+    niter = given or USUAL
+    settings = replace(settings, training=settings.training.for_run(niter))
     data, training = settings.data, settings.training
     counts = findings.count_patches(page, settings.patches, tiles, data)
-    inputs, lmdb, niter = None, data.folder("lmdb"), args.niter or training.NITER or USUAL
+    inputs, lmdb = None, data.folder("lmdb")
     with page.collecting():
         run_setup.check_batch(training, range(counts["train"]), lmdb)
     with page.collecting():
@@ -77,7 +81,7 @@ def look_at_training(page: Page, settings: Settings, args, tiles: dict[str, list
         types = [(header.bands, header.dtype) for header in headers(settings)]
         to_write = findings.patches_to_write(data, settings.patches, counts, findings.pixel_bytes(types))
         findings.say_disk(page, Path(data.BASE_DIR), to_write, snapshots_of(settings, niter) * found.snapshot)
-    if not args.niter and not training.NITER:
+    if not given:
         page.notes.append(f"no NITER in the config: give training.py --niter N; {USUAL} iterations are reckoned with here.")
 
 

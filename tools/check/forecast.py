@@ -76,7 +76,7 @@ def forecast(settings: Settings, inputs: list["Input"], where: "Device", niter: 
         check_windows(trainer.net, *settings.inference.test_patch_size)
     elif training.PATIENCE:
         raise UserError(f"PATIENCE = {training.PATIENCE} counts validations, but val_ids is empty: name some tiles.")
-    run_setup.check_schedule(trainer, niter, settings.data.val_ids)
+    run_setup.check_schedule(trainer, niter, bool(settings.data.val_ids))
     iteration = time_steps(trainer, settings, inputs)
     memory = memory_in_use(where)
     validation = time_validation(trainer, settings, inputs, tiles) if tiles else 0.0

@@ -197,6 +197,9 @@ def counted(images: int) -> str:
 
 def print_images(abouts: list[Raster]) -> None:
     """Sizes, bands, pixel type and place."""
+    grids = Counter((a.crs, a.transform, a.height, a.width) for a in abouts if a.is_placed)
+    if same := sum(count for count in grids.values() if count > 1):
+        print(f"note: {same} images lie on one another, so tests would see ground that trained: name one kind with --images")
     first, last = (pick(((a.height, a.width) for a in abouts), key=lambda size: size[0] * size[1]) for pick in (min, max))
     sizes = f"{first[0]}x{first[1]}" + (f" to {last[0]}x{last[1]}" if first != last else "")
     print(f"images: {abouts[0].bands} band(s) of {abouts[0].dtype}, {sizes} pixels (height x width), {places(abouts)}")
