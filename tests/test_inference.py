@@ -18,7 +18,7 @@ import nets
 from tools.weights import snapshots
 
 IGNORED = 5
-ENDS = (".png", "_colours.tif", "_labels.tif", "_labels.tif.aux.xml")
+ENDS = (".png", "_colours.tif", "_labels.qml", "_labels.tif", "_labels.tif.aux.xml")
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +138,12 @@ def test_eroded_borders_are_not_scored(trained, maps):
 # ----------------------------------------------------------------------------------------------------------- which weights
 
 
-def test_without_ids_and_weights_the_test_tiles_are_labelled_by_the_newest_snapshot(own):
+def test_without_ids_and_weights_the_test_tiles_are_labelled_by_the_best_weights(own):
     for words in ([], ["--weights"]):
         ran = infer(own, "--overwrite", *words)
         assert ran.code == 0, ran.err
-        assert ran.out.startswith(f"{own.snapshots}/net_iter_150.safetensors (segnet_slim, iteration 150)")
+        assert ran.out.startswith("weights of vaihingen_snapshots_segnet_slim: the best by its validation tiles, net_best_iou")
+        assert f"{own.snapshots}/net_best_iou.safetensors (segnet_slim, iteration " in ran.out
         assert (own.folder("results") / "32_labels.tif").exists()
         assert "overall accuracy" in ran.out
 

@@ -191,12 +191,6 @@ def test_colours_that_interpolation_mixed_are_no_classes(tmp_path):
     assert (pixels(tmp_path / "city/gts_numpy/0.tif")[0][0] == 2).all()
 
 
-def test_few_patches_make_a_small_batch(tmp_path):
-    done(call("tools.start", folder_of(tmp_path, [numbers(i) for i in range(4)])))
-    settings = read_settings("config_city.py")
-    assert len(settings.data.train_ids) == settings.training.BATCH_SIZE  # each tile is smaller than a patch
-
-
 # ------------------------------------------------------------------------------------------------- one image, and polygons
 
 
@@ -240,8 +234,16 @@ def polygons(path, attributes):
 def test_polygons_of_one_kind_are_drawn_over_background(tmp_path):
     for i in range(3):
         image(tmp_path / f"city/{i}.tif")
+    image(tmp_path / "city/far.tif", tile=9)
     polygons(tmp_path / "city/roofs.geojson", [{"owner": f"no. {i}"} for i in range(4)])
-    follow(done(call("tools.start", "city")), *CUTTING)
+    ran = done(call("tools.start", "city"))
+    follow(ran, *CUTTING)
+    assert "far.tif: no polygon lies on it" in ran.out and names(tmp_path / "city/gts_numpy") == [
+        "0.tif",
+        "1.tif",
+        "2.tif",
+        "details.json",
+    ]
     assert read_settings("config_city.py").classes.label_values == ["background", "roofs"]
     labels = pixels(tmp_path / "city/gts_numpy/0.tif")[0]
     assert labels[12, 5] == 1 and labels[5, 5] == 0  # a pixel is 9 cm: row 12 is 1.1 m below the corner

@@ -66,7 +66,7 @@ def forecast(settings: Settings, inputs: list["Input"], where: "Device", niter: 
     training, classes = settings.training, settings.classes
     count = len(classes.label_values)
     setup = run_setup.Setup(
-        settings.net, training, classes, settings.data.SEED, settings.sample_size, inputs, where, ALONE, False, niter
+        settings.net, training, classes, settings.data.SEED, settings.sample_size, inputs, where, ALONE, False
     )
     weights = class_weights(training.CLASS_WEIGHTS, [np.arange(count)], count, classes.ignored)
     said = io.StringIO()

@@ -230,7 +230,6 @@ def print_classes(known: classes.Classes, how: str) -> None:
 
 def write(made: Plan, config: Path, command: str) -> None:
     """Write the list of tiles and the config; print the lines to run."""
-    splits: dict[str, str] = {}
     if made.in_blocks:
         size = plan.block_size(made.about.height, made.about.width)
         print(f"one image: blocks of about {size}x{size} pixels are its tiles, for training, validation and tests")
@@ -240,13 +239,10 @@ def write(made: Plan, config: Path, command: str) -> None:
             temporary.write_text(plan.tiles_csv(made, splits), encoding="utf-8")
         counts = Counter(splits.values())
         print(f"split: {counts['train']} train, {counts['val']} val, {counts['test']} test, {how}; edit {made.list_file}")
-    batch = plan.few_patches(made, splits)
-    if batch:
-        print(f"note: {batch} training patches are few, so BATCH_SIZE is {batch}: a good map wants more labelled pixels")
     with whole_file(config) as temporary:
-        temporary.write_text(plan.config_text(made, command, batch), encoding="utf-8")
-    print(f"wrote {config}; the lines to run, {plan.NITER} iterations for a first map:\n")
-    print("\n".join(plan.commands(made, config, made.images)))
+        temporary.write_text(plan.config_text(made, command), encoding="utf-8")
+    print(f"wrote {config}; the lines to run for a first map:\n")
+    print("\n".join(plan.commands(made, config)))
     print(f"\nafter the first of them, python -m tools.check --config {config} says what training will need")
 
 

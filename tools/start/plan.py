@@ -10,19 +10,16 @@ from pathlib import Path
 
 from tools.base.errors import UserError
 from tools.data.dataset import SPLITS
-from tools.data.patches import Cutting
 from tools.data.splits import split_by_share
-from tools.geo import raster
+from tools.geo.file_list import find
 from tools.geo.raster import Raster
 from tools.labels.masks import file_name
 from tools.start.classes import Classes
-from tools.training.recipes import RECIPES
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 LABELS = "gts_numpy"  # below the folder: what convert_gt.py makes
 _BLOCKS = 24  # that one image is cut into, about
 _SEEDS = range(1, 51)
-NITER = 400
 
 
 @dataclass(frozen=True)
@@ -118,22 +115,8 @@ def block_size(height: int, width: int) -> int:
 # -------------------------------------------------------------------------------------------------------------- the config
 
 
-def few_patches(plan: Plan, splits: Mapping[str, str]) -> int | None:
-    """How many training patches there are, where they are too few for the recipe's batch; None where they suffice."""
-    recipe = RECIPES["modern"]([plan.modality], None)
-    if plan.in_blocks:
-        size = block_size(plan.about.height, plan.about.width)
-        shapes = [(size, size)] * int(SHARES["train"] * round(plan.about.height / size) * round(plan.about.width / size))
-    else:
-        headers = (raster.inspect(image) for image in plan.images if splits[image.stem] == "train")
-        shapes = [(header.height, header.width) for header in headers]
-    cutting = Cutting(recipe["patch_size"], recipe["step_size"])
-    count = sum(cutting.count(*shape) for shape in shapes)
-    return max(1, count) if count < recipe["BATCH_SIZE"] else None
-
-
-def config_text(plan: Plan, command: str, batch: int | None = None) -> str:
-    """A config that works: what the data say; all else is left to the recipe. batch: BATCH_SIZE, where patches are few."""
+def config_text(plan: Plan, command: str) -> str:
+    """A config that works: what the data say; all else is left to the recipe."""
     needed = "find_ids, split_by_share" if plan.in_blocks else "read_list"
     lines = [
         f'"""{plan.name}: written by `{command}`; yours to edit.',
@@ -150,9 +133,7 @@ def config_text(plan: Plan, command: str, batch: int | None = None) -> str:
     ]
     if plan.about.dtype != "uint8":
         lines.append(f'NORMALISATION = {{"{plan.modality}": "standard"}}  # mean 0, deviation 1 over the training tiles')
-    training = [f"NITER = {NITER}  # iterations; more for many or varied tiles"]
-    training += [f"BATCH_SIZE = {batch}  # there are no more patches"] if batch else []
-    return "\n".join([*lines, "", *_classes(plan), "", *training, ""])
+    return "\n".join([*lines, "", *_classes(plan), ""])
 
 
 def _list(plan: Plan) -> list[str]:
@@ -195,12 +176,12 @@ def _classes(plan: Plan) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- the lines
 
 
-def commands(plan: Plan, config: Path, like: Sequence[Path]) -> list[str]:
-    """The three lines to run: data, training, maps. like: what names the images to convert_gt.py, for polygons."""
+def commands(plan: Plan, config: Path) -> list[str]:
+    """The three lines to run: data, training, maps."""
     own = f"--config {shlex.quote(config.as_posix())}"
     first = [
         *_making_blocks(plan),
-        _converting(plan, own, like),
+        _converting(plan, own),
         f"python extract_images.py {own}",
         f"python create_db.py {own}",
     ]
@@ -216,17 +197,25 @@ def _making_blocks(plan: Plan) -> list[str]:
             for what, file in whole]  # fmt: skip
 
 
-def _converting(plan: Plan, own: str, like: Sequence[Path]) -> str:
+def _converting(plan: Plan, own: str) -> str:
     truth, options = plan.truths[0], [*plan.classes.options]
     if plan.is_vector:
-        images = [plan.folder / "blocks_image" / plan.images[0].stem] if plan.in_blocks else like
-        options += ["--like", *map(_quoted, images)]
+        options += ["--like", *map(_quoted, _like(plan))]
         if plan.attribute is None:
             options += ["--class", shlex.quote(plan.classes.names[1])]
         what = _quoted(truth)
     else:
         what = _quoted(plan.folder / "blocks_mask" / truth.stem if plan.in_blocks else plan.list_file)
     return f"python convert_gt.py {what} {' '.join(options)} --out {_quoted(plan.folder / LABELS)} {own}"
+
+
+def _like(plan: Plan) -> list[Path]:
+    """The images on which polygons are drawn: their folder, if it holds no others, else one by one."""
+    if plan.in_blocks:
+        return [plan.folder / "blocks_image" / plan.images[0].stem]
+    home = plan.images[0].parent
+    holds_labels = plan.folder.is_relative_to(home)  # the output may not lie in the input
+    return [home] if not holds_labels and sorted(find([home])) == sorted(plan.images) else plan.images
 
 
 def _quoted(path: Path) -> str:
