@@ -258,7 +258,8 @@ KILLED = """
 import os, sys
 import training
 from tools.base.errors import run
-from tools.training import earlier, loop
+from tools.record import earlier
+from tools.training import loop
 place, moves = sys.argv.pop(1), 0
 def die(*_):
     os.kill(os.getpid(), 9)
