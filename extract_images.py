@@ -47,7 +47,7 @@ def main():
     tiles = {split: settings.data.ids(split) for split in SPLITS}
     palette = settings.classes.colours
     about = dataset.check(settings.data.with_labels, settings.data.all_ids, palette)
-    cuttings = {split: cutting(settings, split) for split in SPLITS}
+    cuttings = {split: settings.patches.cutting(split) for split in SPLITS}
     for line in dataset.notes(palette):
         print(line)
     plan = cells.plan(tiles, grid.tile_places(dataset, settings.data.with_labels, about)) if cells else None
@@ -89,14 +89,6 @@ def inputs(settings: Settings, args) -> list[Path]:
     dataset, tiles = settings.data.dataset, settings.data.all_ids
     files = [dataset.path(m, tile) for m in settings.data.with_labels for tile in tiles]
     return [*files, Path(args.config), *([args.grid] if args.grid else [])]
-
-
-def cutting(settings: Settings, split: str) -> Cutting:
-    """How the tiles of a split are cut."""
-    size, step = tuple(settings.patches.patch_size), settings.patches.step
-    if split == "train":
-        return Cutting(size, step, settings.patches.rotations, settings.patches.flips)
-    return Cutting(size, size if split == "test" else step)
 
 
 def say_size(settings: Settings, about: dict[str, raster.Raster], counts: dict[str, int]) -> None:

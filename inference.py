@@ -59,11 +59,11 @@ def main():
     if args.tta:
         args.tta, args.samples, more = averages.read_looks(args.tta)
         args.tiles += more  # ids that stood behind it
+    ids = set(map(tile_name, settings.data.all_ids))
+    if swallowed := [str(path) for path in args.weights or [] if str(path) in ids and not path.exists()]:
+        raise UserError(f"--weights takes all words after it, {listing(swallowed)} too: name the tiles first.")
     chosen = choose(args.weights or [], settings.snapshots)
     weights = [one.path for one in chosen]
-    ids = set(map(tile_name, settings.data.all_ids))
-    if swallowed := [str(path) for path in weights if str(path) in ids and not path.exists()]:
-        raise UserError(f"--weights takes all words after it, {listing(swallowed)} too: name the tiles first.")
     ranks = distributed.from_environment()
     for note in (one.note for one in chosen if one.note and ranks.writer):
         print(note)

@@ -54,7 +54,7 @@ def main():
     choose_waiting()
 
     from tools.compute import compilation, device, distributed
-    from tools.training import earlier
+    from tools.record import earlier
     from tools.training.run_setup import check_compilable
 
     if args.deterministic:
@@ -238,7 +238,8 @@ def validate_cells(settings: Settings, patches: "Patches", trainer: "Trainer") -
 def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks") -> None:
     """Train and score one net for each fold."""
     from tools.data.splits import group_tiles
-    from tools.training import cells, earlier, folds, resume, run_setup
+    from tools.record import earlier
+    from tools.training import cells, folds, resume, run_setup
 
     if not args.niter:
         raise UserError("--folds compares nets that were trained alike: give --niter instead of --minutes.")

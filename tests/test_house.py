@@ -22,6 +22,8 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
         "tools.demo",
         "tools.report",
         "tools.show",
+        "tools.start",
+        "tools.check",
         "tools.runs",
         "tools.final",
         "tools.choices",

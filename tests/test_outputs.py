@@ -63,7 +63,7 @@ def test_where_the_image_has_no_data_no_output_has(maps, kind, folder):
     with rasterio.open(maps.base / folder / f"32_{kind}.tif") as file:
         assert np.array_equal(file.dataset_mask() == 0, MISSING)
         assert np.array_equal((file.read_masks() == 0).any(0), MISSING) or kind == "colours"
-    polygons = pyogrio.raw.read(maps.base / folder / "32_polygons.gpkg")
+    polygons = pyogrio.raw.read(maps.base / folder / "32_polygons.gpkg", layer="polygons")
     assert sum(polygons[3][2].tolist()) == (~MISSING).sum()
 
 

@@ -309,9 +309,8 @@ def test_the_scale_bar_is_a_round_length(code, size, text, metres):
     crs, north = rasterio.CRS.from_epsg(code), {4326: 60, 3857: 8_399_738}.get(code, 1000)
     places = [Place(HEIGHT, WIDTH, rasterio.Affine(size, 0, left, 0, -size, north), crs) for left in (10, 10 + WIDTH * size)]
     units, shown = mosaic(dict(enumerate(places))).bar
-    across = {32632: 60, 2263: 60 * 0.3048006, 3857: 60.09, 4326: 0.12 * 111_320 * np.cos(np.radians(60 - HEIGHT * size / 2))}[
-        code
-    ]
+    degrees = 0.12 * 111_320 * np.cos(np.radians(60 - HEIGHT * size / 2))
+    across = {32632: 60, 2263: 60 * 0.3048006, 3857: 60.09, 4326: degrees}[code]
     assert shown == text and units == pytest.approx(1000 * metres / across, rel=2e-3 if code == 3857 else 1e-6)
 
 

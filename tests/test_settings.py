@@ -123,15 +123,16 @@ def test_a_section_stands_in_the_wing_that_uses_it_and_a_setting_stands_once():
     assert len(KNOWN) == sum(len(fields(section)) for section in SECTIONS.values())
 
 
-def test_the_whole_is_seen_by_the_scripts_and_four_commands_alone():
-    """Everybody else gets a section, or plain values."""
+def test_the_whole_is_seen_by_the_scripts_and_by_commands_alone():
+    """The wings get a section, or plain values."""
     seen = set()
     for path in [*REPO.glob("*.py"), *REPO.glob("tools/**/*.py"), *REPO.glob("nets/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "tools.settings":
                 seen.add(path.relative_to(REPO).as_posix())
     scripts = {f"{name}.py" for name in ("convert_gt", "extract_images", "create_db", "training", "inference")}
-    assert seen - scripts == {f"tools/{name}/__main__.py" for name in ("composite", "export", "show")}
+    commands = {f"tools/{name}/__main__.py" for name in ("composite", "export", "show", "final", "check")}
+    assert seen - scripts == commands | {"tools/check/findings.py", "tools/check/forecast.py"}
 
 
 def test_a_setting_that_the_config_leaves_out_has_its_default_and_says_so(tmp_path):
@@ -192,7 +193,7 @@ WRONG = {
     "label_values": [[], "tree", [1, 2], ["tree"]], "palette": [[], {"a": (1, 2, 3)}, {0: 5}, {0: None}, {0: "white"}],
     "IGNORE_LABEL": ["clutter", [None], True, -1], "MEAN_PIXEL": [None, {"irrg": 5}, {"irrg": ("a",)}],
     "INPUTS": [{}, {"irrg": "irrg"}, {"irrg": []}, ["irrg"]], "patch_size": [128, (128,), (0, 32), (32.0, 32)],
-    "step_size": [16, (16, 0)], "ROTATIONS": [90, [], [45], [0, 0], ["0"], [[0]]], "FLIPS": [True, [], [True, True], [[]]],
+    "step_size": ["16", (16, 0)], "ROTATIONS": [90, [45], [0, 0], ["0"], [[0]]], "FLIPS": [True, [True, True], [[]]],
     "BGR": [1, None], "NET": ["", None], "INIT_MODEL": [""],
     "INIT_PARTIAL": [None, 1], "INIT_UNITS": [{}, "imagenet", (1, 2)],
     "BATCH_SIZE": [0, 2.5, True], "BASE_LR": [0, -1, "0.1"],
@@ -239,6 +240,11 @@ def test_a_setting_of_the_wrong_form_is_named_with_its_value(tmp_path, name, val
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path, changes, words):
     assert words in fault(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("tile", ["..", ".hidden", "n" * 300])
+def test_an_id_that_can_begin_no_files_name_is_refused(tmp_path, tile):
+    assert "cannot begin the names of files" in fault(tmp_path, train_ids=[tile])
 
 
 def test_a_syntax_error_is_named_with_its_line(tmp_path):

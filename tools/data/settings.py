@@ -25,6 +25,7 @@ from tools.base.sections import (
 )
 from tools.data.dataset import SPLITS, Dataset, TileId, tile_name
 from tools.data.inputs import NORMALISATIONS, Input, Part, find_parts, is_normalisation, make_inputs
+from tools.data.patches import Cutting
 from tools.geo.windows import check_step
 
 
@@ -123,11 +124,10 @@ class DataSettings(Section):
         for split in SPLITS:
             for tile in self.ids(split):
                 name = tile_name(tile)
-                if set("/\\\0") & set(name) or name.startswith(".") or len(os.fsencode(name)) > 150:
+                if "\0" in name or name.startswith(".") or len(os.fsencode(name)) > 150:
                     raise UserError(
-                        f"the tile id {name[:60]!r} cannot begin the names of files, which have no slash, no leading dot, and"
-                        " up to 150 bytes here: write a folder into the pattern, folders = {'rgb': 'images/{}/{}.tif'}, with"
-                        " pairs as ids, ('city', 1)."
+                        f"the tile id {name[:60]!r} cannot begin the names of files, which have no leading dot, and up to 150"
+                        " bytes here: give the tile a shorter name."
                     )
                 if name in seen:
                     raise UserError(f"tile {name} stands in {seen[name]}_ids and in {split}_ids: each tile has one place.")
@@ -221,6 +221,13 @@ class PatchSettings(Section):
     def flips(self) -> tuple[bool, ...]:
         """How each patch is mirrored; the one that is not is always there."""
         return tuple(dict.fromkeys([False, *self.FLIPS]))
+
+    def cutting(self, split: str) -> Cutting:
+        """How the tiles of a split are cut: those of test without overlap, those of train turned and mirrored too."""
+        size, step = tuple(self.patch_size), self.step
+        if split == "train":
+            return Cutting(size, step, self.rotations, self.flips)
+        return Cutting(size, size if split == "test" else step)
 
     @property
     def tile_memory(self) -> int:

@@ -15,7 +15,6 @@ from tools.inference.tile_list import Tile
 from tools.labels.settings import ClassSettings
 from tools.weights import snapshots
 from tools.weights.caffe import is_caffemodel, load_caffemodel
-from tools.weights.net import build
 from tools.weights.settings import NetSettings
 
 OF_CONFIG = ("MEAN_PIXEL", "BGR")  # what weights of Caffe's do not know of their normalisation
@@ -75,7 +74,7 @@ def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict
         if asked.data.normalisation[modality] != "mean" or not asked.data.MEAN_PIXEL.get(modality):
             raise UserError(f"{weights} does not know which mean to take off: give the numbers in MEAN_PIXEL['{modality}'].")
     inputs = asked.data.inputs(about)
-    net = build(asked.net, inputs, len(asked.classes.label_values))
+    net = asked.net.build(inputs, len(asked.classes.label_values))
     report = load_caffemodel(net, weights)
     if report.kept:
         raise UserError(

@@ -12,9 +12,10 @@ from scipy import stats
 from tools.base.errors import UserError, listing
 from tools.base.folders import write_json
 from tools.data.dataset import tile_name
+from tools.record import earlier
 from tools.record.history import METRICS, read_history
 from tools.record.provenance import changed
-from tools.training import earlier, resume
+from tools.training import resume
 from tools.weights import snapshots
 
 SUMMARY, _FOLDER = "folds.json", "fold_"  # beside the folders of the folds, whose names begin so and end in a number

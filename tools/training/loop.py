@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.compute.signals import Signals
+from tools.record import earlier
 from tools.record.history import Validation
 from tools.record.recorder import Recorder
 from tools.record.selection import Selection
 from tools.solver.deadline import Deadline
-from tools.training import earlier
 from tools.training.progress import Progress
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import Trainer

@@ -40,7 +40,6 @@ from tools.training.settings import TrainingSettings
 from tools.training.trainer import NotFiniteError, Trainer
 from tools.weights import snapshots
 from tools.weights.caffe import table_net
-from tools.weights.net import build
 from tools.weights.settings import NetSettings
 from tools.weights.snapshots import Snapshot
 
@@ -65,7 +64,7 @@ class Setup:
 
     def build(self) -> nn.Module:
         """The config's net with fresh weights."""
-        return build(self.net, self.inputs, len(self.classes.label_values))
+        return self.net.build(self.inputs, len(self.classes.label_values))
 
 
 # ---------------------------------------------------------------------------------------------------------- the databases
