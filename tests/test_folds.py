@@ -145,7 +145,9 @@ def test_a_raster_is_measured_in_strips_as_in_one(own):
     path = own.path("irrg", 3)
     whole, strips = measure(path, 10**9), measure(path, 7 * 90 * 3)
     assert strips.mean == pytest.approx(pixels(path).mean((1, 2)))
-    assert strips.to_dict() == {name: pytest.approx(values) for name, values in whole.to_dict().items()}
+    found, expected = strips.to_dict(), whole.to_dict()
+    np.testing.assert_allclose(found.pop("percentiles")["values"], expected.pop("percentiles")["values"])
+    assert found == {name: pytest.approx(values) for name, values in expected.items()}
 
 
 def train_folds(town, niter, *words, **changes):
