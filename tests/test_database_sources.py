@@ -72,11 +72,11 @@ def test_a_tile_inside_the_training_pixels_is_not_strange_and_one_outside_is():
 
 def test_inference_warns_of_tiles_far_from_the_training_statistics(trained, tmp_path):
     image = pixels(trained.path("irrg", 32))
-    write_raster(tmp_path / "usual.tif", image, 32)
-    write_raster(tmp_path / "dark.tif", np.zeros_like(image), 32)
+    write_raster(tmp_path / "in/usual.tif", image, 32)
+    write_raster(tmp_path / "in/dark.tif", np.zeros_like(image), 32)
     words = ["--device", "cpu", "--config", trained.config()]
-    ran = done(call("inference", "--images", tmp_path / "usual.tif", "--dir", tmp_path / "a", *words))
+    ran = done(call("inference", "--images", tmp_path / "in/usual.tif", "--dir", tmp_path / "a", *words))
     assert "far from" not in ran.out
-    ran = done(call("inference", "--images", tmp_path, "--dir", tmp_path / "b", *words))
+    ran = done(call("inference", "--images", tmp_path / "in", "--dir", tmp_path / "b", *words))
     (line,) = [line for line in ran.out.splitlines() if "far from what the net was trained on" in line]
     assert "irrg" in line and "dark (0, 0, 0)" in line and "usual" not in line and "top/top_mosaic_09cm_area{}.tif" in line

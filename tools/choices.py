@@ -40,8 +40,10 @@ def choices() -> dict[str, list[str]]:
     from tools.solver.losses import LOSSES
     from tools.solver.schedules import POLICIES, numbers_of_policy
     from tools.solver.solver import SOLVERS
+    from tools.training.recipes import RECIPES
 
     return {
+        "RECIPE": list(_functions(RECIPES)),
         "LOSS": [_line(name, numbers_of(loss, without=3), loss) for name, loss in LOSSES.items()],
         "LR_POLICY": [_line(name, numbers_of_policy(name), POLICIES[name]) for name in POLICIES],
         "SOLVER": [_line(name, {**numbers, "weight_decay": REQUIRED}, make) for name, (numbers, make) in SOLVERS.items()],
