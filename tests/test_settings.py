@@ -281,3 +281,15 @@ def test_ignored_classes_may_be_none_one_or_several(tmp_path, given, ignored):
 def test_modalities_stand_once_in_the_order_of_the_inputs(tmp_path):
     inputs = {"a": ["dsm", "irrg"], "b": ["irrg"]}
     assert read_settings(config(tmp_path, INPUTS=inputs)).data.modalities == ["dsm", "irrg"]
+
+
+def test_a_recipes_step_and_crop_are_held_within_smaller_patches_of_the_configs_own(tmp_path):
+    """The recipe's patches are 256, its step and crop 192; what the config says itself is never changed."""
+    config = write_config(tmp_path / "config.py", tmp_path, RECIPE="modern", patch_size=(32, 32))
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("AUGMENTATION", "step_size"))]
+    config.write_text("\n".join(lines))
+    settings = read_settings(config)
+    assert (settings.patches.step_size, settings.sample_size) == ((32, 32), (32, 32))
+    config.write_text("\n".join([*lines, "step_size = (64, 64)"]))
+    with pytest.raises(UserError, match="step_size = "):
+        read_settings(config)
