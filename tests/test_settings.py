@@ -315,3 +315,15 @@ def test_faults_of_both_files_are_told_with_their_own_lines(tmp_path):
 def test_several_faults_of_one_config_are_told_at_once(tmp_path):
     told = fault(tmp_path, BATCH_SIZE=0, BASE_LR=-1, BLEND="round")
     assert all(name in told for name in ("BATCH_SIZE = 0", "BASE_LR = -1", "BLEND = 'round'"))
+
+
+def test_a_recipes_step_and_crop_are_held_within_smaller_patches_of_the_configs_own(tmp_path):
+    """The recipe's patches are 256, its step and crop 192; what the config says itself is never changed."""
+    config = write_config(tmp_path / "config.py", tmp_path, RECIPE="modern", patch_size=(32, 32))
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("AUGMENTATION", "step_size"))]
+    config.write_text("\n".join(lines))
+    settings = read_settings(config)
+    assert (settings.patches.step_size, settings.sample_size) == ((32, 32), (32, 32))
+    config.write_text("\n".join([*lines, "step_size = (64, 64)"]))
+    with pytest.raises(UserError, match="step_size = "):
+        read_settings(config)

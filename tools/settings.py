@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from tools.base.errors import UserError, listing, nearest
-from tools.base.sections import Section
+from tools.base.sections import Section, is_size
 from tools.data.dataset import tile_name
 from tools.data.operations import read_recipe, sample_size
 from tools.data.settings import DataSettings, PatchSettings
@@ -155,10 +155,24 @@ def _make(given: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
             known = isinstance(recipe, str) and recipe in RECIPES
             own = RECIPES[recipe](made["data"].modalities, given.get("NET")) if known else {}
             origins = dict.fromkeys(KNOWN, DEFAULT) | dict.fromkeys(own, f"recipe {recipe}") | origins
-            given = own | given
+            given = own | given | _fitted(own, given)
     if faults:
         raise UserError(" ".join(faults))
     return Settings(**made, origins=origins)
+
+
+def _fitted(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of step and crop, held within the patches if the config has smaller ones of its own."""
+    size = given.get("patch_size")
+    if not is_size(size) or "patch_size" not in own:
+        return {}
+    fitted: dict[str, Any] = {}
+    if "step_size" not in given:
+        fitted["step_size"] = tuple(min(step, length) for step, length in zip(own["step_size"], size, strict=True))
+    crop = own.get("AUGMENTATION", {}).get("crop")
+    if "AUGMENTATION" not in given and crop and min(size) < min(crop["height"], crop["width"]):
+        fitted["AUGMENTATION"] = own["AUGMENTATION"] | {"crop": {"height": min(size), "width": min(size)}}
+    return fitted
 
 
 def _change(text: str) -> tuple[str, Any]:
