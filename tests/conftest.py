@@ -156,8 +156,8 @@ class Town:
         return self.root / FOLDERS[modality].format(tile)
 
     def folder(self, kind):
-        """patches, lmdb, results or snapshots_NET."""
-        return self.base / f"vaihingen_{kind}"
+        """patches, lmdb, results (of the net that most tests train) or snapshots_NET."""
+        return self.base / f"vaihingen_{'results_segnet_slim' if kind == 'results' else kind}"
 
     @property
     def snapshots(self):

@@ -4,9 +4,9 @@ Each case is a forked child of this process (harness.py). `make test` runs some 
 """
 
 import json
+import random
 import shutil
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import harness
@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from tools.settings import KNOWN
 
-QUICK = 14  # cases of each kind in `make test`
+QUICK = 12  # cases of each kind in `make test`
 SNAPSHOTS, LMDB, PATCHES, RESULTS = (f"vaihingen_{name}" for name in ("snapshots_segnet_slim", "lmdb", "patches", "results"))
 WEIGHTS, STATE = (f"{SNAPSHOTS}/net_iter_2.{suffix}" for suffix in ("safetensors", "solverstate"))
 TILE, TRUTH = "vaihingen/top/top_mosaic_09cm_area32.tif", "vaihingen/gts_numpy/top_mosaic_09cm_area32.tif"
@@ -183,7 +183,7 @@ def run_cases(warm, whole, cases, folder):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_some_bad_inputs_of_each_kind(warm, whole, tmp_path, kind):
     cases = list(kind(whole.base))
-    assert run_cases(warm, whole, islice(cases, 0, None, -(-len(cases) // QUICK)), tmp_path) == []
+    assert run_cases(warm, whole, random.Random(1).sample(cases, QUICK), tmp_path) == []
 
 
 @pytest.mark.slow

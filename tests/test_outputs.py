@@ -47,7 +47,7 @@ MISSING[10:20, 30:50] = True
 KINDS = ["labels", "colours", "confidence", "probabilities", "errors"]
 
 
-@pytest.mark.parametrize("folder", ["vaihingen_results", "cog"])
+@pytest.mark.parametrize("folder", ["vaihingen_results_segnet_slim", "cog"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_raster_lies_where_the_image_lies_and_keeps_its_tags(maps, kind, folder):
     with rasterio.open(maps.base / folder / f"32_{kind}.tif") as file:
@@ -57,7 +57,7 @@ def test_each_raster_lies_where_the_image_lies_and_keeps_its_tags(maps, kind, fo
         assert file.compression.name == "deflate"
 
 
-@pytest.mark.parametrize("folder", ["vaihingen_results", "cog"])
+@pytest.mark.parametrize("folder", ["vaihingen_results_segnet_slim", "cog"])
 @pytest.mark.parametrize("kind", KINDS[:4])
 def test_where_the_image_has_no_data_no_output_has(maps, kind, folder):
     with rasterio.open(maps.base / folder / f"32_{kind}.tif") as file:

@@ -10,7 +10,7 @@ from tools.data.dataset import TileId, tile_id, tile_name
 from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.geo.area import AreaOfInterest, PlacedArea, cut
-from tools.geo.file_list import File, find
+from tools.geo.file_list import File, find, refuse_special
 from tools.geo.raster import Raster
 
 
@@ -53,7 +53,7 @@ def dataset_tiles(data: DataSettings, words: list[str]) -> list[Tile]:
 def tiles_of(data: DataSettings, ids: Iterable[TileId]) -> list[Tile]:
     """These tiles of the dataset, with what ground truth there is of them."""
     kinds = ["labels", "labels_eroded"]
-    return [
+    tiles = [
         Tile(
             tile_name(t),
             {m: data.dataset.path(m, t) for m in data.modalities},
@@ -61,6 +61,9 @@ def tiles_of(data: DataSettings, ids: Iterable[TileId]) -> list[Tile]:
         )
         for t in ids
     ]
+    for path in (path for tile in tiles for path in [*tile.paths.values(), *tile.truths.values()]):
+        refuse_special(Path(path))
+    return tiles
 
 
 def given_tiles(words: Sequence[str], modalities: Sequence[str]) -> list[Tile]:

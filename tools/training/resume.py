@@ -9,9 +9,8 @@ from torch import nn
 import nets
 from tools.base.errors import UserError, listing
 from tools.data.inputs import Input
-from tools.record import provenance
+from tools.record import earlier, provenance
 from tools.record.log import Log
-from tools.training import earlier
 from tools.weights import snapshots
 from tools.weights.about import check_about
 from tools.weights.caffe import refuse_solverstate
