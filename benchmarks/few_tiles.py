@@ -19,9 +19,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.measure import machine
 
@@ -41,6 +43,7 @@ class Tiles:
     colours: list[tuple[int, int, int]]
     splits: tuple[list, list, list]
     ignored: int | None = None
+    heights: dict[str, str] | None = None  # further modalities, of which "composite" is made of the others and read, too
 
 
 DATASETS = {
@@ -58,35 +61,26 @@ DATASETS = {
         ISPRS["classes"], ISPRS_COLOURS, ([1, 3, 5, 7, 11, 13], [15], [32, 34]), ISPRS["ignored"],
     ),
 }  # fmt: skip
+HEIGHTS = {
+    "dsm": "dsm/dsm_09cm_matching_area{}.tif",
+    "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
+    "composite": "composite/composite_{}.tif",
+}
+DATASETS["demo_heights"] = replace(DATASETS["demo"], heights=HEIGHTS)
 
-_LIGHT = {"brightness": {}, "contrast": {"factor": 1.4}, "gamma": {"exponent": 1.3}}  # of all modalities that are images
-_ADAMW = {"SOLVER": {"name": "adamw", "weight_decay": 0.01}, "EMA_DECAY": 0.99}
-_CROPS = {"patch_size": (256, 256), "step_size": (192, 192), "ROTATIONS": [0], "FLIPS": [False, True]}
-
-
-def _augmented(side: int) -> dict[str, Any]:
-    scale = {"smallest": 0.7, "largest": 1.6, "probability": 0.8}
-    return {"crop": {"height": side, "width": side}, "scale": scale, "flip": {}, "turn": {}, **_LIGHT}
-
-
-RECIPES: dict[str, dict[str, Any]] = {  # settings that are not the default
-    "modern": {
-        "NET": "unet_light/efficientnet_lite0", "INIT_MODEL": "efficientnet_lite0", "FROZEN_NORM": True, "PRETRAINED_RATE": 0.1,
-        "BASE_LR": 4e-3, "LOSS": "ce + 0.5 dice", "BATCH_SIZE": 8, **_ADAMW, **_CROPS, "AUGMENTATION": _augmented(192),
-        "test_patch_size": (512, 512),
-    },
+RECIPES: dict[str, dict[str, Any]] = {  # what a config of the recipe says beside its data
+    "modern": {"RECIPE": "modern"},
     "deeplabv3plus/vgg16": {
-        "NET": "deeplabv3plus/vgg16", "INIT_MODEL": "vgg16", "BASE_LR": 5e-4, "BATCH_SIZE": 4, **_ADAMW, **_CROPS,
-        "AUGMENTATION": _augmented(192), "test_patch_size": (256, 256),
+        "RECIPE": "modern", "NET": "deeplabv3plus/vgg16", "INIT_MODEL": "vgg16", "BASE_LR": 5e-4, "BATCH_SIZE": 4,
+        "test_patch_size": (256, 256),
     },
-    "segnet": {
-        "NET": "segnet", "INIT_MODEL": "vgg16", "BASE_LR": 0.01, "LR_POLICY": {"name": "fixed"}, "BATCH_SIZE": 10,
-    },
-    "segnet_slim": {"NET": "segnet_slim", "BASE_LR": 0.05, "LR_POLICY": {"name": "fixed"}, "BATCH_SIZE": 10},
+    "segnet": {"RECIPE": "original", "NET": "segnet", "INIT_MODEL": "vgg16", "LR_POLICY": {"name": "fixed"}},
+    "segnet_slim": {"RECIPE": "original", "NET": "segnet_slim", "BASE_LR": 0.05, "LR_POLICY": {"name": "fixed"}},
 }  # fmt: skip
 ITERATIONS = {  # by dataset and recipe; about as many minutes
     "dubai": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
-    "vaihingen": {"modern": 200, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
+    "vaihingen": {"modern": 250, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
+    "demo_heights": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
     "demo": {"modern": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
 }
 
@@ -130,6 +124,8 @@ def make_labels(dataset: str, source: Path, out: Path) -> None:
         write_config(config, dataset, source, {}, DATASETS[dataset].splits[0], "test")
         masks = sorted(str(path) for path in (source / DATASETS[dataset].truth).iterdir())
         script("convert_gt.py", *masks, "--from-color", "--unknown", "ignore", "--out", target, "--config", config)
+        if DATASETS[dataset].heights and not (source / "composite").exists():
+            script("-m", "tools.composite", "--config", config)
 
 
 def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, count: int, seed: int) -> Run:
@@ -141,7 +137,8 @@ def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, c
     if not done.exists():
         train_ids = DATASETS[dataset].splits[0]
         few = train_ids[:: len(train_ids) // count][:count]  # spread over the tiles
-        settings = complete(dataset, RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}_{args.split}"}, iterations)
+        settings = RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}_{args.split}"}
+        settings |= {"VAL_EVERY": max(1, iterations // 4), "SNAPSHOT_EVERY": iterations}
         config = base / f"config_{folder.name}.py"
         write_config(config, dataset, source, settings, few, args.split)
         if not (base / f"{dataset}_lmdb_{name}_{args.split}").exists():
@@ -154,29 +151,19 @@ def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, c
     return Run(dataset, recipe, count, seed, *json.loads(done.read_text()), *scores_of(folder))
 
 
-def complete(dataset: str, settings: dict[str, Any], iterations: int) -> dict[str, Any]:
-    """The settings with the rest of what depends on the dataset or on the number of iterations."""
-    cosine = {"name": "cosine", "max_iterations": iterations, "warmup_iterations": max(1, iterations // 20)}
-    augmentation = {
-        name: numbers | ({"modalities": [DATASETS[dataset].modality]} if name in _LIGHT else {})
-        for name, numbers in settings.get("AUGMENTATION", {}).items()
-    }
-    every = {"VAL_EVERY": max(1, iterations // 4), "SNAPSHOT_EVERY": iterations}
-    return {"LR_POLICY": cosine} | settings | {"AUGMENTATION": augmentation} | every
-
-
 def write_config(path: Path, dataset: str, source: Path, settings: dict, train_ids: list, split: str) -> None:
     """A config file of its own for the scripts, in the folder where all that is made of the dataset lies."""
     tiles, base = DATASETS[dataset], path.parent.resolve()
     _, val_ids, test_ids = tiles.splits
     if split == "val":  # what is chosen by validation tiles has not seen the test tiles, not even by chance
         val_ids, test_ids = [], val_ids
+    files = {tiles.modality: tiles.image, "labels": f"{base}/labels/{tiles.label}"} | (tiles.heights or {})
+    read = [tiles.modality, *(["composite"] if tiles.heights else [])]
     own = {
-        "DATASET": dataset, "BASE_DIR": f"{base}/", "DATASET_DIR": f"{source.resolve()}/",
-        "folders": {tiles.modality: tiles.image, "labels": f"{base}/labels/{tiles.label}"},
-        "INPUTS": {tiles.modality: [tiles.modality]}, "label_values": tiles.classes, "palette": dict(enumerate(tiles.colours)),
-        "IGNORE_LABEL": tiles.ignored, "train_ids": train_ids, "val_ids": val_ids, "test_ids": test_ids,
-        "MEAN_PIXEL": {tiles.modality: None},
+        "DATASET": dataset, "BASE_DIR": f"{base}/", "DATASET_DIR": f"{source.resolve()}/", "folders": files,
+        "INPUTS": {tiles.modality: read}, "MEAN_PIXEL": dict.fromkeys(read), "label_values": tiles.classes,
+        "palette": dict(enumerate(tiles.colours)), "IGNORE_LABEL": tiles.ignored,
+        "train_ids": train_ids, "val_ids": val_ids, "test_ids": test_ids,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{key} = {value!r}\n" for key, value in (own | settings).items()))
@@ -195,12 +182,14 @@ def script(*words) -> tuple[float, float, float]:
 def scores_of(folder: Path) -> tuple[float, float, dict[str, float], list[tuple[float, float]]]:
     """Accuracy, mean IoU without ignored classes and F1 by class of the test tiles in per cent, and the validation curve."""
     found = json.loads((folder / "maps" / "scores.json").read_text())["labels"]["all"]
-    curve, seconds, before = [], 0.0, 0
     history = json.loads((folder / "metrics.json").read_text())
+    iterations, minutes = [0], [0.0]
     for step in history["training"]:
-        images = (step["iteration"] - before) * history["settings"]["BATCH_SIZE"]
-        seconds, before = seconds + images / step["images_per_second"], step["iteration"]
-        curve += [(seconds / 60, v["mean_iou_without_ignored"]) for v in history["validation"] if v["iteration"] == before]
+        images = (step["iteration"] - iterations[-1]) * history["settings"]["BATCH_SIZE"]
+        iterations.append(step["iteration"])
+        minutes.append(minutes[-1] + images / step["images_per_second"] / 60)
+    validated = [(v["iteration"], 100 * v["mean_iou_without_ignored"]) for v in history["validation"]]
+    curve = [(float(np.interp(iteration, iterations, minutes)), iou) for iteration, iou in validated]
     f1 = {name: 100 * value for name, value in found["f1"].items() if value is not None}
     return 100 * found["overall_accuracy"], 100 * found["mean_iou_without_ignored"], f1, curve
 
@@ -235,7 +224,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
         for r in (r for r in runs if r.dataset == dataset):
             axes.plot(*zip((0, 0), *r.curve, strict=True), marker=".", color=f"C{recipes.index(r.recipe)}", label=r.recipe)
-        axes.set(title=dataset, xlabel="minutes of training", ylabel="mean IoU, validation tiles")
+        axes.set(title=dataset, xlabel="minutes of training", ylabel="mean IoU, validation tiles, %")
         axes.grid(alpha=0.3)
     lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(lines.values(), lines.keys())
@@ -245,7 +234,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in DATASETS:
-        parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=f"where {name} lies")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FOLDER", help=f"where {name} lies")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["modern"], help="default: %(default)s")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="default: %(default)s")
     parser.add_argument("--images", nargs="+", type=int, metavar="N", help="how many labelled images (default: all)")

@@ -12,7 +12,7 @@ def original(modalities: Sequence[str], net: str | None) -> dict[str, Any]:
 def modern(modalities: Sequence[str], net: str | None) -> dict[str, Any]:
     """A light U-Net with ImageNet's weights, for a good map of a few labelled tiles in minutes on a laptop.
 
-    Found on validation tiles of dubai, Vaihingen and the demo: benchmarks/RESULTS.md has what was tried. modalities: of the
+    Found on validation tiles of dubai and Vaihingen: benchmarks/RESULTS.md has what was tried. modalities: of the
     config, the images first: light and colour are changed in the first one alone, since the others may be heights. net: the
     config's own, if it names one; it begins at random unless the config says otherwise, and learns more slowly.
     """
@@ -33,7 +33,7 @@ def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
         "patch_size": (256, 256),
         "step_size": (192, 192),
         "ROTATIONS": [0],  # turned while training instead
-        "FLIPS": [False, True],
+        "FLIPS": [False, True],  # so that six tiles of one patch each fill a batch
         "BATCH_SIZE": 8,
         "SOLVER": {"name": "adamw", "weight_decay": 0.01},
         "BASE_LR": 1e-3,
