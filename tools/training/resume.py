@@ -31,6 +31,8 @@ def to_restore(
         return None, None
     if init:
         raise UserError("--init and --restore do not go together: a restored run has its weights already.")
+    if restore != folder and not restore.exists():
+        raise UserError(f"{restore} does not exist: name a snapshot or its folder, or leave out its name.")
     elsewhere = not same_folder(restore if restore.is_dir() else restore.parent, folder)
     if elsewhere and snapshots.files(folder) and not overwrite:
         raise UserError(f"{folder} holds another run than {restore} is of: choose another --snapshot, or add --overwrite.")
