@@ -4,13 +4,14 @@ Adding a dataset: copy one of the blocks below, give it a name, and set DATASET 
 Names that begin with an underscore are yours; any other name that no script knows is refused.
 """
 
-from tools.data import find_ids, list_ids, split_by_share
+from tools.data import find_ids, group_tiles, list_ids, split_by_share
 
 # ------------------------------------------------------------------------------------------------------ which data, where
 DATASET = "demo"  # one of the blocks below
 BASE_DIR = "data/"  # everything that the scripts make lies below this folder
 RECIPE = "modern"  # what settings are that this file leaves out: "modern" (light net, ImageNet's weights) or "original" (2016)
-FOLDER_SUFFIX = ""  # added to the folders of patches, databases and snapshots, e.g. "_fold1", to keep experiments apart
+FOLDER_SUFFIX = ""  # added to all folders, e.g. "_256", to keep what is cut otherwise apart
+RUN = None  # a name for this experiment's snapshots and maps, e.g. "adam"; runs that cut the same share patches and databases
 
 INPUTS = {"irrg": ["irrg"]}  # inputs of the net: name -> the modalities, or named bands of them, that it stacks in this order
 bands = {}  # names of a modality's bands, where INPUTS picks some: {"rgbir": ["red", "green", "blue", "ir"]}
@@ -137,8 +138,21 @@ elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the
     label_values = ["background", "building"]
     palette = {0: (0, 0, 0), 1: (255, 255, 255)}  # add 2 where some pixels are not scored
     IGNORE_LABEL = None
+    GROUPS = None  # tiles that stay together in splits and folds: "place" (neighbours), or by names, such as r"(tile\d+)_"
     _ids = find_ids(DATASET_DIR, folders["rgb"])  # one or few large rasters: cut them into blocks first, tools/blocks.py
-    train_ids, val_ids, test_ids = split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1)
+    _groups = group_tiles(_ids, GROUPS, DATASET_DIR, folders["rgb"])
+    train_ids, val_ids, test_ids = split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1, group=_groups)
+    MEAN_PIXEL = {"rgb": None}
+
+elif DATASET == "patch":  # ready-made Patch/train/images/NAME.tif with Patch/train/labels/NAME.tif, and so val and test
+    DATASET_DIR = BASE_DIR + "Patch/"  # labels of colours or other numbers: make Patch/*/gts_numpy by convert_gt.py and name it
+    folders = {"rgb": "{}/images/{}.tif", "labels": "{}/labels/{}.tif"}  # id: (split, name)
+    INPUTS = {"rgb": ["rgb"]}
+    label_values = ["background", "building"]
+    palette = {0: (0, 0, 0), 1: (255, 255, 255)}
+    IGNORE_LABEL = None
+    _ids = find_ids(DATASET_DIR, folders["rgb"])
+    train_ids, val_ids, test_ids = ([tile for tile in _ids if tile[0] == split] for split in ("train", "val", "test"))
     MEAN_PIXEL = {"rgb": None}
 
 # ------------------------------------------------------------------------------------------- what the recipe says otherwise
@@ -149,7 +163,7 @@ elif DATASET == "folder":  # your own images/NAME.tif, and masks/NAME.png in the
 # ------------------------------------------------------------------------------------------------------ extract_images.py
 # patch_size = (128, 128)  # pixels, height and width; a multiple of 32 for SegNet
 # step_size = (64, 64)  # pixels from one patch to the next; the original's 32 gives four times as many
-# ROTATIONS = [0, 90]  # degrees, multiples of 90, exact; each one multiplies the number of training patches
+# ROTATIONS = [0, 90]  # degrees that each patch is also turned by, exact; the upright one is always there, [] is fine
 # FLIPS = [False, True]  # True adds the mirror image of each
 TILE_MEMORY_MB = 512  # a tile that takes more memory is read in strips, by each core
 
@@ -164,6 +178,7 @@ NORMALISATION = {}  # by modality: "mean" (taken off; if none is named), "standa
 # NET = "segnet"  # a file of nets/, without .py; `python -m nets` lists what else there is
 # NET_OPTIONS = {}  # further arguments of the net's function, such as {"planes": (16, 32, 64, 64, 64)}
 # INIT_MODEL = None  # weights to begin with: "efficientnet_lite0" (pip's), "vgg16", "resnet50" ... (torchvision's), or a file
+# INIT_MODEL = {"irrg": "a.safetensors", "composite": "b.safetensors"} joins trained nets as branches, for NET = "segnet_rc".
 INIT_PARTIAL = False  # True: layers of the net that those weights do not fit begin at random, where they would be an error
 INIT_UNITS = None  # what those weights were trained on, if their source is not known: {"mean": (123.7, ...), "std": (...)}
 # BATCH_SIZE = 10  # patches in an iteration
@@ -182,6 +197,7 @@ GRADIENT_CLIP = None  # norm that all gradients together are cut down to, such a
 # EMA_DECAY = None  # validation and snapshots take a moving average of the weights that keeps so much of itself, such as 0.999
 # AUGMENTATION = {}  # of patches while training: {operation: its numbers}, see tools/data/operations.py; the original: none
 # SNAPSHOT_EVERY = 2000  # iterations; None: four times in a run
+SNAPSHOT_FORMATS = ["safetensors"]  # and "caffemodel": net_iter_N.caffemodel beside it, for Caffe
 KEEP_SNAPSHOTS = None  # how many of the newest snapshots stay; None: all. The best weights stay always
 # VAL_EVERY = None  # iterations; scores on the validation tiles, and net_best_* if they are best; None: at each snapshot
 PATIENCE = None  # validations without a better one (by loss, mean IoU or both) after which training stops; None: it goes on

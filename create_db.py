@@ -9,6 +9,7 @@ counted.
 """
 
 import hashlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, require, whole_folder, write_details
+from tools.data import sources
 from tools.data.database import Database, name_tag, pack, pair, shuffled
 from tools.data.dataset import SPLITS, tile_name
 from tools.data.patches import patch_files, read_about, read_patch
@@ -64,13 +66,16 @@ def check_patches(settings: Settings, patches: Path) -> dict:
     require(
         details | {"train_ids": details["splits"]["train"]["tiles"]}, patches, "extract_images.py",
         dataset=data.DATASET, patch_size=list(cut.patch_size),
-        step_size=None if details.get("grid") else list(cut.step_size),  # the cells of a grid have no step
-        rotations=list(cut.ROTATIONS), flips=list(cut.FLIPS), classes=list(settings.classes.label_values),
+        step_size=None if details.get("grid") else list(cut.step),  # the cells of a grid have no step
+        rotations=list(cut.rotations), flips=list(cut.flips), classes=list(settings.classes.label_values),
         train_ids=list(map(tile_name, data.train_ids)),
     )  # fmt: skip
     missing = [m for m in data.modalities if m not in details["modalities"]]
     if missing:
         raise UserError(f"{patches} has no patches of {', '.join(missing)}: extract them with extract_images.py --overwrite.")
+    sources.check(details.get("sources"), data, settings.classes, patches)
+    for note in sources.notes(details.get("sources"), data, patches):
+        print(f"warning: {note}", file=sys.stderr)
     return {name: value for name, value in details.items() if name not in ("made", "made by", "contents")}
 
 

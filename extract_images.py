@@ -14,6 +14,7 @@ Cells that no tile holds wholly are left out and counted.
 """
 
 import contextlib
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
 from tools.base.processes import pool
-from tools.data import grid
+from tools.data import grid, sources, splits
 from tools.data.dataset import SPLITS, Dataset, tile_name
 from tools.data.patches import Cutting, patch_suffix, write_patch
 from tools.data.statistics import Moments, by_modality, measure
@@ -46,7 +47,7 @@ def main():
     tiles = {split: settings.data.ids(split) for split in SPLITS}
     palette = settings.classes.colours
     about = dataset.check(settings.data.with_labels, settings.data.all_ids, palette)
-    cuttings = {split: cutting(settings, split) for split in SPLITS}
+    cuttings = {split: settings.patches.cutting(split) for split in SPLITS}
     for line in dataset.notes(palette):
         print(line)
     plan = cells.plan(tiles, grid.tile_places(dataset, settings.data.with_labels, about)) if cells else None
@@ -55,6 +56,12 @@ def main():
         counts = plan.patches_by_split(cuttings)
     else:
         counts = {s: sum(cuttings[s].count(about[t].height, about[t].width) for t in tiles[s]) for s in SPLITS}
+    if not plan and settings.data.GROUPS is None:
+        for note in splits.warnings(tiles, {t: dataset.path(settings.data.modalities[0], t) for t in about}):
+            print(f"note: {note}")
+    say_size(
+        settings, {m: raster.inspect(dataset.path(m, settings.data.train_ids[0])) for m in settings.data.with_labels}, counts
+    )
     with whole_folder(out, args.overwrite, MADE_BY) as folder:
         moments = extract(settings, dataset, tiles, plan, cuttings, folder)
         if plan:
@@ -84,12 +91,20 @@ def inputs(settings: Settings, args) -> list[Path]:
     return [*files, Path(args.config), *([args.grid] if args.grid else [])]
 
 
-def cutting(settings: Settings, split: str) -> Cutting:
-    """How the tiles of a split are cut."""
-    size, step = tuple(settings.patches.patch_size), tuple(settings.patches.step_size)
-    if split == "train":
-        return Cutting(size, step, tuple(settings.patches.ROTATIONS), tuple(settings.patches.FLIPS))
-    return Cutting(size, size if split == "test" else step)
+def say_size(settings: Settings, about: dict[str, raster.Raster], counts: dict[str, int]) -> None:
+    """Print how much disk the patches will take at most, before they are cut; about: a tile's file of each modality."""
+    height, width = settings.patches.patch_size
+    each = sum(file.bands * np.dtype(file.dtype).itemsize for file in about.values()) * height * width
+    needed, home = each * sum(counts.values()), existing(settings.data.folder("patches"))
+    free = shutil.disk_usage(home).free
+    print(f"{sum(counts.values()):,} patches: up to {needed / 1e9:.2f} GB, and as much again for the databases")
+    if 2 * needed > free:
+        print(f"warning: {home} has {free / 1e9:.2f} GB free; a larger step_size, fewer ROTATIONS or FLIPS make fewer patches.")
+
+
+def existing(folder: Path) -> Path:
+    """The nearest folder above that is there."""
+    return next(place for place in [folder, *folder.resolve().parents] if place.exists())
 
 
 def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan | None, cuttings: dict, folder: Path):
@@ -165,14 +180,15 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
         },
         "patch_size": settings.patches.patch_size,
         "pixel_size": None if plan else training_pixel_size(dataset, settings.data.modalities[0], tiles["train"]),
-        "step_size": None if plan else settings.patches.step_size,
-        "rotations": settings.patches.ROTATIONS,
-        "flips": settings.patches.FLIPS,
+        "step_size": None if plan else settings.patches.step,
+        "rotations": settings.patches.rotations,
+        "flips": settings.patches.flips,
         "classes": settings.classes.label_values,
         "palette": settings.classes.palette,
         "splits": {s: {"tiles": list(map(tile_name, tiles[s])), "patches": counts[s]} for s in SPLITS},
         "files": {m: settings.data.folders[m] for m in settings.data.with_labels},
         "grid": plan and plan.to_dict(),
+        "sources": sources.record(settings.data, settings.classes),
     }
 
 

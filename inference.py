@@ -1,6 +1,6 @@
 """Labels tiles by sliding windows: label maps, colour maps, pictures, class statistics, and scores where there is ground truth.
 
-    python inference.py 32 34                                # tiles of the config, newest snapshot of its net
+    python inference.py 32 34                                # tiles of the config, the best weights of its run
     python inference.py 16 32 --weights net_iter_40000.safetensors --dir results/
     python inference.py --images flight/*.tif --dir maps/    # any files, folders or lists; no ground truth needed
     python inference.py --images city/ --dir maps/ --confidence --polygons 20 --cog --resume
@@ -45,24 +45,28 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, args.set + ([f"THRESHOLD={args.threshold}"] if args.threshold is not None else []))
+    threshold = [] if args.threshold is None else [f"THRESHOLD={args.threshold}"]
+    settings = read_settings(args.config, commands.with_run(args) + threshold)
     choose_waiting()
 
     from tools.compute import device, distributed
     from tools.export import onnx_engine
     from tools.inference import averages
     from tools.inference.ranks import PATIENCE
-    from tools.weights import snapshots
+    from tools.record.choose import choose
     from tools.weights.caffe import is_caffemodel
 
     if args.tta:
         args.tta, args.samples, more = averages.read_looks(args.tta)
         args.tiles += more  # ids that stood behind it
-    weights = args.weights or [snapshots.newest(settings.snapshots)]
     ids = set(map(tile_name, settings.data.all_ids))
-    if swallowed := [str(path) for path in weights if str(path) in ids and not path.exists()]:
+    if swallowed := [str(path) for path in args.weights or [] if str(path) in ids and not path.exists()]:
         raise UserError(f"--weights takes all words after it, {listing(swallowed)} too: name the tiles first.")
+    chosen = choose(args.weights or [], settings.snapshots)
+    weights = [one.path for one in chosen]
     ranks = distributed.from_environment()
+    for note in (one.note for one in chosen if one.note and ranks.writer):
+        print(note)
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
     onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
@@ -89,7 +93,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     tiles = touched(tiles, area) if area else tiles
     net, about = load_all(Asked(data, settings.classes, settings.net), weights, tiles[0], args.engine)
     check_resampling(args.resample, about, weights[0])
-    folder, size = args.dir or data.folder("results"), about.get("pixel_size") if args.resample else None
+    folder, size = args.dir or settings.results, about.get("pixel_size") if args.resample else None
     labeller = ready(args, settings, prepared(net, where), about, where, tiles)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     wanted = replace(choice.chosen(args, palette.names), variance=bool(args.samples))
@@ -150,7 +154,7 @@ def choose_windows(
         side = onnx_engine.fixed_size(net)
         return settings.inference.windows_of((side, side)) if side else settings.inference.windows
     onnx_engine.refuse_window(net)
-    folder = args.dir or settings.data.folder("results")
+    folder = args.dir or settings.results
     before = windows_before(folder, args.overwrite, args.window) if args.resume else None
     if before or not shapes:
         return before or settings.inference.windows
@@ -173,6 +177,7 @@ def lead_alone(
     args: argparse.Namespace, weights: list[Path], tiles: list["Tile"], about: dict, maps: "Mapmaker", crew: "Crew"
 ) -> None:
     """The same, once no other run can write into the folder."""
+    from tools.inference import familiar
     from tools.maps.results import Results
     from tools.maps.tile_checks import check_images, check_tiles, print_notes
     from tools.report.page import write_report
@@ -187,13 +192,21 @@ def lead_alone(
     for note in about.get("notes", ()):
         print(f"note: {about['name']}: {note}")
     print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
+    known = [tile for tile in todo if tile.name not in failed]
+    for line in familiar.warnings(known, about.get("statistics", {}), about.get("folders", {})):
+        print(f"warning: {line}")
     with results.open():
         todo = [tile for tile in todo if tile.name not in failed]
         failed |= replace(maps, folder=results.folder).make_together(todo, crew)
-        statistics, scored = results.complete(tiles, failed, palette, about["ignored"], str(where))
+        statistics, scored = results.complete(tiles, failed, palette, about["ignored"], str(where), seen(args, tiles, about))
         write_report(results.folder)
-    print_results(statistics, scored, [palette.names[i] for i in about["ignored"]])
+    print_results(statistics, scored, [palette.names[i] for i in about["ignored"]], args.matrix)
     print_end(results, len(tiles), failed)
+
+
+def seen(args: argparse.Namespace, tiles: list["Tile"], about: dict) -> list[str]:
+    """The tiles that the net was trained on, as far as it knows."""
+    return [] if args.images else [tile.name for tile in tiles if tile.name in about.get("trained_on", [])]
 
 
 def details(
@@ -215,8 +228,8 @@ def details(
     }  # fmt: skip
 
 
-def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> None:
-    """Classes and scores over all tiles, as tables."""
+def print_results(statistics: dict, result: dict, ignored_names: list[str], matrix: bool) -> None:
+    """Classes and scores over all tiles, as tables; matrix: the confusion matrix too."""
     from tools.geo.gaps import Gaps
     from tools.labels import scores
     from tools.maps import class_statistics, zones
@@ -232,6 +245,12 @@ def print_results(statistics: dict, result: dict, ignored_names: list[str]) -> N
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
         print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
+        if "unseen" in found:
+            print(f"without the tiles trained on ({listing(found['seen'])}):\n{scores.as_text(found['unseen'], ignored_names)}")
+        elif found["seen"]:
+            print(f"note: {listing(found['seen'])} was trained on: these scores say little about other places.")
+        if matrix:
+            print(f"\n{scores.matrix_as_text(found['all'])}")
 
 
 def print_end(results: "Results", count: int, failed: dict[str, str]) -> None:
@@ -250,7 +269,8 @@ def arguments():
     parser = commands.parser(__doc__)
     parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
     parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
-                        help="a snapshot; several are averaged; without FILE, the newest one of the config's net")  # fmt: skip
+                        help="best, newest, a file, or a run's folder; several are averaged (default: the best weights of the"
+                             " config's run by its validation tiles, else its newest snapshot)")  # fmt: skip
     parser.add_argument("--tta", nargs="+", metavar="LOOKS",
                         help="average several looks at each window: flips (4), d4 (8, turned too), scales (3), or dropout N:"
                              " N passes with dropout on, whose variance is written, too")  # fmt: skip
@@ -262,12 +282,14 @@ def arguments():
                              " where the net reads several modalities: irrg=top/ dsm=heights/")  # fmt: skip
     choice.add_options(parser)
     parser.add_argument("--threshold", type=float, metavar="P", help="of two classes, instead of the config's THRESHOLD")
+    parser.add_argument("--matrix", action="store_true", help="also print the confusion matrix; it is in scores.json always")
     parser.add_argument("--resample", action="store_true",
                         help="read tiles at the pixel size that the net was trained on; so are their maps")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="keep the tiles that are finished and label the others")
     parser.add_argument("--engine", choices=["torch", "onnxruntime"],
                         help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
     options.add_device(parser)
+    commands.add_run(parser)
     options.add_precision(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)

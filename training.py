@@ -5,10 +5,11 @@
     python training.py --niter 80000 --restore
     python training.py --niter 80000 --restore data/vaihingen_snapshots_segnet/net_iter_40000.solverstate
     python training.py --niter 40000 --folds 5
+    python training.py --minutes 30 --run quick
     torchrun --nproc-per-node 2 training.py --niter 40000
 
-Ctrl-C or SIGTERM write a snapshot and stop, SIGHUP writes one and goes on; --restore continues as if never stopped. Records
-are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorboard --logdir`.
+Ctrl-C or SIGTERM write a snapshot, validate and stop, SIGHUP writes one and goes on; --restore continues as if never stopped.
+Records are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorboard --logdir`.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from tools.compute import options
 from tools.compute.waiting import choose_waiting
 from tools.data.dataset import tile_name
 from tools.settings import Settings, read_settings
+from tools.solver.deadline import BY_THE_CLOCK, STEPS
 
 if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.compute.device import Device
@@ -42,16 +44,17 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, args.set)
-    args.niter = args.niter or settings.training.NITER
-    if not args.niter:
-        raise UserError("say how many iterations to train for: --niter N, or NITER in the config.")
-    settings = replace(settings, training=settings.training.for_run(args.niter))
+    settings = read_settings(args.config, commands.with_run(args))
+    args.niter = args.niter or (None if args.minutes else settings.training.NITER)
+    if not args.niter and not args.minutes:
+        raise UserError("say how many iterations to train for: --niter N or --minutes N, or NITER in the config.")
+    every = settings.training.SNAPSHOT_EVERY or (None if args.niter else BY_THE_CLOCK)
+    settings = replace(settings, training=replace(settings.training, SNAPSHOT_EVERY=every).for_run(args.niter or STEPS))
     print_solver(settings)
     choose_waiting()
 
     from tools.compute import compilation, device, distributed
-    from tools.training import earlier
+    from tools.record import earlier
     from tools.training.run_setup import check_compilable
 
     if args.deterministic:
@@ -86,16 +89,18 @@ def print_solver(settings: Settings) -> None:
 
 def train(
     settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks", held_out: Sequence = (),
-    make_room: Callable[[Path, bool], None] | None = None,
+    held_cells: Sequence[str] = (), make_room: Callable[[Path, bool], None] | None = None,
 ) -> tuple["Records", bool]:  # fmt: skip
     """Train as the config and the command line (what `arguments` gives) say.
 
-    held_out: tiles in the database that this run shall not see. make_room: removes what an earlier run left in the folder of
-    the snapshots, if it may be replaced. Returns what is on record of the run, and whether a signal stopped it.
+    held_out, held_cells: tiles, or cells of a grid, in the database that this run shall not see. make_room: removes what an
+    earlier run left in the folder of the snapshots, if it may be replaced. Returns what is on record of the run, and whether a
+    signal stopped it.
     """
     from tools.compute.signals import Signals
     from tools.data.loader import Patches
     from tools.labels.pictures import refuse_others
+    from tools.solver.deadline import Deadline
     from tools.training import resume, run_setup
     from tools.training.loop import Loop
     from tools.training.progress import Progress
@@ -104,21 +109,26 @@ def train(
     for picture in filter(None, (args.plot, args.graph)):
         refuse_others(picture)
     inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
-    held_out_names = set(map(tile_name, held_out))
-    patches = Patches(data.folder("lmdb"), "train", inputs, held_out_names, settings.classes.colours.check_labels)
+    without = {*map(tile_name, held_out), *held_cells}
+    patches = Patches(data.folder("lmdb"), "train", inputs, without, settings.classes.colours.check_labels)
+    if held_cells:
+        inputs = patches.inputs = run_setup.inputs_of_cells(data, patches)
+    scored = how_scored(settings, patches, held_cells)
     run_setup.check_batch(training, patches, data.folder("lmdb"))
     setup = run_setup.Setup(
         settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
     )
-    log, before, trainer = begin(settings, args, setup, patches)
+    log, before, trainer = begin(settings, args, setup, patches, scored)
+    deadline = Deadline(args.minutes)
+    deadline.lead(trainer.solver.schedule, trainer.iteration, ranks.count)
     recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
-    log.say(f"settings, and where each came from:\n{settings.as_text()}")
-    log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, iterations {trainer.iteration} to {args.niter}")
+    if ranks.writer:  # metrics.json keeps them too
+        print(f"settings, and where each came from:\n{settings.as_text()}")
+    log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, {length(args, trainer)}")
     selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
     order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)
     about = run_setup.about_net(setup, settings.about(), data.folder("lmdb"))
-    scored = partial(validate, settings) if data.val_ids else None
-    loop = Loop(trainer, training, args.niter, scored, selection, recorder, about, made_with)
+    loop = Loop(trainer, training, args.niter, deadline, scored, selection, recorder, about, made_with)
     progress = Progress(trainer, args.niter, training.patches_per_iteration, args.update)
     with log, contextlib.closing(patches), run_setup.told_which_patches(patches, order), Signals() as signals, progress:
         loop.run(feed, progress, signals)
@@ -126,10 +136,30 @@ def train(
     return recorder.records, signals.stop and not selection.exhausted
 
 
+def length(args: argparse.Namespace, trainer: "Trainer") -> str:
+    """How long a run is to be, in words."""
+    end = f"to {args.niter}" if args.niter else f"on, for {args.minutes:g} minutes"
+    return f"iterations {trainer.iteration} {end}"
+
+
+def how_scored(settings: Settings, patches: "Patches", held_cells: Sequence[str]) -> Callable | None:
+    """How the net is validated: on a grid's cells where there are some for it, else on whole tiles; None: not at all."""
+    from tools.data.loader import Patches
+    from tools.training import run_setup
+
+    lmdb = settings.data.folder("lmdb")
+    if held_cells:
+        return partial(validate_cells, settings, patches.straight(held_cells))
+    if run_setup.cells_in(lmdb)["val"]:
+        return partial(validate_cells, settings, Patches(lmdb, "val", patches.inputs))
+    return partial(validate, settings) if settings.data.val_ids else None
+
+
 def begin(
-    settings: Settings, args: argparse.Namespace, setup: "Setup", patches: "Patches"
+    settings: Settings, args: argparse.Namespace, setup: "Setup", patches: "Patches", scored: Callable | None
 ) -> tuple["Log", "Snapshot | None", "Trainer"]:
     """The log, the snapshot that the run goes on from if there is one, and the net with its solver."""
+    from nets.net import check_size
     from tools.record.log import Log
     from tools.record.recorder import LOG
     from tools.training import resume, run_setup, validation
@@ -138,12 +168,17 @@ def begin(
     loss = run_setup.make_loss(training, settings.classes, patches)
     log = Log(folder / LOG if setup.ranks.writer else None)
     restore = folder if args.restore == NEWEST else args.restore
+    for note in run_setup.notes(settings.data):
+        log.warn(note)
     use = partial(run_setup.restored, setup, loss)
     before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
     trainer = trainer or run_setup.fresh(setup, loss, args.init)
     window, palette = settings.inference.test_patch_size, settings.classes.colours
-    validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
-    run_setup.check_schedule(trainer, args.niter, settings.data.val_ids)
+    if scored and scored.func is validate_cells:
+        check_size(*settings.patches.patch_size, trainer.net.multiple)
+    else:
+        validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
+    run_setup.check_schedule(trainer, args.niter, scored is not None)
     return log, before, trainer
 
 
@@ -165,9 +200,17 @@ def record(
             make_room(folder, args.overwrite)
         plots.net_graph(args.graph or folder / GRAPH, trainer.net, name)
     made_of = provenance.about(name, trainer.net, trainer.device, lmdb, args.niter, settings.values(), settings.origins)
+    if trainer.loss.weights is not None:
+        made_of["class weights"] = dict(zip(settings.classes.label_values, trainer.loss.weights.tolist(), strict=True))
+        log.say(f"class weights, {settings.training.CLASS_WEIGHTS}: {in_words(made_of['class weights'])}")
     title, came_from = f"{name} on {settings.data.DATASET}", before and before.path.parent
     plot, writes = args.plot or folder / PLOT, trainer.ranks.writer
     return Recorder(folder, plot, log, made_of, title, trainer.iteration, came_from, writes), made_with
+
+
+def in_words(weights: dict[str, float]) -> str:
+    """Class weights on one line."""
+    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
 
 
 def validate(settings: Settings, trainer: "Trainer") -> "Validation":
@@ -178,34 +221,59 @@ def validate(settings: Settings, trainer: "Trainer") -> "Validation":
 
     labeller = make_labeller(settings.inference, prepared(trainer.net, trainer.device), trainer.inputs, trainer.device)
     tiles = tiles_of(settings.data, settings.data.val_ids)
-    return validation.validate(labeller, tiles, settings.classes.colours, settings.classes.ignored, trainer.ranks)
+    classes = settings.classes
+    return validation.validate(labeller, tiles, classes.colours, classes.ignored, trainer.ranks, trainer.loss)
+
+
+def validate_cells(settings: Settings, patches: "Patches", trainer: "Trainer") -> "Validation":
+    """What the net, as it stands, is worth on these patches of a grid's cells."""
+    from tools.inference.forward import Forward
+    from tools.inference.labeller import prepared
+    from tools.training import cells
+
+    classes, chosen, net = settings.classes, settings.inference, prepared(trainer.net, trainer.device)
+    forward = Forward(net, patches.inputs, trainer.device, chosen.TEST_BATCH_SIZE, settings.patches.patch_size)
+    return cells.validate(forward, patches, chosen.THRESHOLD, classes.colours, classes.ignored, trainer.ranks, trainer.loss)
 
 
 def cross_validate(settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks") -> None:
     """Train and score one net for each fold."""
-    from tools.training import earlier, folds, resume
+    from tools.data.splits import group_tiles
+    from tools.record import earlier
+    from tools.training import cells, folds, resume, run_setup
 
+    if not args.niter:
+        raise UserError("--folds compares nets that were trained alike: give --niter instead of --minutes.")
     if args.plot or args.graph:
         raise UserError("--plot and --graph name one file, but --folds trains several nets: leave them out.")
     if args.restore not in (None, NEWEST):
         raise UserError(f"--restore {args.restore}: with --folds, --restore alone goes on where the folds stopped.")
     home = args.snapshot or settings.snapshots.with_name(settings.snapshots.name + "_folds")
+    data = settings.data
+    names = cells.training_cells(data.folder("lmdb"))
+    if names:
+        groups = cells.groups_of(names, run_setup.windows_of_cells(data.folder("lmdb")), args.folds)
+    else:
+        first = data.folders[data.modalities[0]]
+        groups = data.GROUPS and group_tiles(data.train_ids, data.GROUPS, data.DATASET_DIR, first)
     with earlier.replaced(home, lambda: [home, *folds.folders(home)], ranks.writer):
         for folder in folds.folders(home) if not args.restore else ():
             resume.refuse_held(folder, args.overwrite)
-        one = partial(train_fold, settings, args, where, ranks)
-        folds.cross_validate(settings.data.train_ids, args.folds, settings.data.SEED, home, one, ranks.writer)
+        one = partial(train_fold, settings, args, where, ranks, bool(names))
+        folds.cross_validate(names or data.train_ids, args.folds, data.SEED, home, one, ranks.writer, groups)
 
 
 def train_fold(
-    settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks", kept: list, held_out: list, folder: Path
-) -> dict | None:
-    """The scores of a fold on the tiles that it holds out, or None if it was told to stop."""
+    settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks", cells: bool,
+    kept: list, held_out: list, folder: Path,
+) -> dict | None:  # fmt: skip
+    """The scores of a fold on the tiles, or cells of a grid, that it holds out, or None if it was told to stop."""
     from tools.record import provenance
     from tools.training import folds, resume
     from tools.weights import snapshots
 
-    settings = replace(settings, data=replace(settings.data, train_ids=kept, val_ids=held_out))
+    if not cells:
+        settings = replace(settings, data=replace(settings.data, train_ids=kept, val_ids=held_out))
     made_with = provenance.made_with(settings.with_effect(), settings.data.folder("lmdb"))
     if args.restore and (scores := folds.result_of(folder, args.niter, made_with, settings.training.PATIENCE)):
         print(f"{folder} is done already")
@@ -213,14 +281,18 @@ def train_fold(
     restore = NEWEST if args.restore and snapshots.found(folder) else None
     anew = args.overwrite or (args.restore and not restore)  # it may have been killed before its first snapshot
     own = argparse.Namespace(**vars(args) | {"snapshot": folder, "restore": restore, "overwrite": anew})
-    history, stopped = train(settings, own, where, ranks, held_out, resume.clear if args.restore else folds.clear)
+    held = ((), held_out) if cells else (held_out, ())
+    history, stopped = train(settings, own, where, ranks, *held, resume.clear if args.restore else folds.clear)
     return None if stopped else history.validation[-1]
 
 
 def arguments():
     parser = commands.parser(__doc__)
     count = commands.whole_number
-    parser.add_argument("--niter", type=count(1), metavar="N", help="iterations in all (default: the config's NITER)")
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument("--niter", type=count(1), metavar="N", help="iterations in all (default: the config's NITER)")
+    end.add_argument("--minutes", type=commands.number(0), metavar="N",
+                     help="train for so long instead; a policy that ends goes by the clock then")  # fmt: skip
     parser.add_argument("--update", type=count(1), default=10, metavar="K",
                         help="iterations between looks at the loss (default: 10)")  # fmt: skip
     parser.add_argument("--init", metavar="WEIGHTS", help="initial weights, instead of the config's INIT_MODEL")
@@ -236,6 +308,7 @@ def arguments():
     options.add_precision(parser)
     parser.add_argument("--compile", action="store_true", help="have PyTorch compile the net, which takes a minute or more")
     parser.add_argument("--deterministic", action="store_true", help="the same weights to the bit on CUDA, too; slower")
+    commands.add_run(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)
     return parser.parse_args()

@@ -22,7 +22,7 @@ import nets.caffe.pointwise  # noqa: F401
 from nets import layers
 from nets.layers import Row
 from nets.net import Net, trial
-from tools.base.errors import UserError, listing, nearest
+from tools.base.errors import UserError, listing, nearest, run
 from tools.base.forms import parse
 
 _ROW = {"kind": str, "name": str, "reads?": [str], "args?": {str: object}, "lr_mult?": [float], "decay_mult?": [float]}
@@ -194,4 +194,4 @@ def told_if_values_are_wrong(what: str, values: Mapping) -> Iterator[None]:
 def show(table: Callable) -> None:
     """Print the net that a table's function declares, for 3 channels per input and 6 classes: `python -m nets.segnet`."""
     two = "inputs" in inspect.signature(table).parameters
-    print(Net(table({"irrg": 3, "composite": 3} if two else 3, 6)))
+    run(lambda: print(Net(table({"irrg": 3, "composite": 3} if two else 3, 6))))

@@ -46,6 +46,16 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
+CAFFES = REPO / "tests/data/caffe"  # what a real Caffe wrote; the larger files of it are not kept here
+_MORE_OF_CAFFES = REPO.parent / "shared/caffe_reference"
+
+
+def caffes(name):
+    """A file that a real Caffe wrote; the test is skipped if it is one of those that are not kept here."""
+    path = next((folder / name for folder in (CAFFES, _MORE_OF_CAFFES) if (folder / name).exists()), None)
+    return path or pytest.skip(f"{name} of Caffe's is too large to be kept here")
+
+
 # ------------------------------------------------------------------------------------------------------------- the town
 
 
@@ -156,8 +166,8 @@ class Town:
         return self.root / FOLDERS[modality].format(tile)
 
     def folder(self, kind):
-        """patches, lmdb, results or snapshots_NET."""
-        return self.base / f"vaihingen_{kind}"
+        """patches, lmdb, results (of the net that most tests train) or snapshots_NET."""
+        return self.base / f"vaihingen_{'results_segnet_slim' if kind == 'results' else kind}"
 
     @property
     def snapshots(self):

@@ -17,7 +17,6 @@ from tools.data.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, Input
 from tools.training.pretrained import begin_with, initialise
 from tools.weights import sources
 from tools.weights.names import match
-from tools.weights.net import build as build_net
 from tools.weights.settings import NetSettings
 from tools.weights.snapshots import save_net
 from tools.weights.units import UNITS, from_config
@@ -368,7 +367,7 @@ def test_smps_encoder_weights_are_pretrained_ones_in_the_units_that_smp_tells(mo
     monkeypatch.setattr(smp.encoders, "get_encoder", lambda *args, **kwargs: encoder)
     monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda *args: told)
     given = Input("rgb", ("rgb",), (4,), False, (90.0,) * 4)
-    ours = build_net(NetSettings(NET="smp:Unet/resnet18", NET_OPTIONS={"encoder_weights": "imagenet"}), [given], 5)
+    ours = NetSettings(NET="smp:Unet/resnet18", NET_OPTIONS={"encoder_weights": "imagenet"}).build([given], 5)
     report = begin_with(ours, None, Settings, [given])
     assert "net.encoder.layer4.1.conv2" in report.loaded and "net.decoder.blocks.0.conv1.0" in report.random
     torch.testing.assert_close(ours.net.encoder.conv1.weight[:, 0], resnet18["conv1.weight"][:, 2] * 3 / 4)

@@ -1,5 +1,5 @@
 """Proves that Caffe's weights arrive where Caffe has them, and leave so that they come back bit for bit. The witness is a real
-Caffe (shared/caffe_reference); further files are made here, with protobuf and h5py, as Caffe's formats prescribe."""
+Caffe (tests/data/caffe); further files are made here, with protobuf and h5py, as Caffe's formats prescribe."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, call
+from conftest import caffes, call
 
 import nets
 from nets.caffe.prototxt import read_prototxt, write_prototxt
@@ -19,8 +19,6 @@ from tools.weights import caffe_proto
 from tools.weights.caffe import load_caffemodel, read_caffemodel, refuse_solverstate, slots, write_caffemodel
 from tools.weights.snapshots import load_net, save_net
 
-REFERENCE = REPO.parent / "shared/caffe_reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="no shared/caffe_reference here")
 TINY = (4, 8, 16, 32, 32)
 
 
@@ -58,12 +56,11 @@ def shake(net, seed=0):
 # ------------------------------------------------------------------------------------------------ against a real Caffe
 
 
-@needs_reference
 def test_every_blob_is_within_1e_4_of_caffes_with_identical_masks_and_labels():
-    net = nets.build(str(REFERENCE / "tiny_segnet.prototxt"), {"irrg": 3}, 6).eval()
-    report = load_caffemodel(net, REFERENCE / "tiny_segnet.caffemodel")
+    net = nets.build(str(caffes("tiny_segnet.prototxt")), {"irrg": 3}, 6).eval()
+    report = load_caffemodel(net, caffes("tiny_segnet.caffemodel"))
     assert (len(report.loaded), report.ignored, report.kept) == (26, [], [])
-    reference = np.load(REFERENCE / "tiny_segnet_forward.npz")
+    reference = np.load(caffes("tiny_segnet_forward.npz"))
     ours = blobs_of(net, torch.from_numpy(reference["data"]))
     compared = [name for name in reference if name in ours]
     assert len(compared) == 8
@@ -75,33 +72,30 @@ def test_every_blob_is_within_1e_4_of_caffes_with_identical_masks_and_labels():
     np.testing.assert_array_equal(ours["conv1_1_D"].argmax(1), reference["conv1_1_D"].argmax(1))
 
 
-@needs_reference
 def test_the_table_of_this_folder_takes_the_same_weights_to_the_same_labels():
     net = Net(segnet(3, 6, planes=TINY)).eval()
-    load_caffemodel(net, REFERENCE / "tiny_segnet.caffemodel")
-    reference = np.load(REFERENCE / "tiny_segnet_forward.npz")
+    load_caffemodel(net, caffes("tiny_segnet.caffemodel"))
+    reference = np.load(caffes("tiny_segnet_forward.npz"))
     with torch.no_grad():
         scores = net(torch.from_numpy(reference["data"])).numpy()
     np.testing.assert_allclose(scores, reference["conv1_1_D"], rtol=0, atol=1e-4)
 
 
-@needs_reference
 def test_old_weights_of_a_vgg_fill_the_encoder_exactly():
-    net = nets.build(str(REFERENCE / "tiny_segnet.prototxt"), {"irrg": 3}, 6)
-    report = load_caffemodel(net, REFERENCE / "vgg_tiny_v1.caffemodel")
+    net = nets.build(str(caffes("tiny_segnet.prototxt")), {"irrg": 3}, 6)
+    report = load_caffemodel(net, caffes("vgg_tiny_v1.caffemodel"))
     assert report.loaded == [row.name for row in net.rows if row.kind == "conv"][:13]
     assert "conv5_3_D" in report.kept
-    reference, ours = np.load(REFERENCE / "vgg_tiny_params.npz"), parameters(net)
+    reference, ours = np.load(caffes("vgg_tiny_params.npz")), parameters(net)
     assert len(reference.files) == 26
     for name in reference:
         np.testing.assert_array_equal(ours[name], reference[name])
 
 
-@needs_reference
 def test_layers_without_blobs_are_passed_over():
-    assert "label_label_0_split" not in read_caffemodel(REFERENCE / "tiny_segnet_init.caffemodel")
+    assert "label_label_0_split" not in read_caffemodel(caffes("tiny_segnet_init.caffemodel"))
     net = Net(segnet(3, 6, planes=TINY))
-    load_caffemodel(net, REFERENCE / "tiny_segnet_init.caffemodel")
+    load_caffemodel(net, caffes("tiny_segnet_init.caffemodel"))
     assert net.conv1_1.bn.running_var.tolist() == [0] * 4  # a factor of 0 means that both statistics are 0
 
 

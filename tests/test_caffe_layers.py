@@ -1,12 +1,12 @@
 """Proves that Caffe's kinds of layers compute what Caffe computes: against loops written from Caffe's description of each
-layer, and against what a real Caffe wrote (shared/caffe_reference/pool_odd.npz)."""
+layer, and against what a real Caffe wrote (pool_odd.npz in tests/data/caffe)."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
+from conftest import caffes
 
 from nets import layers
 from nets.caffe import layers as caffe
@@ -14,9 +14,6 @@ from nets.caffe.prototxt import read_prototxt
 from nets.layers import Blob, conv, data
 from nets.net import Net
 from tools.base.errors import UserError
-
-ODD = REPO.parent / "shared/caffe_reference/pool_odd.npz"
-needs_reference = pytest.mark.skipif(not ODD.exists(), reason="no shared/caffe_reference here")
 
 
 def image(channels=3, height=7, width=5, n=2):
@@ -105,12 +102,11 @@ def test_global_pooling_takes_the_whole_image(tmp_path, method, function):
     np.testing.assert_allclose(layer_of(tmp_path, text, x)[1], function(x, (2, 3), keepdims=True), atol=1e-6)
 
 
-@needs_reference
 @pytest.mark.parametrize(
     ("name", "args"), [("up_exact", {"size": (7, 5)}), ("up_pad", {"pad_out": True}), ("up_scale2", {"scale": 2})]
 )
 def test_odd_sizes_are_pooled_and_unpooled_as_caffe_does(name, args):
-    reference = np.load(ODD)
+    reference = np.load(caffes("pool_odd.npz"))
     values, mask = run(layers.pooling, reference["data"], kernel=2, stride=2, mask=True)
     np.testing.assert_array_equal(values, reference["pool"])
     np.testing.assert_array_equal(mask, reference["mask"])

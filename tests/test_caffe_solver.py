@@ -1,10 +1,10 @@
 """Proves that training under Caffe's solver gives Caffe's parameters: after the two iterations that a real Caffe did
-(shared/caffe_reference), and by Caffe's formulas where that run shows nothing."""
+(tests/data/caffe), and by Caffe's formulas where that run shows nothing."""
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
+from conftest import caffes
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,21 +14,17 @@ from tools.solver.solver import SGD, Solver, parameter_groups
 from tools.weights.caffe import load_caffemodel, slots
 from tools.weights.caffe_batch_norm import batches_of, factor, use_caffe_average
 
-REFERENCE = REPO.parent / "shared/caffe_reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="no shared/caffe_reference here")
 
-
-@needs_reference
 def test_two_iterations_give_the_parameters_losses_and_statistics_that_caffe_got():
-    table = read_prototxt(REFERENCE / "tiny_segnet_train.prototxt")
+    table = read_prototxt(caffes("tiny_segnet_train.prototxt"))
     net = Net(table.rows).train()
-    load_caffemodel(net, REFERENCE / "tiny_segnet_init.caffemodel")
+    load_caffemodel(net, caffes("tiny_segnet_init.caffemodel"))
     use_caffe_average(net)
     groups = parameter_groups(net, [], 5e-4)
     for group in groups:
         group["lr"] = 0.01 * group["lr_mult"]
     optimizer = SGD(groups, lr=0.01, momentum=0.9)
-    reference = np.load(REFERENCE / "tiny_segnet_train.npz")
+    reference = np.load(caffes("tiny_segnet_train.npz"))
     for i, tolerance in enumerate((1e-6, 1e-4)):
         scores = net(torch.from_numpy(reference["data"][i]))
         labels = torch.from_numpy(reference["label"][i, :, 0]).long()

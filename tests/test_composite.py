@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import CRS, call, names, pixels, refused, write_config, write_raster
+from conftest import CRS, REPO, call, names, pixels, refused, write_config, write_raster
 from conftest import whole_terrain as estimate
 from rasterio.transform import from_origin
 
@@ -16,7 +16,7 @@ from tools.composite import __main__ as composite
 from tools.composite import tile as composite_tile
 from tools.composite.terrain import pixel_metres
 
-REAL = Path("/work/shared/data/geo")
+REAL = REPO.parent / "shared/data/geo"
 SHAPE = (40, 50)
 INFRARED = np.tile(np.array([200, 0, 0, 50, 120], np.uint8), (40, 10))
 RED = np.tile(np.array([100, 0, 50, 0, 120], np.uint8), (40, 10))

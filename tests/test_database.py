@@ -10,7 +10,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
-from conftest import REPO, names
+from conftest import REPO, caffes, names
 from PIL import Image
 
 from tools.base.errors import UserError
@@ -18,8 +18,6 @@ from tools.data import database
 from tools.data.database import Database, decode, encode, name_tag, pack, pair, shuffled
 from tools.data.patches import write_patch
 from tools.weights.caffe_proto import Datum
-
-CAFFES = REPO.parent / "shared/caffe_reference/datum_lmdb"
 
 
 def fields(message):
@@ -119,9 +117,8 @@ def test_no_lock_file_stays_beside_the_records(tmp_path):
     assert names(folder) == ["data.mdb"]
 
 
-@pytest.mark.skipif(not CAFFES.exists(), reason="Caffe's own databases are not here")
 def test_caffes_own_databases_are_read_exactly(tmp_path):
-    shutil.copytree(CAFFES, tmp_path / "caffe")
+    shutil.copytree(caffes("datum_lmdb"), tmp_path / "caffe")
     expected = np.load(tmp_path / "caffe/expected.npz")
     images, labels = Database(tmp_path / "caffe/image"), Database(tmp_path / "caffe/label")
     assert len(images) == len(labels) == 4

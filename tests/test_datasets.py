@@ -264,3 +264,14 @@ def test_folders_without_a_file_for_a_tile_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"folders\['irrg'\] has no file for the tile 5"):
         read_settings(write_config(tmp_path / "config.py", tmp_path, folders=folders))
     assert Dataset("x", folders).path("irrg", 3).name == "b.tif"
+
+
+def test_ready_made_patches_in_folders_of_their_splits(tmp_path):
+    config = block(tmp_path, "patch")
+    for split, count in (("train", 3), ("val", 1), ("test", 1)):
+        for i in range(count):
+            write_raster(tmp_path / f"Patch/{split}/images/p{i}.tif", image(i).transpose(2, 0, 1), i + 1)
+            write_raster(tmp_path / f"Patch/{split}/labels/p{i}.tif", classes(i, 2), i + 1)
+    settings = extracted(config, tmp_path, "patch")
+    assert [len(settings.data.ids(split)) for split in SPLITS] == [3, 1, 1]
+    assert settings.data.train_ids[0] == ("train", "p0")

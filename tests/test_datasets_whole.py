@@ -29,7 +29,7 @@ def labelled(config, base, dataset):
         ran = call(script, *words, *device, "--config", config)
         assert ran.code == 0, ran.err
     assert (base / f"{dataset}_snapshots_segnet_slim/net_iter_2.safetensors").is_file()
-    return base / f"{dataset}_results"
+    return base / f"{dataset}_results_segnet_slim"
 
 
 def check_scores(results, truths, count):

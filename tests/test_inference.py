@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import sklearn.metrics as sk
 import torch
-from conftest import COLOURS, CRS, NAMES, REPO, call, names, paint, pixels, place, refused, write_raster
+from conftest import COLOURS, CRS, NAMES, REPO, call, names, paint, pixels, place, read_json, refused, write_raster
 from safetensors.torch import save_file
 from test_training import Evil
 
@@ -18,7 +18,7 @@ import nets
 from tools.weights import snapshots
 
 IGNORED = 5
-ENDS = (".png", "_colours.tif", "_labels.tif", "_labels.tif.aux.xml")
+ENDS = (".png", "_colours.tif", "_labels.qml", "_labels.tif", "_labels.tif.aux.xml")
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +138,12 @@ def test_eroded_borders_are_not_scored(trained, maps):
 # ----------------------------------------------------------------------------------------------------------- which weights
 
 
-def test_without_ids_and_weights_the_test_tiles_are_labelled_by_the_newest_snapshot(own):
+def test_without_ids_and_weights_the_test_tiles_are_labelled_by_the_best_weights(own):
     for words in ([], ["--weights"]):
         ran = infer(own, "--overwrite", *words)
         assert ran.code == 0, ran.err
-        assert ran.out.startswith(f"{own.snapshots}/net_iter_150.safetensors (segnet_slim, iteration 150)")
+        assert ran.out.startswith("weights of vaihingen_snapshots_segnet_slim: the best by its validation tiles, net_best_iou")
+        assert f"{own.snapshots}/net_best_iou.safetensors (segnet_slim, iteration " in ran.out
         assert (own.folder("results") / "32_labels.tif").exists()
         assert "overall accuracy" in ran.out
 
@@ -163,6 +164,29 @@ def test_a_snapshot_needs_no_file_that_declared_its_net(own, monkeypatch):
 
 def test_a_tile_that_was_trained_on_is_pointed_out(own):
     assert "note: 3 was trained on" in infer(own, 3).out
+
+
+def test_a_tile_that_is_named_twice_is_labelled_once(own):
+    assert infer(own, 32, 32).code == 0
+    assert list(read_json(own.folder("results") / "details.json")["tiles"]) == ["32"]
+
+
+def test_ids_behind_weights_are_not_taken_for_weights_that_do_not_exist(own):
+    refused(infer(own, "--weights", own.snapshots / "net_iter_150.safetensors", 32), "name the tiles first")
+
+
+@pytest.mark.parametrize("modality", ["irrg", "labels"])
+def test_a_pipe_in_the_place_of_a_tile_is_not_waited_for(own, modality):
+    own.path(modality, 32).unlink()
+    os.mkfifo(own.path(modality, 32))
+    refused(infer(own, 32), own.path(modality, 32), "a pipe or a device")
+
+
+def test_what_another_script_made_is_not_replaced_by_maps(trained, tmp_path):
+    own = trained.copy(tmp_path / "own", "snapshots_segnet_slim", "lmdb")
+    before = sorted(own.folder("lmdb").rglob("*"))
+    refused(infer(own, 32, "--dir", own.folder("lmdb"), "--overwrite"), "was made by create_db.py, not by inference.py")
+    assert sorted(own.folder("lmdb").rglob("*")) == before
 
 
 def test_without_a_snapshot_the_user_is_told_to_train(own):
@@ -193,6 +217,7 @@ def test_a_pickle_is_refused_and_its_code_is_not_run(own, tmp_path):
     for name in ("evil.safetensors", "evil.pth", "evil.caffemodel"):
         torch.save({"weight": Evil(tmp_path / "owned")}, tmp_path / name)
         refused(infer(own, "--weights", tmp_path / name), tmp_path / name)
+        (tmp_path / name).unlink()  # a snapshot beside weights of Caffe's would speak for them
     assert not (tmp_path / "owned").exists()
 
 

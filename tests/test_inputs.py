@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tools.base.errors import UserError
-from tools.data.inputs import Input, find_parts, make_inputs, modalities_of, reorder
+from tools.data.inputs import Input, find_parts, is_normalisation, make_inputs, modalities_of, reorder
+from tools.data.statistics import Moments
 
 RNG = np.random.default_rng(0)
 IRRG, DSM = RNG.integers(0, 256, (3, 4, 5)).astype(np.uint8), RNG.normal(280, 9, (1, 4, 5)).astype(np.float32)
@@ -107,3 +108,21 @@ def test_a_band_that_no_modality_has_is_refused_with_the_nearest_name():
 @pytest.mark.parametrize("spec", [make("irrg", "dsm"), make(("irrg", (2, 0)), normalisation="percentile")])
 def test_an_input_survives_json(spec):
     assert Input.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_percentiles_of_ones_own_stretch_between_them():
+    image = np.arange(10_001, dtype=np.uint16).reshape(1, 73, 137)
+    about = {"rgb": {"bands": 1, "dtype": "uint16"} | Moments.of(image).to_dict()}
+    how = {"rgb": {"name": "percentile", "low": 0, "high": 99}}
+    (spec,) = make_inputs({"rgb": [("rgb", None)]}, about, {}, how, bgr=True)
+    seen = spec.normalise(torch.tensor([[[[0, 4950, 9900, 10_000]]]]))
+    assert seen.flatten().tolist() == pytest.approx([0, 0.5, 1, 1], abs=1e-3)
+    (default,) = make_inputs({"rgb": [("rgb", None)]}, about, {}, {"rgb": {"name": "percentile"}}, bgr=True)
+    assert default.normalise(torch.tensor([[[[200, 9800]]]])).flatten().tolist() == pytest.approx([0, 1], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "how", [{"name": "mean"}, {"name": "percentile", "low": 99, "high": 1}, {"name": "percentile", "top": 1}]
+)
+def test_other_numbers_are_no_normalisation(how):
+    assert not is_normalisation(how)

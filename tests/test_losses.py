@@ -2,6 +2,7 @@
 that are not there; and that class weights are those of their papers, finite whatever the database lacks."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_a_sum_adds_its_losses_by_their_factors():
     p, y = pixels(logits, target)
     expected = numpy_ce(p, y) + 0.5 * numpy_dice(p, y) + 0.25 * numpy_lovasz(p, y)
     assert float(Loss("ce + 0.5 dice + .25lovasz")(logits, target)) == pytest.approx(expected, rel=2e-6)
-    assert read_loss("ce + 0.5 dice") == [(1, "ce"), (0.5, "dice")]
+    assert read_loss("ce + 0.5 dice") == [(1, "ce", {}), (0.5, "dice", {})]
 
 
 @pytest.mark.parametrize(
@@ -260,3 +261,38 @@ def test_without_weights_no_more_is_read_than_it_takes_to_find_a_label():
 
     assert class_weights("none", one_by_one(), 6, [5]) is None
     assert len(read) == 1
+
+
+# ------------------------------------------------------------------------------------------------- numbers of the losses
+
+
+def test_losses_take_the_numbers_of_their_papers():
+    logits, target = batch(7)
+    p, y = pixels(logits, target)
+    by_hand = np.mean([-0.25 * (1 - q[c]) ** 3 * np.log(q[c]) for q, c in zip(p, y, strict=True)])
+    assert float(Loss("focal(gamma=3, alpha=0.25)")(logits, target)) == pytest.approx(by_hand, rel=1e-5)
+    found = float(Loss("tversky(alpha=0.5, beta=0.5)")(logits, target))
+    assert found == pytest.approx(float(Loss("dice")(logits, target)), rel=1e-5)
+    both = Loss("0.5 focal(gamma=0) + 2 tversky(beta=0.9)")(logits, target)
+    assert float(both) == pytest.approx(0.5 * numpy_ce(p, y) + 2 * numpy_tversky(p, y, 0.3, 0.9), rel=1e-5)
+
+
+def test_of_two_classes_alpha_weighs_the_second_against_the_first():
+    logits, target = batch(8, classes=2)
+    p, y = pixels(logits, target)
+    by_hand = np.mean([-(0.75 if c == 0 else 0.25) * (1 - q[c]) ** 2 * np.log(q[c]) for q, c in zip(p, y, strict=True)])
+    assert float(Loss("focal(gamma=2, alpha=0.25)")(logits, target)) == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("focal(gama=2)", "'focal' does not read 'gama'; it reads gamma, alpha. Did you mean 'gamma'?"),
+        ("focal(gamma)", "'gamma' are no numbers of 'focal'"),
+        ("focal(gamma=-1)", "'focal' needs a number, 0 or more, for 'gamma'"),
+        ("dice(beta=1)", "'dice' does not read 'beta'; it reads nothing"),
+    ],
+)
+def test_numbers_that_a_loss_does_not_read_are_refused(text, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        Loss(text)

@@ -15,7 +15,7 @@ from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.inference import labeller
 from tools.solver.losses import Loss
-from tools.solver.solver import SOLVERS, Solver
+from tools.solver.solver import SOLVERS, Solver, multipliers
 from tools.training.trainer import Trainer
 from tools.weights import snapshots
 
@@ -470,3 +470,22 @@ def test_a_database_without_labelled_pixels_is_one_sentence_at_the_command_line(
     ran = call("training", "--niter", 1, "--config", config, "--device", "cpu", "--snapshot", tmp_path)
     databases.config()
     refused(ran, "no pixel of the database is labelled")
+
+
+# ------------------------------------------------------------------------------------------------------- parts of a net
+
+
+def rates(patterns, pretrained):
+    """The multipliers of the rate by layer, of weights alone."""
+    net = tiny()
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    return {names[p]: lr for p, lr, _ in multipliers(net, pretrained, patterns) if names[p].endswith("weight")}
+
+
+def test_encoder_and_head_are_the_layers_that_came_with_weights_and_the_others():
+    """Ten times the rate for the head, as DeepLab has it."""
+    found = rates({"encoder": {"lr": 1}, "head": {"lr": 10}}, ["first"])
+    assert {lr for name, lr in found.items() if name.startswith("first.")} == {1}
+    assert {lr for name, lr in found.items() if not name.startswith("first.")} == {10}
+    with pytest.raises(UserError, match=r"MULTIPLIERS\['encoder'\] is for the layers that came with weights"):
+        rates({"encoder": {"lr": 1}}, [])

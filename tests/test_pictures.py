@@ -88,6 +88,18 @@ def test_the_loss_plot_is_drawn_from_the_first_iteration_on(tmp_path, losses, sc
     assert (orange[0] > orange[1] + 50) == any(iou for _, iou in scores)  # points beside those in the legends
 
 
+def test_cross_entropy_has_an_axis_of_its_own_where_another_loss_is_trained(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, *_, **__: figures.append(figure))
+    points = [{"iteration": i, "loss": 2.0, "trained_loss": 0.3, "mean_iou_without_ignored": 0.5} for i in (1, 2)]
+    plots.loss_plot(tmp_path / "loss.png", [0.5, 0.4], [], points, "dice on a town")
+    left, right = figures[0].axes[0], figures[0].axes[-1]
+    drawn = {line.get_label(): list(line.get_ydata()) for axis in (left, right) for line in axis.lines}
+    assert drawn["validation (the same loss)"] == [0.3, 0.3]
+    assert drawn["validation, cross entropy (right)"] == [2.0, 2.0]
+    assert left.get_ylim()[1] < 1 < right.get_ylim()[1]
+
+
 def test_a_plot_that_finds_no_room_leaves_no_figure_in_memory(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

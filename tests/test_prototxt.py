@@ -1,10 +1,10 @@
 """Proves that a prototxt becomes the table that Caffe would run, that a table comes back from the prototxt that it is
-written as, and that what is not understood is named. Caffe itself is the witness wherever shared/caffe_reference is there."""
+written as, and that what is not understood is named. Caffe itself is the witness by files that it wrote (tests/data/caffe)."""
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
+from conftest import caffes
 from torch.nn import functional as F
 
 import nets
@@ -14,8 +14,6 @@ from nets.net import Net
 from nets.segnet import segnet
 from tools.base.errors import UserError
 
-REFERENCE = REPO.parent / "shared/caffe_reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="no shared/caffe_reference here")
 TINY = (4, 8, 16, 32, 32)
 
 CONV = """layer { name: "%s" type: "Convolution" bottom: "%s" top: "%s"
@@ -49,10 +47,9 @@ def unit(name, bottom, channels, top=None):
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-@needs_reference
 @pytest.mark.parametrize("file", ["tiny_segnet.prototxt", "tiny_segnet_train.prototxt"])
 def test_the_reference_is_read_as_the_segnet_that_it_is(file):
-    table = read_prototxt(REFERENCE / file)
+    table = read_prototxt(caffes(file))
     ours = segnet(3, 6, planes=TINY)
 
     def units(rows):
@@ -63,9 +60,8 @@ def test_the_reference_is_read_as_the_segnet_that_it_is(file):
     assert table.ignore_label == (5 if "train" in file else None)
 
 
-@needs_reference
 def test_multipliers_come_from_the_file_and_a_missing_one_is_1():
-    rows = {r.name: r for r in read_prototxt(REFERENCE / "tiny_segnet_train.prototxt").rows}
+    rows = {r.name: r for r in read_prototxt(caffes("tiny_segnet_train.prototxt")).rows}
     assert rows["conv3_2"].lr_mult == (0.5, 1, 0.5, 1)
     assert rows["conv3_2_D"].lr_mult == (1, 1, 1, 2)
     assert rows["conv3_2"].decay_mult == (1, 1, 1, 1)
@@ -261,9 +257,8 @@ def test_a_caffemodel_in_place_of_a_prototxt_is_said(tmp_path):
 # ------------------------------------------------------------------------------------------------- writing, there and back
 
 
-@needs_reference
 def test_the_reference_comes_back_from_what_is_written(tmp_path):
-    rows = read_prototxt(REFERENCE / "tiny_segnet_train.prototxt").rows
+    rows = read_prototxt(caffes("tiny_segnet_train.prototxt")).rows
     assert read_prototxt(written(tmp_path, write_prototxt(Net(rows)))).rows == rows
 
 

@@ -34,10 +34,10 @@ def test_the_tree_names_every_folder_and_no_other():
     assert len(lines) <= 30
     named, above = set(), ""
     for line in lines:
-        indent, name = re.match(r"( *)(\S+)", line).groups()
-        assert len(line.split(maxsplit=1)) == 2, f"no phrase behind {name}"
-        above = above if indent else name
-        named.add((above if indent else "") + name)
+        indent, names, phrase = re.match(r"( *)((?:\S+/ )*\S+) +(\S.*)", line).groups()
+        assert phrase, f"no phrase behind {names}"
+        above = above if indent else names
+        named |= {(above if indent else "") + name for name in names.split()}
     folders = {f"{Path(f).parent}/" for f in tracked() if len(Path(f).parts) > 1}
     folders = {f for f in folders if f.count("/") <= 2 and not f.startswith("tests/data")}
     assert {n for n in named if n.endswith("/")} == folders

@@ -256,11 +256,15 @@ def test_tensorboard_reads_the_curves_and_pictures_back(own):
     for name, key in (("loss", "loss"), ("rate", "rate"), ("images per second", "images_per_second"), ("mean IoU", "mean_iou")):
         expected = [(e["iteration"], pytest.approx(e[key])) for e in found["training"]]
         assert scalars[f"training/{name}"] == expected
-    for name, key in (("loss", "loss"), ("mean IoU", "mean_iou_without_ignored"), ("accuracy", "overall_accuracy")):
+    whole = {"loss": "loss", "mean IoU": "mean_iou_without_ignored", "accuracy": "overall_accuracy"}
+    whole |= {"mean class accuracy": "mean_accuracy_without_ignored", "FWIoU": "frequency_weighted_iou_without_ignored"}
+    for name, key in whole.items():
         assert scalars[f"validation/{name}"] == [(v["iteration"], pytest.approx(v[key])) for v in found["validation"]]
     for name in NAMES:
-        expected = [(v["iteration"], pytest.approx(v["iou"][name])) for v in found["validation"] if v["iou"][name] is not None]
-        assert scalars.get(f"validation/IoU/{name}", []) == expected
+        for curve, kind in (("IoU", "iou"), ("Dice", "dice"), ("class accuracy", "recall"), ("precision", "precision")):
+            known = [v for v in found["validation"] if v[kind][name] is not None]
+            expected = [(v["iteration"], pytest.approx(v[kind][name])) for v in known]
+            assert scalars.get(f"validation/{curve}/{name}", []) == expected
     assert list(images.values()) == [[(2, 72, 3 * 90 + 8), (4, 72, 3 * 90 + 8)]]
 
 

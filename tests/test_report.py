@@ -167,8 +167,20 @@ def test_scores_by_class_are_those_of_scores_json(folder, page):
         precision, recall = matrix[i, i] / matrix[:, i].sum(), matrix[i, i] / matrix[i].sum()
         expected = [f"{100 * v:.1f}" for v in (found["f1"][name], found["iou"][name], precision, recall)]
         assert table[name] == [*expected, f"{matrix[i].sum():,}"]
-    for score in ("overall_accuracy", "mean_f1", "mean_iou", "mean_iou_without_ignored"):
+    for score in ("overall_accuracy", "mean_f1", "mean_iou", "mean_iou_without_ignored", "mean_accuracy"):
         assert f"{100 * found[score]:.2f} %" in page.text
+    assert f"frequency-weighted IoU {100 * found['frequency_weighted_iou']:.2f} %" in page.text
+
+
+def test_a_folder_of_an_earlier_version_gets_the_scores_that_it_lacks_from_its_matrix(folder):
+    path, now = folder / "scores.json", json.loads((folder / "scores.json").read_text())
+    older = {"pixels", "overall_accuracy", "kappa", "mean_f1", "mean_iou", "mean_f1_without_ignored", "f1", "iou", "confusion"}
+    for found in now.values():
+        found["all"] = {name: value for name, value in found["all"].items() if name in older | {"mean_iou_without_ignored"}}
+    path.write_text(json.dumps(now))
+    page, matrix = Page(report.write_report(folder)), np.array(now["labels"]["all"]["confusion"])
+    recall = np.diag(matrix) / matrix.sum(1)
+    assert [page.table("class", 6)[name][3] for name in NAMES] == [f"{100 * value:.1f}" for value in recall]
 
 
 def test_the_confusion_matrix_stands_there_in_shares_of_the_rows_and_in_pixels(folder, page):

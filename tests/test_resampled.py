@@ -148,9 +148,9 @@ def test_resampled_tiles_have_maps_and_scores_at_the_trained_pixel_size(own):  #
 
 def test_the_map_of_a_resampled_tile_is_that_of_the_tile_at_that_size(own, tmp_path):  # noqa: F811
     image = pixels(own.path("irrg", 32))
-    write_raster(tmp_path / "fine.tif", np.kron(image, np.ones((1, 2, 2), np.uint8)), transform=scaled(0.5))
-    write_raster(tmp_path / "same.tif", image, transform=NINE)
-    assert infer(own, "--images", tmp_path, "--resample", "--dir", tmp_path / "out").code == 0
+    write_raster(tmp_path / "in/fine.tif", np.kron(image, np.ones((1, 2, 2), np.uint8)), transform=scaled(0.5))
+    write_raster(tmp_path / "in/same.tif", image, transform=NINE)
+    assert infer(own, "--images", tmp_path / "in", "--resample", "--dir", tmp_path / "out").code == 0
     assert np.array_equal(pixels(tmp_path / "out/fine_labels.tif"), pixels(tmp_path / "out/same_labels.tif"))
 
 

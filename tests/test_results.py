@@ -191,7 +191,7 @@ def test_other_settings_cannot_be_mixed_in(own, flight, words, changes, said):  
 
 
 def test_the_same_weights_from_elsewhere_resume(own, flight):  # noqa: F811
-    assert label(own, flight).code == 0
+    assert label(own, flight, "--weights", "newest").code == 0
     moved = shutil.copy(own.snapshots / "net_iter_150.safetensors", flight.parent / "moved.safetensors")
     ran = label(own, flight, "--resume", "--weights", moved)
     assert (ran.code, "5 of 5 tiles are finished already" in ran.out) == (0, True), ran.sentence

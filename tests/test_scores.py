@@ -30,6 +30,37 @@ def test_accuracy_f1_iou_and_kappa_are_scikit_learns():
     np.testing.assert_allclose(scores.iou(MATRIX), sk.jaccard_score(truth, found, average=None, labels=ALL))
 
 
+def test_class_accuracy_precision_dice_and_weighted_iou_are_scikit_learns():
+    """Per class accuracy (recall) and precision, mean class accuracy, FWIoU, pixel accuracy and Dice, by their names."""
+    truth, found, report = TRUTH.ravel(), MAP.ravel(), scores.report(MATRIX, NAMES, [5])
+    by_class = {"average": None, "labels": ALL}
+    recall, precision = sk.recall_score(truth, found, **by_class), sk.precision_score(truth, found, **by_class)
+    np.testing.assert_allclose(list(report["recall"].values()), recall)
+    np.testing.assert_allclose(list(report["precision"].values()), precision)
+    assert report["mean_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, found))
+    assert report["mean_accuracy_without_ignored"] == pytest.approx(recall[:5].mean())
+    assert report["frequency_weighted_iou"] == pytest.approx(sk.jaccard_score(truth, found, average="weighted"))
+    kept = sk.jaccard_score(truth, found, average="weighted", labels=range(5))
+    assert report["frequency_weighted_iou_without_ignored"] == pytest.approx(kept)
+    assert report["pixel_accuracy"] == pytest.approx(sk.accuracy_score(truth, found))
+    np.testing.assert_allclose(list(report["dice"].values()), sk.f1_score(truth, found, **by_class))
+    assert report["mean_dice"] == pytest.approx(sk.f1_score(truth, found, average="macro"))
+
+
+def test_a_class_that_is_never_predicted_is_named():
+    report = scores.report(np.array([[5, 0, 0], [2, 0, 0], [0, 0, 0]]), ["road", "car", "water"])
+    assert report["never_predicted"] == ["car"]
+    assert (report["recall"], report["precision"]["car"]) == ({"road": 1, "car": 0, "water": None}, None)
+    assert report["frequency_weighted_iou"] == pytest.approx(5 / 7 * 5 / 7)
+    assert "no pixel was labelled car, which" in scores.as_text(report)
+    assert "no pixel" not in scores.as_text(scores.report(MATRIX, NAMES))
+
+
+def test_the_confusion_matrix_is_printed_in_per_cent_of_its_rows():
+    lines = scores.matrix_as_text(scores.report(np.array([[3, 1], [0, 0]]), ["road", "car"])).splitlines()
+    assert [line.split() for line in lines[1:3]] == [["road", "75.0", "25.0", "4"], ["car", "-", "-", "0"]]
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=60))
 def test_scores_of_any_maps_are_scikit_learns(pairs):
     truth, found = np.array(pairs).T.astype(np.uint8)
@@ -106,6 +137,9 @@ def test_counts_do_not_overflow():
 def test_the_table_shows_the_numbers_in_per_cent():
     text = scores.as_text(scores.report(MATRIX, NAMES, [5]), ["clutter"])
     lines = {line.split("  ")[0].strip(): line for line in text.splitlines()}
+    right, wide = (TRUTH == 1) & (MAP == 1), "  "
+    assert f"{100 * right.sum() / (TRUTH == 1).sum():.2f}{wide}" in lines["building"]
+    assert lines["building"].rstrip().endswith(f"{100 * right.sum() / (MAP == 1).sum():.2f}")
     assert f"{100 * (TRUTH == 1)[MAP == 1].sum() / ((TRUTH == 1) | (MAP == 1)).sum():.2f}" in lines["building"]
     assert lines["clutter"].endswith("(ignored)")
     assert f"{100 * (TRUTH == MAP).mean():.2f} %" in text

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tools.training.selection import Selection
+from tools.record.selection import Selection
 
 
 def kept(selection, *report, **words):

@@ -123,15 +123,16 @@ def test_a_section_stands_in_the_wing_that_uses_it_and_a_setting_stands_once():
     assert len(KNOWN) == sum(len(fields(section)) for section in SECTIONS.values())
 
 
-def test_the_whole_is_seen_by_the_scripts_and_four_commands_alone():
-    """Everybody else gets a section, or plain values."""
+def test_the_whole_is_seen_by_the_scripts_and_by_commands_alone():
+    """The wings get a section, or plain values."""
     seen = set()
     for path in [*REPO.glob("*.py"), *REPO.glob("tools/**/*.py"), *REPO.glob("nets/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "tools.settings":
                 seen.add(path.relative_to(REPO).as_posix())
     scripts = {f"{name}.py" for name in ("convert_gt", "extract_images", "create_db", "training", "inference")}
-    assert seen - scripts == {f"tools/{name}/__main__.py" for name in ("composite", "export", "show")}
+    commands = {f"tools/{name}/__main__.py" for name in ("composite", "export", "show", "final", "check")}
+    assert seen - scripts == commands | {"tools/check/findings.py", "tools/check/forecast.py"}
 
 
 def test_a_setting_that_the_config_leaves_out_has_its_default_and_says_so(tmp_path):
@@ -192,7 +193,7 @@ WRONG = {
     "label_values": [[], "tree", [1, 2], ["tree"]], "palette": [[], {"a": (1, 2, 3)}, {0: 5}, {0: None}, {0: "white"}],
     "IGNORE_LABEL": ["clutter", [None], True, -1], "MEAN_PIXEL": [None, {"irrg": 5}, {"irrg": ("a",)}],
     "INPUTS": [{}, {"irrg": "irrg"}, {"irrg": []}, ["irrg"]], "patch_size": [128, (128,), (0, 32), (32.0, 32)],
-    "step_size": [16, (16, 0)], "ROTATIONS": [90, [], [45], [0, 0], ["0"], [[0]]], "FLIPS": [True, [], [True, True], [[]]],
+    "step_size": ["16", (16, 0)], "ROTATIONS": [90, [45], [0, 0], ["0"], [[0]]], "FLIPS": [True, [True, True], [[]]],
     "BGR": [1, None], "NET": ["", None], "INIT_MODEL": [""],
     "INIT_PARTIAL": [None, 1], "INIT_UNITS": [{}, "imagenet", (1, 2)],
     "BATCH_SIZE": [0, 2.5, True], "BASE_LR": [0, -1, "0.1"],
@@ -241,6 +242,11 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path, changes, word
     assert words in fault(tmp_path, **changes)
 
 
+@pytest.mark.parametrize("tile", ["..", ".hidden", "n" * 300])
+def test_an_id_that_can_begin_no_files_name_is_refused(tmp_path, tile):
+    assert "cannot begin the names of files" in fault(tmp_path, train_ids=[tile])
+
+
 def test_a_syntax_error_is_named_with_its_line(tmp_path):
     path = config(tmp_path)
     path.write_text("SEED = 1\nBASE_DIR = (\n")
@@ -281,3 +287,43 @@ def test_ignored_classes_may_be_none_one_or_several(tmp_path, given, ignored):
 def test_modalities_stand_once_in_the_order_of_the_inputs(tmp_path):
     inputs = {"a": ["dsm", "irrg"], "b": ["irrg"]}
     assert read_settings(config(tmp_path, INPUTS=inputs)).data.modalities == ["dsm", "irrg"]
+
+
+# ------------------------------------------------------------------------------------------- a config upon another config
+
+
+def test_a_config_may_begin_with_another_and_change_a_few_lines(tmp_path):
+    base = (REPO / "config.py").read_text()
+    (tmp_path / "config.py").write_text(base)
+    lines = 'from config import *\n\nDATASET = "vaihingen"\nITER_SIZE = 2 * ITER_SIZE\ntest_ids = test_ids[:1]\n'
+    (tmp_path / "mine.py").write_text(lines)
+    settings = read_settings(tmp_path / "mine.py", ["BASE_LR=0.5"])
+    assert settings.data.DATASET_DIR == "data/vaihingen/"  # derived in the other file, from this one's DATASET
+    assert (settings.training.ITER_SIZE, settings.data.test_ids, settings.training.BASE_LR) == (2, [32], 0.5)
+
+
+def test_faults_of_both_files_are_told_with_their_own_lines(tmp_path):
+    (tmp_path / "config.py").write_text("first = 1\nsecond = nothing\n")
+    (tmp_path / "mine.py").write_text("from config import *\n")
+    with pytest.raises(UserError, match=r"config\.py, line 2: NameError"):
+        read_settings(tmp_path / "mine.py")
+    (tmp_path / "config.py").write_text("from mine import *\n")
+    with pytest.raises(UserError, match="begins with"):
+        read_settings(tmp_path / "mine.py")
+
+
+def test_several_faults_of_one_config_are_told_at_once(tmp_path):
+    told = fault(tmp_path, BATCH_SIZE=0, BASE_LR=-1, BLEND="round")
+    assert all(name in told for name in ("BATCH_SIZE = 0", "BASE_LR = -1", "BLEND = 'round'"))
+
+
+def test_a_recipes_step_and_crop_are_held_within_smaller_patches_of_the_configs_own(tmp_path):
+    """The recipe's patches are 256, its step and crop 192; what the config says itself is never changed."""
+    config = write_config(tmp_path / "config.py", tmp_path, RECIPE="modern", patch_size=(32, 32))
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("AUGMENTATION", "step_size"))]
+    config.write_text("\n".join(lines))
+    settings = read_settings(config)
+    assert (settings.patches.step_size, settings.sample_size) == ((32, 32), (32, 32))
+    config.write_text("\n".join([*lines, "step_size = (64, 64)"]))
+    with pytest.raises(UserError, match="step_size = "):
+        read_settings(config)

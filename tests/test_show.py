@@ -219,7 +219,7 @@ def test_mistakes_are_one_sentence(databases, tmp_path):
     refused(shown("--tiles", 99, "--config", databases.config()), "area99.tif and its like do not exist")
     refused(shown(lmdb, "--out", tmp_path / "a.jpg"), "a.jpg: the picture is a PNG")
     (tmp_path / "details.json").write_text("{}")
-    refused(shown(tmp_path), "holds no patches")
+    refused(shown(tmp_path), "details.json is damaged", "has no 'dataset'")
 
 
 def test_a_split_that_is_not_there_is_said(town):

@@ -11,7 +11,7 @@ from conftest import call, pixels, refused, write_config, write_raster
 from tools.base.errors import UserError
 from tools.blocks import blocks
 from tools.data.dataset import Dataset, find_ids, list_ids
-from tools.data.splits import read_list, split_by_share
+from tools.data.splits import group_tiles, read_list, split_by_share, warnings
 from tools.geo import raster
 from tools.settings import read_settings
 
@@ -225,3 +225,55 @@ def test_two_rasters_of_one_name_are_refused(city):
     write_raster(base / "other/ortho.tif", np.zeros((3, 9, 9), np.uint8))
     files = [base / "city/ortho.tif", base / "other/ortho.tif"]
     refused(call("tools.blocks", *files, "--size", 30, "--out", base / "b"), "several of the rasters are called")
+
+
+# ------------------------------------------------------------------------------------------------------------ neighbours
+
+
+def mosaic(root, rows=2, cols=10, apart=0):
+    """Tiles of 10 x 10 pixels of a metre, side by side or so many metres apart; their ids."""
+    for row, col in itertools.product(range(rows), range(cols)):
+        place = rasterio.transform.from_origin(500_000 + (10 + apart) * col, 5_400_000 - (10 + apart) * row, 1, 1)
+        write_raster(root / f"images/{row}_{col}.tif", np.zeros((1, 10, 10), np.uint8), transform=place)
+    return [(row, col) for row in range(rows) for col in range(cols)]
+
+
+def test_groups_by_name_keep_the_parts_of_a_tile_together():
+    ids = [f"tile{tile}_{part:03d}" for tile in range(8) for part in range(9)]
+    groups = group_tiles(ids, r"(tile\d+)_", "", "")
+    for split in split_by_share(ids, 0.5, 0.25, 0.25, seed=3, group=groups):
+        tiles = {name.split("_")[0] for name in split}
+        assert len(split) == 9 * len(tiles)
+    with pytest.raises(UserError, match="finds nothing in any tile's name, such as tile0_000"):
+        group_tiles(ids, "town", "", "")
+
+
+def test_groups_by_place_are_areas_of_neighbours(tmp_path):
+    ids = mosaic(tmp_path)
+    groups = group_tiles(ids, "place", tmp_path, "images/{}_{}.tif")
+    areas = {group: [tile for tile in ids if groups[tile] == group] for group in groups.values()}
+    assert len(areas) >= 10
+    for tiles in areas.values():
+        assert all(max(abs(a[0] - b[0]), abs(a[1] - b[1])) == 1 for a, b in itertools.combinations(tiles, 2))
+    scattered = mosaic(tmp_path / "far", apart=5)
+    assert len(set(group_tiles(scattered, "place", tmp_path / "far", "images/{}_{}.tif").values())) == len(scattered)
+
+
+def test_tiles_without_a_place_are_named(tmp_path):
+    write_raster(tmp_path / "images/a.tif", np.zeros((1, 4, 4), np.uint8), crs=None, transform=None)
+    with pytest.raises(UserError, match="a has no place on Earth"):
+        group_tiles(["a"], "place", tmp_path, "images/{}.tif")
+
+
+def test_splits_of_files_that_touch_or_are_named_alike_are_warned_of(tmp_path):
+    ids = mosaic(tmp_path, rows=1, cols=3)
+    files = {tile: tmp_path / "images/{}_{}.tif".format(*tile) for tile in ids}
+    (note,) = warnings({"train": ids[:2], "val": [], "test": ids[2:]}, files)
+    assert "1 pairs of tiles of different splits touch or overlap, such as 0_1 (train) and 0_2 (test)" in note
+    assert warnings({"train": [], "val": ids[:2], "test": ids[2:]}, files) == []
+    (tmp_path / "bare").mkdir()
+    names = ["road_1", "road_2", "lake_1", "lake_2"]
+    bare = {n: write_raster(tmp_path / f"bare/{n}.tif", np.zeros((1, 4, 4), np.uint8), crs=None, transform=None) for n in names}
+    (note,) = warnings({"train": names[:3], "val": [], "test": names[3:]}, bare)
+    assert "names alike are in different splits, such as lake_1, lake_2" in note
+    assert warnings({"train": names[:2], "val": [], "test": names[2:]}, bare) == []

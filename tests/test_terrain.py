@@ -20,7 +20,7 @@ from tools.composite import terrain
 from tools.composite.terrain import GroundFilter, Terrain, opening, parts, pixel_metres
 from tools.geo.windows import Window
 
-REAL = Path("/work/shared/data/geo")
+REAL = REPO.parent / "shared/data/geo"
 METRE = (1.0, 1.0)
 
 

@@ -99,7 +99,7 @@ def make_older(path):
 def test_older_weights_are_not_checked(own):
     make_older(own.snapshots / "net_iter_150.safetensors")
     write_raster(own.path("irrg", 32), pixels(own.path("irrg", 32)).astype(np.uint16), 32)
-    done(infer(own, 32))
+    done(infer(own, 32, "--weights", "newest"))
 
 
 def test_an_older_snapshot_can_be_restored_and_knows_them_from_then_on(databases, trained, tmp_path, without_pictures):

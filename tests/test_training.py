@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, REPO, TRAIN, call, done, names, pixels, read_json, refused, spawn, train, wait_for
+from conftest import NAMES, REPO, TRAIN, VAL, call, done, names, pixels, read_json, refused, spawn, train, wait_for
 from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -258,7 +258,8 @@ KILLED = """
 import os, sys
 import training
 from tools.base.errors import run
-from tools.training import earlier, loop
+from tools.record import earlier
+from tools.training import loop
 place, moves = sys.argv.pop(1), 0
 def die(*_):
     os.kill(os.getpid(), 9)
@@ -411,6 +412,38 @@ def test_sigterm_and_ctrl_c_write_a_snapshot_and_stop(own, monkeypatch, number):
     assert [p.name for p in snapshots.found(own.snapshots)] == ["net_iter_3.safetensors"]
     assert "a snapshot after this iteration, then stop" in ran.err
     assert signal.getsignal(number) == before
+
+
+def test_before_it_stops_the_net_is_validated_and_its_best_weights_are_kept(own, monkeypatch):
+    signals_at(monkeypatch, {3: signal.SIGINT})
+    done(train(own, 100, SNAPSHOT_EVERY=100, val_ids=VAL))
+    assert [v["iteration"] for v in read_json(own.snapshots / "metrics.json")["validation"]] == [3]
+    assert len(list(own.snapshots.glob("net_best_*"))) == 3
+    state = snapshots.load_state(own.snapshots / "net_iter_3.solverstate")
+    assert state["selection"]["best"]["iou"][0] == 3  # a restored run does not replace them by worse ones
+    assert state["selection"]["waited"] == 0  # patience counts validations at their time
+
+
+def test_minutes_stop_a_run_with_a_validation_and_a_snapshot(own, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("tools.solver.deadline.time.monotonic", lambda: now[0])
+    step = Trainer.step
+
+    def slow(self, *batch):
+        step(self, *batch)
+        now[0] += 20
+
+    monkeypatch.setattr(Trainer, "step", slow)
+    cosine = {"LR_POLICY": {"name": "cosine", "max_iterations": 1000}, "BASE_LR": 0.1}
+    words = ["--minutes", 2, "--device", "cpu", "--update", 1]
+    done(call("training", *words, "--config", own.config(SNAPSHOT_EVERY=100, val_ids=VAL, **cosine)))
+    assert [p.name for p in snapshots.found(own.snapshots)] == ["net_iter_6.safetensors"]
+    found = read_json(own.snapshots / "metrics.json")
+    assert [v["iteration"] for v in found["validation"]] == [6]
+    rates = [entry["rate"] for entry in found["training"]]  # shown after the step, when its time has passed
+    expected = [0.1 * (1 + np.cos(np.pi * min(int(1000 * i / 6), 999) / 1000)) / 2 for i in range(1, 7)]
+    assert rates == pytest.approx(expected)
+    refused(train(own, 3, "--minutes", 2), "not allowed with")
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
+from tools.record.selection import Selection
+from tools.solver.losses import Loss
 from tools.training.validation import PICTURE_SIZE, validate
 from tools.weights import snapshots
 
@@ -70,6 +72,25 @@ def test_the_loss_is_the_cross_entropy_of_the_scored_pixels_however_a_tile_comes
     assert scores["pixels"] == ((labels < 6) & ~lacking).sum()
     right = (found.argmax(0) == labels) & (labels < 6) & ~lacking
     assert scores["overall_accuracy"] == pytest.approx(right.sum() / scores["pixels"])
+
+
+def test_the_loss_that_is_trained_is_computed_beside_cross_entropy(tmp_path):
+    truth, labels, found = tile(tmp_path)
+    scores = validate(Pieces(found, 50, 70), [truth], ISPRS, [5], trained=Loss("dice")).scores
+    scored = (labels < 6) & (labels != 5)
+    hits = [2 * found[c][scored & (labels == c)].sum() for c in range(5)]
+    sums = [found[c][scored].sum() + (scored & (labels == c)).sum() for c in range(5)]
+    assert scores["trained_loss"] == pytest.approx(1 - np.mean(np.array(hits) / sums), rel=1e-4)
+    assert scores["loss"] == pytest.approx(np.mean(by_hand(labels, found, [5])), rel=1e-5)
+    assert "trained_loss" not in validate(Pieces(found, 50, 70), [truth], ISPRS, [5], trained=Loss("ce")).scores
+
+
+def test_the_best_weights_by_loss_go_by_the_loss_that_is_trained():
+    selection = Selection(6)
+    selection.best |= selection.report(1, 1.0, 0.5, trained=0.5)
+    assert set(selection.best) == {"loss", "iou", "combined"}
+    assert set(selection.report(2, 0.9, 0.5, trained=0.6)) == {"combined"}  # cross entropy fell, the trained loss did not
+    assert selection.report(3, 1.1, 0.4, trained=0.4) == {"loss": (3, -0.4)}
 
 
 def test_tiles_count_by_their_pixels(tmp_path):

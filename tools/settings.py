@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from tools.base.errors import UserError, listing, nearest
-from tools.base.sections import Section
+from tools.base.sections import Section, is_size
+from tools.data.dataset import tile_name
 from tools.data.operations import read_recipe, sample_size
 from tools.data.settings import DataSettings, PatchSettings
 from tools.inference.settings import InferenceSettings
@@ -55,13 +56,26 @@ class Settings:
 
     @property
     def snapshots(self) -> Path:
-        """Where the snapshots of this net on this dataset lie."""
-        return self.data.folder(f"snapshots_{self.net.slug}")
+        """Where the snapshots of this run lie."""
+        return self.data.folder(f"snapshots_{self.run}")
+
+    @property
+    def results(self) -> Path:
+        """Where the maps of this run lie."""
+        return self.data.folder(f"results_{self.run}")
+
+    @property
+    def run(self) -> str:
+        """What this run is called: its net, and RUN if it has a name."""
+        return f"{self.net.slug}-{self.data.RUN}" if self.data.RUN else self.net.slug
 
     def about(self) -> dict[str, Any]:
         """What a weights file says of the data that it is for, as JSON values."""
         return {
             "dataset": self.data.DATASET,
+            "run": self.run,
+            "trained_on": list(map(tile_name, self.data.train_ids)),
+            "folders": {m: str(self.data.folders[m]) for m in self.data.modalities},
             **self.classes.about(),
             "patch_size": list(self.patches.patch_size),
         }
@@ -141,10 +155,24 @@ def _make(given: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
             known = isinstance(recipe, str) and recipe in RECIPES
             own = RECIPES[recipe](made["data"].modalities, given.get("NET")) if known else {}
             origins = dict.fromkeys(KNOWN, DEFAULT) | dict.fromkeys(own, f"recipe {recipe}") | origins
-            given = own | given
+            given = own | given | _fitted(own, given)
     if faults:
         raise UserError(" ".join(faults))
     return Settings(**made, origins=origins)
+
+
+def _fitted(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of step and crop, held within the patches if the config has smaller ones of its own."""
+    size = given.get("patch_size")
+    if not is_size(size) or "patch_size" not in own:
+        return {}
+    fitted: dict[str, Any] = {}
+    if "step_size" not in given:
+        fitted["step_size"] = tuple(min(step, length) for step, length in zip(own["step_size"], size, strict=True))
+    crop = own.get("AUGMENTATION", {}).get("crop")
+    if "AUGMENTATION" not in given and crop and min(size) < min(crop["height"], crop["width"]):
+        fitted["AUGMENTATION"] = own["AUGMENTATION"] | {"crop": {"height": min(size), "width": min(size)}}
+    return fitted
 
 
 def _change(text: str) -> tuple[str, Any]:
@@ -181,14 +209,58 @@ def run_config(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     """What a config file sets. Raises UserError with the file's line if it does not run to its end."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: name a config file with --config.")
+    settings = {k: v for k, v in (_run(path, changes) | changes).items() if not k.startswith("_")}
+    return {k: v for k, v in settings.items() if not isinstance(v, ModuleType) and not callable(v)}  # nor what it imports
+
+
+def _run(path: Path, changes: Mapping[str, Any], below: frozenset[Path] = frozenset()) -> dict[str, Any]:
+    """All names that a config file gives; those of another one that it begins with, `from config import *`, too.
+
+    The other one runs with this one's plain values in place of its own, so that what it derives from them follows. below: the
+    files that began with this one.
+    """
     names = {"__file__": str(path), "__name__": "<run_path>"}
     try:
-        tree = _Changes(changes).visit(ast.parse(path.read_bytes(), str(path)))
-        exec(compile(tree, str(path), "exec"), names)
+        tree = ast.parse(path.read_bytes(), str(path))
+        if base := _base(tree, path):
+            if base in below:
+                raise UserError(f"it begins with {base.name}, which begins with it: name another file in one of them.")
+            theirs = _run(base, _plain_values(tree) | changes, below | {path.resolve()})
+            names |= {name: value for name, value in theirs.items() if not name.startswith("_")}
+        exec(compile(_Changes(changes).visit(tree), str(path), "exec"), names)
+    except _OtherConfigError:
+        raise
     except (Exception, SystemExit) as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines or ["?"])[-1]
         what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}."
-        raise UserError(f"{path}, line {line}: {what}") from None
-    settings = {k: v for k, v in (names | changes).items() if not k.startswith("_")}
-    return {k: v for k, v in settings.items() if not isinstance(v, ModuleType) and not callable(v)}  # nor what it imports
+        raise _OtherConfigError(f"{path}, line {line}: {what}") from None
+    return names
+
+
+class _OtherConfigError(UserError):
+    """A fault whose file and line are told already."""
+
+
+def _base(tree: ast.Module, path: Path) -> Path | None:
+    """The config that a config begins with, of whose first `from NAME import *` nothing is left; None if there is none."""
+    for i, node in enumerate(tree.body):
+        if isinstance(node, ast.ImportFrom) and [alias.name for alias in node.names] == ["*"] and node.module:
+            file = Path(*node.module.split(".")).with_suffix(".py")
+            for place in (path.parent, Path()):
+                if (place / file).is_file() and (place / file).resolve() != path.resolve():
+                    del tree.body[i]
+                    return (place / file).resolve()
+    return None
+
+
+def _plain_values(tree: ast.Module) -> dict[str, Any]:
+    """The values of the settings that stand in a config as they are, such as BATCH_SIZE = 4."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue  # it is computed, from the other config's values perhaps
+    return {name: value for name, value in found.items() if name in KNOWN}

@@ -17,6 +17,16 @@ def add_config(arguments: argparse.ArgumentParser) -> None:
                            help="another value of a setting, such as BATCH_SIZE=4; may be repeated")  # fmt: skip
 
 
+def add_run(arguments: argparse.ArgumentParser) -> None:
+    """The --run option of what belongs to one experiment."""
+    arguments.add_argument("--run", metavar="NAME", help="the experiment's name in its folders, instead of the config's RUN")
+
+
+def with_run(args: argparse.Namespace) -> list[str]:
+    """The changes of settings that --set and --run name."""
+    return args.set + ([] if args.run is None else [f"RUN={args.run!r}"])
+
+
 def add_overwrite(arguments: argparse.ArgumentParser) -> None:
     """The --overwrite option of everything that writes a folder."""
     arguments.add_argument("--overwrite", action="store_true", help="replace what exists already, once the new is whole")

@@ -58,7 +58,7 @@ def _is(value: Any, form: type) -> bool:
 
 
 def _wrong(name: str, form: type) -> str:
-    return f"{name} is not {_WORDS[form]}"
+    return f"{name} is not {_WORDS.get(form) or form.__name__}"
 
 
 def parse(text: str | bytes, form: Form = object) -> Any:

@@ -42,7 +42,10 @@ class Signals:
         else:
             self.stop = True
         signal.signal(number, self._before[number])
-        print(f"\n{signal.Signals(number).name}: a snapshot after this iteration, then stop.", file=sys.stderr)
+        print(
+            f"\n{signal.Signals(number).name}: a snapshot after this iteration, then stop (once more: at once).",
+            file=sys.stderr,
+        )
 
     def _on_snapshot(self, number, frame) -> None:
         if self._waits:

@@ -6,6 +6,7 @@ _HOMES = {
     "find_ids": "dataset",
     "list_ids": "dataset",
     "split_by_share": "splits",
+    "group_tiles": "splits",
     "read_list": "splits",
     "listed_masks": "splits",
 }

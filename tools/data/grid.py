@@ -108,7 +108,8 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """For details.json."""
         tiles = {split: [tile_name(t) for s, t in self.places() if s == split] for split in SPLITS}
-        return self.about | {"cells": self.cells_by_split(), "tiles": tiles, "left out": self.left_out}
+        windows = {cell.name: [*cell.window] for cell in self.cells}
+        return self.about | {"windows": windows, "cells": self.cells_by_split(), "tiles": tiles, "left out": self.left_out}
 
 
 def _box(window: Window) -> shapely.Polygon:

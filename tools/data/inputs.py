@@ -188,7 +188,7 @@ def make_inputs(
     wanted: Mapping[str, Sequence[Part]],
     about: Mapping[str, dict],
     means: Mapping[str, Sequence[float] | None],
-    normalisation: Mapping[str, str],
+    normalisation: Mapping[str, str | Mapping],
     bgr: bool,
 ) -> list[Input]:
     """The inputs of a config, normalised.
@@ -206,7 +206,7 @@ def _make_input(name, parts: Sequence[Part], about, means, normalisation, bgr: b
     chosen = []
     for modality, picks in parts:
         count = about[modality]["bands"]
-        values = NORMALISATIONS[normalisation[modality]](modality, about[modality], means.get(modality))
+        values = normalised(normalisation[modality], modality, about[modality], means.get(modality))
         filling = about[modality].get("fill") or about[modality].get("mean") or [mean for mean, *_ in values]
         picks = tuple(range(count)) if picks is None else picks
         if max(picks) >= count:
@@ -241,6 +241,28 @@ def _standard(modality: str, about: dict, given: Sequence[float] | None) -> list
 def _percentile(modality: str, about: dict, given: Sequence[float] | None) -> list[tuple]:
     """0 and 1 at the 2nd and 98th percentile of the training tiles, what lies beyond is clipped."""
     return [(low, (high - low) or 1.0, True) for low, high in zip(about["low"], about["high"], strict=True)]
+
+
+def is_normalisation(v: Any) -> bool:
+    """Whether a value is one of NORMALISATIONS, or percentiles with numbers of their own."""
+    if isinstance(v, str):
+        return v in NORMALISATIONS
+    low, high = v.get("low", 2), v.get("high", 98)
+    return set(v) <= {"name", "low", "high"} and v.get("name") == "percentile" and 0 <= low < high <= 100
+
+
+def normalised(how: str | Mapping, modality: str, about: Mapping[str, Any], given: Sequence[float] | None) -> list[tuple]:
+    """(mean, deviation, clip) of each band of a modality; how: as `is_normalisation` has it."""
+    if isinstance(how, str):
+        return NORMALISATIONS[how](modality, about, given)
+    if "percentiles" not in about:
+        raise UserError(f"NORMALISATION['{modality}']: this database has no other percentiles than 2 and 98: make it again.")
+    levels, values = about["percentiles"]["levels"], np.transpose(about["percentiles"]["values"])
+    low, high = ([float(np.interp(how.get(end, level), levels, band)) for band in values] for end, level in _ENDS.items())
+    return _percentile(modality, {"low": low, "high": high}, given)
+
+
+_ENDS = {"low": 2, "high": 98}
 
 
 def _imagenet(modality: str, about: dict, given: Sequence[float] | None) -> list[tuple]:

@@ -1,5 +1,6 @@
 """Batches of patches for training, in an order that depends on the seed and the iteration alone."""
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from tools.compute.signals import leave_to_parent
 from tools.data.augmentation import Augmentation, Pixels
 from tools.data.database import Database
 from tools.data.inputs import Input, modalities_of, reorder
-from tools.data.patches import tile_of
+from tools.data.patches import cell_of, is_straight, tile_of
 from tools.labels.palette import UNKNOWN
 
 Check = Callable[[np.ndarray], None]
@@ -25,7 +26,8 @@ class Patches(Dataset):
     """Images and labels of one split, record by record.
 
     folder: of the LMDBs, `MODALITY_SPLIT` each. inputs: what the net reads; records hold their bands in its order (BGR or not).
-    without: tiles (by name) whose patches are left out. check: raises UserError for labels (h x w, uint8) that there are not.
+    without: tiles or a grid's cells (by name) whose patches are left out. check: raises UserError for labels (h x w, uint8)
+    that there are not.
     Item i is ([channels x h x w per input], h x w labels), in the records' pixel types.
     """
 
@@ -45,7 +47,7 @@ class Patches(Dataset):
         self._list = folder / f"{split}.txt"
         self._records = range(len(self.labels))
         if without:
-            self._records = [i for i, name in enumerate(self.names) if tile_of(name) not in without]
+            self._records = [i for i, name in enumerate(self.names) if not {tile_of(name), cell_of(name)} & set(without)]
 
     def __len__(self) -> int:
         return len(self._records)
@@ -55,6 +57,16 @@ class Patches(Dataset):
         """The patches by name, from the list that create_db.py writes."""
         names = self._list.read_text(encoding="utf-8").splitlines()
         return [names[i] for i in self._records]
+
+    def straight(self, cells: Collection[str] | None = None) -> "Patches":
+        """Those that are neither turned nor mirrored; of these cells, which may be left out here, if some are named.
+
+        It shares the open files, since a process can have them open once.
+        """
+        part, names = copy.copy(self), self._list.read_text(encoding="utf-8").splitlines()
+        among = self._records if cells is None else range(len(names))
+        part._records = [i for i in among if is_straight(names[i]) and (cells is None or cell_of(names[i]) in set(cells))]
+        return part
 
     def all_labels(self) -> Iterator[np.ndarray]:
         """The labels of all patches, 1 x h x w each."""

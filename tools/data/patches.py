@@ -103,6 +103,17 @@ def tile_of(name: str) -> str:
     return _NAME.fullmatch(name)[1]
 
 
+def cell_of(name: str) -> str | None:
+    """The name of the grid's cell that a patch was cut from, by the patch's own name; None for a window's."""
+    found = re.match(r".+_cell\d{6,}(?=_|$)", name)
+    return found and found[0]
+
+
+def is_straight(name: str) -> bool:
+    """Whether a patch, by its name, is neither turned nor mirrored."""
+    return re.search(r"(_r\d+|_f)$", name) is None
+
+
 def turn(patch: np.ndarray, rotation: int, flip: bool) -> np.ndarray:
     """A patch (bands x h x w) turned counter-clockwise by a multiple of 90 degrees, then mirrored left to right."""
     patch = np.rot90(patch, rotation // 90, axes=(1, 2))

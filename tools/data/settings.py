@@ -1,6 +1,7 @@
 """The config's data: which tiles there are and what the net reads of them, and how they are cut into patches."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,22 @@ from tools.base.sections import (
     whole,
 )
 from tools.data.dataset import SPLITS, Dataset, TileId, tile_name
-from tools.data.inputs import NORMALISATIONS, Input, Part, find_parts, make_inputs
+from tools.data.inputs import NORMALISATIONS, Input, Part, find_parts, is_normalisation, make_inputs
+from tools.data.patches import Cutting
 from tools.geo.windows import check_step
+
+
+def is_run_name(v: Any) -> bool:
+    """A name that can stand in the name of a folder."""
+    return is_text(v) and re.fullmatch(r"\w[\w.-]*", v) is not None
+
+
+def is_pattern(v: Any) -> bool:
+    """A regular expression."""
+    try:
+        return is_text(v) and bool(re.compile(v))
+    except re.error:
+        return False
 
 
 def _is_id(v: Any) -> bool:
@@ -54,6 +69,10 @@ class DataSettings(Section):
     DATASET: str = setting(is_text, "the name of a dataset")
     BASE_DIR: str = setting(is_text, "a folder", "data/", effect=False)
     DATASET_DIR: str = setting(is_text, "a folder", effect=False)
+    GROUPS: str | None = setting(
+        optional(is_pattern), "a regular expression such as r'(tile\\d+)_', 'place', or None", None, effect=False
+    )
+    RUN: str | None = setting(optional(is_run_name), "a name of letters, digits, '_', '-' and '.', or None", None, effect=False)
     FOLDER_SUFFIX: str = setting(
         lambda v: isinstance(v, str) and not set(v) & set("/\\\0"), "text without a slash, or ''", "", effect=False
     )
@@ -74,9 +93,10 @@ class DataSettings(Section):
         mapping(optional(lambda v: is_sequence(v) and all(map(is_number, v)))),
         "a number per band by modality, or None to compute it, such as {'irrg': None}", {},
     )  # fmt: skip
-    NORMALISATION: Mapping[str, str] = setting(
-        mapping(lambda v: v in NORMALISATIONS), f"one of {', '.join(NORMALISATIONS)} by modality, or {{}}", {}
-    )
+    NORMALISATION: Mapping[str, str | Mapping] = setting(
+        mapping(is_normalisation),
+        f"one of {', '.join(NORMALISATIONS)} by modality, or {{'name': 'percentile', 'low': 0, 'high': 99}}, or {{}}", {},
+    )  # fmt: skip
     EMPTY_IF: Mapping[str, str] = setting(
         mapping(lambda v: v in ("all", "any")), "'all' or 'any' of the bands, by modality, such as {'rgbir': 'any'}, or {}", {}
     )
@@ -104,11 +124,10 @@ class DataSettings(Section):
         for split in SPLITS:
             for tile in self.ids(split):
                 name = tile_name(tile)
-                if set("/\\\0") & set(name) or name.startswith(".") or len(os.fsencode(name)) > 150:
+                if "\0" in name or name.startswith(".") or len(os.fsencode(name)) > 150:
                     raise UserError(
-                        f"the tile id {name[:60]!r} cannot begin the names of files, which have no slash, no leading dot, and"
-                        " up to 150 bytes here: write a folder into the pattern, folders = {'rgb': 'images/{}/{}.tif'}, with"
-                        " pairs as ids, ('city', 1)."
+                        f"the tile id {name[:60]!r} cannot begin the names of files, which have no leading dot, and up to 150"
+                        " bytes here: give the tile a shorter name."
                     )
                 if name in seen:
                     raise UserError(f"tile {name} stands in {seen[name]}_ids and in {split}_ids: each tile has one place.")
@@ -175,14 +194,40 @@ class PatchSettings(Section):
     """How tiles are cut into patches. config.py says what each setting is for."""
 
     patch_size: tuple = setting(is_size, SIZE_WISH, (128, 128))
-    step_size: tuple = setting(is_size, SIZE_WISH, (64, 64))
-    ROTATIONS: list = setting(some_of(0, 90, 180, 270), "a list out of 0, 90, 180 and 270 degrees", [0, 90])
-    FLIPS: list = setting(some_of(False, True), "[False], or [False, True] to add mirror images", [False, True])
+    step_size: tuple | int = setting(lambda v: is_size(v) or whole(1)(v), f"{SIZE_WISH}, or one for both", (64, 64))
+    ROTATIONS: list = setting(
+        lambda v: v == [] or some_of(0, 90, 180, 270)(v), "a list out of 0, 90, 180 and 270 degrees, or []", [0, 90]
+    )
+    FLIPS: list = setting(
+        lambda v: v == [] or some_of(False, True)(v), "[False, True] to add mirror images, or [False] or []", [False, True]
+    )
     TILE_MEMORY_MB: int = setting(whole(1), "a whole number of megabytes, 1 or more", 512, effect=False)
 
     def check(self) -> None:
         """Raise UserError if patches would leave pixels out."""
-        check_step("step_size", self.step_size, "patch_size", self.patch_size)
+        check_step("step_size", self.step, "patch_size", self.patch_size)
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Pixels from one patch to the next, down and to the right."""
+        return tuple(self.step_size) if is_sequence(self.step_size) else (self.step_size, self.step_size)
+
+    @property
+    def rotations(self) -> tuple[int, ...]:
+        """How each patch is turned, in degrees. As in the original, the upright one is always there."""
+        return tuple(dict.fromkeys([0, *self.ROTATIONS]))
+
+    @property
+    def flips(self) -> tuple[bool, ...]:
+        """How each patch is mirrored; the one that is not is always there."""
+        return tuple(dict.fromkeys([False, *self.FLIPS]))
+
+    def cutting(self, split: str) -> Cutting:
+        """How the tiles of a split are cut: those of test without overlap, those of train turned and mirrored too."""
+        size, step = tuple(self.patch_size), self.step
+        if split == "train":
+            return Cutting(size, step, self.rotations, self.flips)
+        return Cutting(size, size if split == "test" else step)
 
     @property
     def tile_memory(self) -> int:

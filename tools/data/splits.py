@@ -6,12 +6,14 @@ give them one group. A few large rasters are cut into blocks first, each of whic
 
 import csv
 import random
-from collections.abc import Callable, Hashable, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.base.errors import UserError, listing, nearest
-from tools.data.dataset import SPLITS, TileId, tile_name
+from tools.data.dataset import SPLITS, Dataset, TileId, tile_name
+from tools.geo import neighbours
 from tools.labels.masks import file_name
 
 
@@ -21,15 +23,17 @@ def split_by_share(
     val: float,
     test: float,
     seed: int = 1,
-    group: Callable[[TileId], Hashable] | None = None,
+    group: Callable[[TileId], Hashable] | Mapping[TileId, Hashable] | None = None,
 ) -> tuple[list[TileId], list[TileId], list[TileId]]:
     """Training, validation and test tiles, in these shares (as near as whole groups allow), drawn by the seed alone.
 
-    group: says of a tile's id to which group it belongs; a group is never divided. Without it, each tile is its own. A
+    group: says of a tile's id to which group it belongs (such as `group_tiles` does); a group is never divided. Without it,
+    each tile is its own. A
     share above 0 gets one group at least. Raises UserError for shares that do not sum to 1, and for too few groups.
     """
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
+    group = group.__getitem__ if isinstance(group, Mapping) else group
     groups: dict[Hashable, list[TileId]] = {}
     for tile in ids:
         groups.setdefault(group(tile) if group else tile, []).append(tile)
@@ -54,6 +58,71 @@ def check_shares(shares: dict[str, float]) -> None:
     if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
         given = ", ".join(f"{split} {share:g}" for split, share in shares.items())
         raise UserError(f"the shares {given} sum to {sum(shares.values()):g}: they must be 0 or more and sum to 1.")
+
+
+PLACE = "place"
+_AREAS = 10  # that tiles which all touch are divided into, as far as there are so many
+
+
+def group_tiles(tiles: Sequence[TileId], how: str | None, root: str | Path, pattern: str) -> dict[TileId, Hashable]:
+    """The group of each tile, which no split and no fold divides.
+
+    how: a regular expression, whose groups (or all that it finds) say it of a tile's name, such as r"(tile\\d+)_"; or "place":
+    tiles that touch belong together, and where they all do, areas of neighbours; None: each tile is its own. root, pattern: the
+    images, whose places count. Raises UserError if the expression finds nothing, or an image has no place.
+    """
+    if how is None:
+        return {tile: tile_name(tile) for tile in tiles}
+    if how != PLACE:
+        return _by_name(tiles, how)
+    dataset = Dataset(root, {"image": pattern})
+    bounds = {tile: neighbours.place(dataset.path("image", tile)) for tile in tiles}
+    if lacking := [tile_name(tile) for tile, found in bounds.items() if not found]:
+        raise UserError(f"GROUPS = 'place': {listing(lacking, 3)} has no place on Earth: give a regular expression of names.")
+    areas = neighbours.areas(bounds, max(1, len(tiles) // _AREAS))
+    return {tile: number for number, area in enumerate(areas) for tile in area}
+
+
+def _by_name(tiles: Sequence[TileId], pattern: str) -> dict[TileId, Hashable]:
+    """What a regular expression finds in each tile's name; a tile in which it finds nothing is its own."""
+    found = {tile: re.search(pattern, tile_name(tile)) for tile in tiles}
+    if tiles and not any(found.values()):
+        raise UserError(f"GROUPS = {pattern!r} finds nothing in any tile's name, such as {listing(map(tile_name, tiles), 3)}.")
+    return {tile: (match.groups() or match[0]) if match else tile_name(tile) for tile, match in found.items()}
+
+
+def warnings(splits: Mapping[str, Sequence[TileId]], files: Mapping[TileId, Path]) -> list[str]:
+    """What to say of tiles that are trained on beside tiles that are scored: which touch, or are named like parts of one.
+
+    splits: the tiles by split. files: an image of each.
+    """
+    home = {tile: split for split, tiles in splits.items() for tile in tiles}
+    bounds = {tile: found for tile in home if (found := neighbours.place(files[tile]))}
+    apart = [pair for pair in neighbours.touching(bounds) if _divided(pair, home)]
+    if apart:
+        pair = " and ".join(f"{tile_name(tile)} ({home[tile]})" for tile in apart[0])
+        what = f"{len(apart)} pairs of tiles of different splits touch or overlap, such as {pair}"
+    elif alike := [tiles for tiles in _series(home) if _divided(tiles, home)]:
+        what = f"tiles with names alike are in different splits, such as {listing(map(tile_name, alike[0]), 3)}"
+    else:
+        return []
+    remedy = 'GROUPS, "place" or a regular expression of names, keeps neighbours together in split_by_share and --folds'
+    return [f"{what}, so that scores may say more of memory than of other places; {remedy}."]
+
+
+def _divided(tiles: Sequence[TileId], home: Mapping[TileId, str]) -> bool:
+    """Whether some of these tiles are trained on and others are not."""
+    return len({home[tile] == "train" for tile in tiles}) > 1
+
+
+def _series(tiles: Iterable[TileId]) -> list[list[TileId]]:
+    """Tiles whose names differ in the number at the end alone; none where all are one series, which says nothing."""
+    found: dict[str, list[TileId]] = {}
+    for tile in tiles:
+        stem = re.sub(r"[\W_]*\d+$", "", tile_name(tile))
+        if stem and not stem.isdigit() and stem != tile_name(tile):
+            found.setdefault(stem, []).append(tile)
+    return list(found.values()) if len(found) > 1 else []
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tools.geo.windows import Window
 
 _SAMPLE = 20_000  # pixels per piece that percentiles are taken from
 PERCENTILES = (2, 98)
+LEVELS = (0, 0.1, 0.5, 1, 2, 3, 4, 5, 10, 25, 50, 75, 90, 95, 96, 97, 98, 99, 99.5, 99.9, 100)  # that NORMALISATION may ask for
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,11 @@ class Moments:
         return low.tolist(), high.tolist()
 
     def to_dict(self) -> dict[str, list[float]]:
-        """mean, deviation, low, high: per band, for details.json."""
+        """mean, deviation, low, high: per band, and a table of percentiles, for details.json."""
         low, high = self.percentiles()
-        return {"mean": self.mean, "deviation": self.deviation, "low": low, "high": high}
+        values = np.percentile(self.sample, LEVELS, axis=1).tolist() if self.sample.shape[1] else [low] * len(LEVELS)
+        table = {"levels": LEVELS, "values": values}
+        return {"mean": self.mean, "deviation": self.deviation, "low": low, "high": high, "percentiles": table}
 
 
 def by_modality(found: Iterable[tuple[str, Moments]]) -> dict[str, Moments]:

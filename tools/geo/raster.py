@@ -187,18 +187,24 @@ def read_part(file: rasterio.DatasetReader, window: Window | None, read: Callabl
     Raises UserError where the open raster is damaged there, or the connection is lost for good.
     """
     area = window and RasterWindow(window.col, window.row, window.width, window.height)
-    name = views.said_name(file)
-    remote = is_remote(name) or getattr(file, "driver", "") in _SERVICES
-    for pause in (*(PAUSES if remote else ()), None):
+    pauses = iter(PAUSES)
+    while True:
         try:
             return read(window=area)
         except RasterioError as error:
+            remote = _comes_from_elsewhere(file)
+            pause = next(pauses, None) if remote else None
             if pause is None:
                 what = f"could not be read in {len(PAUSES) + 1} tries" if remote else "breaks off or is damaged"
                 remedy = "see whether the server answers" if remote else "fetch it again"
-                raise UserError(f"{name} {what} ({_reason(error)}): {remedy}.") from None
+                raise UserError(f"{views.said_name(file)} {what} ({_reason(error)}): {remedy}.") from None
             time.sleep(pause)
-    raise AssertionError("the last try ends the loop")
+
+
+def _comes_from_elsewhere(file: rasterio.DatasetReader) -> bool:
+    """Whether an open raster, or what a view of it in memory shows, is fetched over a network."""
+    names = [views.said_name(file), *getattr(file, "files", [])]
+    return getattr(file, "driver", "") in _SERVICES or any(is_remote(n) and not n.startswith("/vsimem") for n in names)
 
 
 def read_small(

@@ -15,7 +15,6 @@ from tools.inference.tile_list import Tile
 from tools.labels.settings import ClassSettings
 from tools.weights import snapshots
 from tools.weights.caffe import is_caffemodel, load_caffemodel
-from tools.weights.net import build
 from tools.weights.settings import NetSettings
 
 OF_CONFIG = ("MEAN_PIXEL", "BGR")  # what weights of Caffe's do not know of their normalisation
@@ -58,15 +57,24 @@ def load(asked: Asked, weights: Path, tile: Tile, engine: str | None) -> tuple[n
 
 
 def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict]:
-    """The net, and what it is for: a snapshot knows both; weights of Caffe's go into the net that the config names."""
+    """The net, and what it is for: a snapshot knows both, and so does one that a file of Caffe's lies beside; other weights of
+    Caffe's go into the net that the config names.
+    """
+    sibling = weights.with_suffix(".safetensors")
+    if sibling != weights and not weights.exists() and sibling.is_file():
+        raise UserError(f"{weights} does not exist, but {sibling.name} lies there: give that, or train with SNAPSHOT_FORMATS.")
     if not is_caffemodel(weights):
         return snapshots.load_labeller(weights)
+    if sibling.is_file():
+        net, about = snapshots.load_labeller(sibling)
+        load_caffemodel(net, weights)
+        return net, about
     about = {m: {"bands": raster.inspect(path).bands} for m, path in tile.paths.items()}
     for modality in about:
         if asked.data.normalisation[modality] != "mean" or not asked.data.MEAN_PIXEL.get(modality):
             raise UserError(f"{weights} does not know which mean to take off: give the numbers in MEAN_PIXEL['{modality}'].")
     inputs = asked.data.inputs(about)
-    net = build(asked.net, inputs, len(asked.classes.label_values))
+    net = asked.net.build(inputs, len(asked.classes.label_values))
     report = load_caffemodel(net, weights)
     if report.kept:
         raise UserError(

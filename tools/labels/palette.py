@@ -91,11 +91,17 @@ def colour_of(code: int) -> Colour:
     return code >> 16, code >> 8 & 255, code & 255
 
 
+def code_of(colour: Colour) -> int:
+    """The number of this colour."""
+    r, g, b = colour
+    return r << 16 | g << 8 | b
+
+
 def look_up_table(labels: Mapping[Colour, int]) -> np.ndarray:
     """The label of each of the 2^24 colours, UNKNOWN where it has none: 16 MB, made in a millisecond, one look-up a pixel."""
     table = np.full(1 << 24, UNKNOWN, np.uint8)
     for (r, g, b), label in labels.items():
-        table[r << 16 | g << 8 | b] = label
+        table[code_of((r, g, b))] = label
     return table
 
 

@@ -1,7 +1,7 @@
 """Scores of label maps, all from one confusion matrix: rows are the truth, columns what the net says, entries are pixels."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,42 +41,102 @@ def iou(matrix: np.ndarray) -> np.ndarray:
     return _ratio(right, matrix.sum(0) + matrix.sum(1) - right)
 
 
+def recall(matrix: np.ndarray) -> np.ndarray:
+    """TP / (TP + FN), the accuracy of each class (producer's accuracy); NaN for a class that is not in the truth."""
+    return _ratio(np.diag(matrix), matrix.sum(1))
+
+
+def precision(matrix: np.ndarray) -> np.ndarray:
+    """TP / (TP + FP) per class (user's accuracy); NaN for a class that is not in the map."""
+    return _ratio(np.diag(matrix), matrix.sum(0))
+
+
+def frequency_weighted_iou(matrix: np.ndarray, classes: Sequence[int] | None = None) -> float:
+    """The mean IoU, each class weighted by its share of the true pixels (FWIoU; Long et al. 2015, arXiv 1411.4038).
+
+    classes: those that it goes over, all where none are given.
+    """
+    kept = list(range(len(matrix)) if classes is None else classes)
+    frequency, found = matrix.sum(1)[kept].astype(float), iou(matrix)[kept]
+    return _ratio(float((frequency * np.nan_to_num(found)).sum()), float(frequency.sum()))
+
+
+def never_predicted(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The classes that have true pixels, none of which, nor any other, is labelled so."""
+    return [name for name, true, found in zip(names, matrix.sum(1), matrix.sum(0), strict=True) if true and not found]
+
+
 def report(matrix: np.ndarray, names: list[str], ignored: Collection[int] = ()) -> dict[str, Any]:
     """All scores by name, for JSON: NaN becomes None.
 
     ignored: classes left out of the means "without ignored". As in the protocols of REFERENCE papers that average over
-    five of ISPRS's six classes, F1 and IoU of the others still come from the whole matrix.
+    five of ISPRS's six classes, scores of the others still come from the whole matrix. Two scores stand under both names that
+    the field has for them: F1 is Dice, overall accuracy is pixel accuracy.
     """
     kept = [i for i in range(len(names)) if i not in ignored]
+    by_class = {"f1": f1(matrix), "iou": iou(matrix), "recall": recall(matrix), "precision": precision(matrix)}
+    means = {"mean_f1": by_class["f1"], "mean_iou": by_class["iou"], "mean_accuracy": by_class["recall"]}
     scores = {
         "pixels": int(matrix.sum()),
         "overall_accuracy": overall_accuracy(matrix),
+        "pixel_accuracy": overall_accuracy(matrix),
         "kappa": kappa(matrix),
-        "mean_f1": _mean(f1(matrix)),
-        "mean_iou": _mean(iou(matrix)),
-        "mean_f1_without_ignored": _mean(f1(matrix)[kept]),
-        "mean_iou_without_ignored": _mean(iou(matrix)[kept]),
-        "f1": dict(zip(names, map(float, f1(matrix)), strict=True)),
-        "iou": dict(zip(names, map(float, iou(matrix)), strict=True)),
+        **{name: _mean(values) for name, values in means.items()},
+        "mean_dice": _mean(by_class["f1"]),
+        "frequency_weighted_iou": frequency_weighted_iou(matrix),
+        **{f"{name}_without_ignored": _mean(values[kept]) for name, values in means.items()},
+        "mean_dice_without_ignored": _mean(by_class["f1"][kept]),
+        "frequency_weighted_iou_without_ignored": frequency_weighted_iou(matrix, kept),
+        **{kind: dict(zip(names, map(float, values), strict=True)) for kind, values in by_class.items()},
+        "dice": dict(zip(names, map(float, by_class["f1"]), strict=True)),
+        "never_predicted": never_predicted(matrix, names),
         "confusion": matrix.tolist(),
     }
     return _without_nan(scores)
 
 
+_COLUMNS = {  # heading -> score of each class, its mean (None: there is none)
+    "F1=Dice": ("f1", "mean_f1"),
+    "IoU": ("iou", "mean_iou"),
+    "accuracy": ("recall", "mean_accuracy"),
+    "precision": ("precision", None),
+}
+
+
 def as_text(scores: dict[str, Any], ignored_names: Collection[str] = ()) -> str:
-    """A report as a small table for the terminal, in per cent."""
+    """A report as a small table for the terminal, in per cent; a class's accuracy is its recall."""
     width = max(map(len, [*scores["f1"], "without ignored"]))
-    lines = [f"{'':{width}}      F1     IoU"]
+    lines = [" " * width + "".join(f"  {heading:>9}" for heading in _COLUMNS)]
     for name in scores["f1"]:
         note = "  (ignored)" if name in ignored_names else ""
-        lines.append(f"{name:{width}}  {_percent(scores['f1'][name])}  {_percent(scores['iou'][name])}{note}")
-    lines.append(f"{'mean':{width}}  {_percent(scores['mean_f1'])}  {_percent(scores['mean_iou'])}")
+        lines.append(_line(name, width, [scores[kind][name] for kind, _ in _COLUMNS.values()]) + note)
+    means = [mean for _, mean in _COLUMNS.values() if mean]
+    lines.append(_line("mean", width, [scores[mean] for mean in means]))
     if ignored_names:
-        f1_kept, iou_kept = scores["mean_f1_without_ignored"], scores["mean_iou_without_ignored"]
-        lines.append(f"{'without ignored':{width}}  {_percent(f1_kept)}  {_percent(iou_kept)}")
-    accuracy, agreement = _percent(scores["overall_accuracy"]), scores["kappa"]
-    lines.append(f"overall accuracy {accuracy} %, kappa {'-' if agreement is None else f'{agreement:.3f}'}")
+        lines.append(_line("without ignored", width, [scores[f"{mean}_without_ignored"] for mean in means]))
+    agreement = "-" if scores["kappa"] is None else f"{scores['kappa']:.3f}"
+    weighted = _percent(scores["frequency_weighted_iou"])
+    lines.append(f"overall accuracy {_percent(scores['overall_accuracy'])} %, FWIoU {weighted} %, kappa {agreement}")
+    if scores["never_predicted"]:
+        lines.append(f"note: no pixel was labelled {' or '.join(scores['never_predicted'])}, which the ground truth has.")
     return "\n".join(lines)
+
+
+def matrix_as_text(scores: dict[str, Any]) -> str:
+    """The confusion matrix of a report for the terminal: in per cent of each true class (row), what it was labelled as."""
+    matrix, names = np.array(scores["confusion"]), list(scores["f1"])
+    width = max(map(len, [*names, "true class"]))
+    shares = _ratio(100 * matrix, matrix.sum(1, keepdims=True))
+    lines = [f"{'true class':{width}}" + "".join(f"  {i:>5}" for i in range(len(names))) + "        pixels"]
+    for i, name in enumerate(names):
+        row = "".join("      -" if np.isnan(share) else f"  {share:5.1f}" for share in shares[i])
+        lines.append(f"{name:{width}}{row}  {matrix[i].sum():12,}")
+    legend = ", ".join(f"{i} {name}" for i, name in enumerate(names))
+    return "\n".join([*lines, f"in per cent of the true class; labelled as {legend}"])
+
+
+def _line(name: str, width: int, values: Sequence[float | None]) -> str:
+    return f"{name:{width}}" + "".join(f"  {_percent(value):>9}" for value in values)
 
 
 def _ratio(a, b):
@@ -97,4 +157,4 @@ def _without_nan(value: Any) -> Any:
 
 
 def _percent(value: float | None) -> str:
-    return "     -" if value is None else f"{100 * value:6.2f}"
+    return "-" if value is None else f"{100 * value:.2f}"

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +131,19 @@ class Results:
         return {name: record for name, record in found.items() if record is not None}
 
     def complete(
-        self, tiles: Sequence[Tile], failed: Mapping[str, str], palette: Palette, ignored: list[int], device: str
+        self,
+        tiles: Sequence[Tile],
+        failed: Mapping[str, str],
+        palette: Palette,
+        ignored: list[int],
+        device: str,
+        seen: Collection[str] = (),
     ) -> tuple[dict, dict]:
         """Write statistics.json, scores.json (where there is ground truth) and details.json; statistics and scores come back.
 
-        failed: what is wrong with the tiles that could not be labelled. Where the folder is to replace another, it does so
-        now, unless there are such tiles. Raises UserError where no tile is finished.
+        failed: what is wrong with the tiles that could not be labelled. seen: tiles that the net was trained on.
+        Where the folder is to replace another, it does so now, unless there are such tiles. Raises UserError where no tile is
+        finished.
         """
         records = self.records([tile.name for tile in tiles])
         if not records:
@@ -148,7 +155,7 @@ class Results:
             zones.write_csv(self.folder / "zones.csv", found["zones"])
         found["all"]["no_data"] = _no_data(records)
         write_json(self.folder / "statistics.json", found)
-        result = score(records, palette, ignored)
+        result = score(records, palette, ignored, seen)
         if result:
             write_json(self.folder / "scores.json", result)
         found["squared"] = [iou for record in records.values() for iou in record["squared"]]
@@ -214,14 +221,21 @@ def _no_data(records: Mapping[str, Mapping]) -> dict[str, dict]:
     return {modality: gaps.to_dict() for modality, gaps in found.items()}
 
 
-def score(records: Mapping[str, Mapping], palette: Palette, ignored: list[int]) -> dict[str, Any]:
-    """Scores by kind of ground truth: of all tiles together, and of each."""
+def score(records: Mapping[str, Mapping], palette: Palette, ignored: list[int], seen: Collection[str] = ()) -> dict[str, Any]:
+    """Scores by kind of ground truth: of all tiles together, and of each.
+
+    seen: tiles that the net was trained on, which are named; if there are others too, "unseen" are the scores of those.
+    """
     result = {}
     for kind in KINDS:
         found = {name: np.array(r["confusion"][kind]) for name, r in records.items() if kind in r["confusion"]}
         if found:
             reports = {name: scores.report(m, palette.names, ignored) for name, m in found.items()}
-            result[kind] = {"all": scores.report(sum(found.values()), palette.names, ignored), "tiles": reports}
+            known = [name for name in found if name in seen]
+            new = [matrix for name, matrix in found.items() if name not in seen]
+            result[kind] = {"all": scores.report(sum(found.values()), palette.names, ignored), "seen": known, "tiles": reports}
+            if known and new:
+                result[kind]["unseen"] = scores.report(sum(new), palette.names, ignored)
     return result
 
 

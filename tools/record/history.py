@@ -1,6 +1,7 @@
 """What is known of a run afterwards: settings, versions, git state, data and device, and how it went, in metrics.json."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -37,7 +38,8 @@ class Records:
     """The history of a run, and what it was made with.
 
     path: of metrics.json. about: JSON values that stand there first. sessions: the iterations that the run was begun and
-    restored at, with the time. training: an `Interval` each. validation: a report of scores each, with its iteration.
+    restored at, with the time, and how long each took in seconds. training: an `Interval` each. validation: a report
+    of scores each, with its iteration.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]):
@@ -54,6 +56,7 @@ class Records:
         for name, entries in (before or {}).items():
             setattr(self, name, [e for e in entries if e["iteration"] <= iteration])
         self.sessions.append({"iteration": iteration, "time": datetime.now().astimezone().isoformat(timespec="seconds")})
+        self._since = time.monotonic()
 
     def add(self, interval: Interval) -> None:
         """Note how some iterations went."""
@@ -65,6 +68,7 @@ class Records:
 
     def write(self, best: Mapping[str, tuple[int, float]], stopped_early: bool) -> None:
         """Write metrics.json; best: (iteration, value) by criterion; stopped_early: whether patience is at its end."""
+        self.sessions[-1]["seconds"] = round(time.monotonic() - self._since, 1)
         found = {name: {"iteration": iteration, "value": value} for name, (iteration, value) in best.items()}
         history = {name: getattr(self, name) for name in _HISTORY}
         write_json(
@@ -109,6 +113,11 @@ class Validation:
     def loss(self) -> float | None:
         """The mean cross entropy of the scored pixels, None where there is none, or where it is no number."""
         return self.scores["loss"]
+
+    @property
+    def trained_loss(self) -> float | None:
+        """The loss that the net learns by, which is cross entropy where no other was computed."""
+        return self.scores.get("trained_loss", self.loss)
 
     @property
     def iou(self) -> float | None:

@@ -12,7 +12,7 @@ from tools.labels.pictures import save
 
 _KIND_COLOURS = {"data": "#d9d9d9", "conv": "#9ecae1", "pool": "#fdae6b", "unpool": "#a1d99b"}
 _OTHER_COLOUR = "#dadaeb"
-_BATCHES, _TRAINING, _VALIDATION = "#c6dbef", "#08519c", "#d94801"  # colours of curves
+_BATCHES, _TRAINING, _VALIDATION, _ENTROPY = "#c6dbef", "#08519c", "#d94801", "#756bb1"  # colours of curves
 
 
 def loss_plot(
@@ -21,11 +21,15 @@ def loss_plot(
     """Loss, mean IoU and learning rate over the iterations, one above the other, of training and of validation.
 
     losses: per iteration, from the first on. training: "iteration", "rate" and "mean_iou" of some of them. validation:
-    "iteration", "loss" and "mean_iou_without_ignored". What is None is left out.
+    "iteration", "loss" (cross entropy), "mean_iou_without_ignored" and, where another loss is trained, "trained_loss", beside
+    which cross entropy has an axis of its own. What is None is left out.
     """
     figure = Figure(figsize=(8, 8))
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.2))
-    _draw_losses(axes[0], losses, _points(validation, "loss"))
+    trained = _points(validation, "trained_loss")
+    _draw_losses(axes[0], losses, trained if trained[0] else _points(validation, "loss"), bool(trained[0]))
+    if trained[0]:
+        _draw_entropy(axes[0].twinx(), _points(validation, "loss"))
     _draw_scores(axes[1], _points(training, "mean_iou"), _points(validation, "mean_iou_without_ignored"))
     axes[2].plot(*_points(training, "rate"), color=_TRAINING, drawstyle="steps-pre")
     axes[2].set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
@@ -36,11 +40,21 @@ def loss_plot(
     save(figure, path, bottom=0)
 
 
-def _draw_losses(axis, losses: Sequence[float], validation: tuple[list, list]) -> None:
+def _draw_entropy(axis, validation: tuple[list, list]) -> None:
+    """The cross entropy of validation, which no loss of training can be compared with, on an axis to the right."""
+    axis.plot(*validation, "s--", color=_ENTROPY, markersize=3, linewidth=0.9, label="validation, cross entropy (right)")
+    axis.set(ylim=(0, 1.05 * max(validation[1], default=1)))
+    axis.set_ylabel("cross entropy", color=_ENTROPY)
+    axis.legend(loc="lower left", fontsize=9)
+
+
+def _draw_losses(axis, losses: Sequence[float], validation: tuple[list, list], same: bool) -> None:
     iterations = np.arange(1, len(losses) + 1)
     axis.plot(iterations, losses, color=_BATCHES, linewidth=0.8, label="training, each batch")
     axis.plot(iterations, running_mean(losses, max(1, len(losses) // 50)), color=_TRAINING, label="training, running mean")
-    axis.plot(*validation, "o-", color=_VALIDATION, markersize=4, label="validation (cross entropy)")
+    axis.plot(
+        *validation, "o-", color=_VALIDATION, markersize=4, label=f"validation ({'the same loss' if same else 'cross entropy'})"
+    )
     high = float(np.percentile(losses, 99.5)) if len(losses) else 0
     high = max(high, min(max(validation[1], default=0), 2 * high), 1e-6)  # a net's first validations may be far above
     axis.set(ylabel="loss", ylim=(0, 1.05 * high))
@@ -63,7 +77,7 @@ def _draw_scores(axis, training: tuple[list, list], validation: tuple[list, list
 
 def _points(entries: Sequence[Mapping], name: str) -> tuple[list, list]:
     """The iterations and values of those entries that have one."""
-    found = [(entry["iteration"], entry[name]) for entry in entries if entry[name] is not None]
+    found = [(entry["iteration"], entry[name]) for entry in entries if entry.get(name) is not None]
     return [iteration for iteration, _ in found], [value for _, value in found]
 
 

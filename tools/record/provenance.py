@@ -19,7 +19,13 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "lmdb", "rasterio", "safetensors"
 
 
 def about(
-    name: str, net: nn.Module, device: Device, lmdb: Path, niter: int, settings: Mapping[str, Any], origins: Mapping[str, str]
+    name: str,
+    net: nn.Module,
+    device: Device,
+    lmdb: Path,
+    niter: int | None,
+    settings: Mapping[str, Any],
+    origins: Mapping[str, str],
 ) -> dict[str, Any]:
     """What a run is made of, as JSON values: the net called `name`, device, database, versions and settings.
 

@@ -62,6 +62,8 @@ class Recorder:
         shown = {"accuracy": found.scores["overall_accuracy"], "mean IoU": found.iou}
         scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in shown.items() if value is not None)
         loss = "nothing is scored" if found.loss is None else f"loss {found.loss:.4f}, {scores}"
+        if found.scores.get("trained_loss") is not None:
+            loss = f"loss {found.trained_loss:.4f}, cross entropy {found.loss:.4f}, {scores}"
         self.log.say(f"iteration {iteration}: validation {loss}" + (f"; best {', '.join(better)} so far" if better else ""))
         self.records.add_validation(iteration, found.scores)
         if self._curves is None:

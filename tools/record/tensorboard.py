@@ -12,6 +12,17 @@ from torch.utils.tensorboard.summary import image, scalar
 
 from tools.record.history import Interval, Validation
 
+_WHOLE = {  # curve -> score
+    "loss": "loss",
+    "trained loss": "trained_loss",
+    "mean IoU": "mean_iou_without_ignored",
+    "mean Dice": "mean_dice_without_ignored",
+    "mean class accuracy": "mean_accuracy_without_ignored",
+    "FWIoU": "frequency_weighted_iou_without_ignored",
+    "accuracy": "overall_accuracy",
+}
+_BY_CLASS = {"IoU": "iou", "Dice": "dice", "class accuracy": "recall", "precision": "precision"}
+
 
 class Curves:
     """An event file in a folder; `tensorboard --logdir FOLDER` shows it.
@@ -32,9 +43,10 @@ class Curves:
         self._write(interval.iteration, [scalar(f"training/{n}", v) for n, v in values.items() if v is not None])
 
     def add_validation(self, iteration: int, found: Validation) -> None:
-        """A point of each validation curve, the IoU of each class among them, and the picture."""
-        values = {"loss": found.loss, "mean IoU": found.iou, "accuracy": found.scores["overall_accuracy"]}
-        values |= {f"IoU/{name}": value for name, value in found.scores["iou"].items()}
+        """A point of each validation curve, the scores of each class among them, and the picture."""
+        values = {name: found.scores.get(key) for name, key in _WHOLE.items()}
+        for kind, key in _BY_CLASS.items():
+            values |= {f"{kind}/{name}": value for name, value in found.scores.get(key, {}).items()}
         points = [scalar(f"validation/{name}", value) for name, value in values.items() if value is not None]
         self._write(iteration, [*points, image("image, ground truth, prediction", found.picture, dataformats="HWC")])
 

@@ -1,6 +1,6 @@
 """Writes report.html into an output folder of inference.py: one page, complete in itself, that opens without a network.
 
-    python -m tools.report data/demo_results
+    python -m tools.report data/demo_results_segnet_slim
 
 inference.py does so at its end; this command makes the page again from what lies in the folder. It holds an overview map,
 the classes' shares, scores by class and by tile with confusion matrices, how confident the net is and how rightly so, the

@@ -20,7 +20,7 @@ from tools.base.folders import read_details, whole_file
 from tools.base.forms import Form, read_json
 from tools.geo import raster
 from tools.geo.windows import Window
-from tools.labels import pictures
+from tools.labels import pictures, scores
 from tools.maps import class_statistics
 from tools.report.geography import Mosaic, Place, mosaic
 
@@ -141,7 +141,9 @@ def _at_hand(path: str | None) -> str | None:
 def parts(results: Results) -> dict[str, Any]:
     """What the template shows, by name; a part is None or empty where the folder has nothing for it."""
     thumbnails, places = overview(results)
-    kinds = {KINDS.get(kind, kind): found for kind, found in results.scores.items()}
+    kinds = {
+        KINDS.get(kind, kind): found | {"all": with_all_scores(results, found["all"])} for kind, found in results.scores.items()
+    }
     return {
         "settings": settings(results.details),
         "failed": results.details.get("failed", {}),
@@ -152,10 +154,20 @@ def parts(results: Results) -> dict[str, Any]:
         "area": area_unit(results.statistics["all"]["classes"]),
         "zones": results.statistics.get("zones", [])[:MOST_ROWS],
         "rows": results.tiles[:MOST_ROWS],
+        "seen": {tile for found in kinds.values() for tile in found.get("seen", [])},
         "sizes": {tile: pixel_size(raster.inspect(results.labels(tile))) for tile in results.tiles[:MOST_ROWS]},
         "histogram": histogram(results.statistics["tiles"]),
         "windows": [show_window(results, tile, block) for tile, block in worst_blocks(results)],
     }
+
+
+def with_all_scores(results: Results, report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of scores, with those that an earlier version did not write, from its confusion matrix.
+
+    Which classes were ignored is not known then, so means without them are None.
+    """
+    found = scores.report(np.array(report["confusion"]), results.classes)
+    return {name: None if name.endswith("_without_ignored") else value for name, value in found.items()} | dict(report)
 
 
 def settings(details: Mapping[str, Any]) -> dict[str, str]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tools.base.choices import numbers_of, read_choice
 from tools.base.errors import UserError, listing, nearest
 
 NO_LOSS = 255  # the target of a pixel that gives no loss
@@ -40,13 +41,18 @@ def masked_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None 
     return total / _no_zero(amount(target, weights))
 
 
-def focal(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross entropy of which each pixel counts (1 - probability of its class)^2 times (Lin et al., arXiv 1708.02002).
+def focal(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, gamma: float = FOCUS, alpha: float | None = None
+) -> Tensor:
+    """Cross entropy of which each pixel counts (1 - probability of its class)^gamma times (Lin et al., arXiv 1708.02002).
 
-    Averaged as the cross entropy is: over the labelled pixels, weighted by class where there are weights.
+    Averaged as the cross entropy is: over the labelled pixels, weighted by class where there are weights. alpha: of two
+    classes, what the second counts, the first 1 - alpha, as in the paper; of more, what all count. None: they count 1.
     """
     each = F.cross_entropy(logits, target, ignore_index=NO_LOSS, reduction="none")
-    each = (1 - torch.exp(-each)) ** FOCUS * each
+    each = (1 - torch.exp(-each)) ** gamma * each
+    if alpha is not None:
+        each = each * (torch.where(target == 1, alpha, 1 - alpha) if logits.shape[1] == 2 else alpha)
     if weights is not None:
         each = each * _of_pixels(weights, target)
     return each.sum() / _no_zero(amount(target, weights))
@@ -62,9 +68,9 @@ def jaccard(logits: Tensor, target: Tensor, _=None) -> Tensor:
     return _tversky(logits, target, 1.0, 1.0)
 
 
-def tversky(logits: Tensor, target: Tensor, _=None) -> Tensor:
-    """1 - TP / (TP + 0.3 FP + 0.7 FN), as `dice` (Salehi et al., arXiv 1706.05721)."""
-    return _tversky(logits, target, FALSE_POSITIVES, FALSE_NEGATIVES)
+def tversky(logits: Tensor, target: Tensor, _=None, alpha: float = FALSE_POSITIVES, beta: float = FALSE_NEGATIVES) -> Tensor:
+    """1 - TP / (TP + alpha FP + beta FN), as `dice` (Salehi et al., arXiv 1706.05721)."""
+    return _tversky(logits, target, alpha, beta)
 
 
 def lovasz(logits: Tensor, target: Tensor, _=None) -> Tensor:
@@ -97,22 +103,28 @@ WEIGHTED = ("ce", "focal")  # the ones that class weights apply to
 class Loss:
     """A weighted sum of losses.
 
-    text: such as "ce + 0.5 dice". weights: of the classes, for the losses in WEIGHTED. Raises UserError where the text is not
-    numbers and names of LOSSES, joined by "+", or where there are weights that no loss of it reads.
+    text: such as "ce + 0.5 dice" or "focal(gamma=2, alpha=0.25)". weights: of the classes, for the losses in WEIGHTED. Raises
+    UserError where the text is not numbers and names of LOSSES with their own numbers, joined by "+", or where there are
+    weights that no loss of it reads.
     """
 
     def __init__(self, text: str = "ce", weights: Sequence[float] | None = None):
         self.terms = read_loss(text)
         self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
-        if weights is not None and not any(name in WEIGHTED for _, name in self.terms):
+        if weights is not None and not any(name in WEIGHTED for _, name, _ in self.terms):
             raise UserError(f"CLASS_WEIGHTS are for {' and '.join(WEIGHTED)}, LOSS = {text!r} has neither: set 'none'.")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss, a scalar, of logits (N x C x h x w) for a target (N x h x w)."""
         weights = self._weights(logits.device)
-        parts = [LOSSES[name](logits, target, weights) for _, name in self.terms]
-        factors = [factor for factor, _ in self.terms]
+        parts = [LOSSES[name](logits, target, weights, **numbers) for _, name, numbers in self.terms]
+        factors = [factor for factor, _, _ in self.terms]
         return sum(part if f == 1 else f * part for f, part in zip(factors, parts, strict=True))
+
+    @property
+    def is_cross_entropy(self) -> bool:
+        """Whether it is cross entropy, without factor and class weights."""
+        return self.weights is None and self.terms == [(1.0, "ce", {})]
 
     def amount(self, target: Tensor) -> Tensor:
         """What a batch weighs beside others: its labelled pixels, or the sum of their class weights."""
@@ -124,22 +136,35 @@ class Loss:
         return self.weights
 
 
-def read_loss(text: str) -> list[tuple[float, str]]:
-    """[(factor, name), ...] of a text such as "ce + 0.5 dice". Raises UserError for anything else."""
+def read_loss(text: str) -> list[tuple[float, str, dict[str, float]]]:
+    """[(factor, name, numbers), ...] of a text such as "ce + 0.5 focal(gamma=2)". Raises UserError for anything else."""
     terms = []
-    for word in text.split("+"):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)?\s*([A-Za-z]\w*)\s*", word)
+    for word in re.split(r"\+(?![^(]*\))", text):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)?\s*([A-Za-z]\w*)\s*(?:\(([^()]*)\))?\s*", word)
         if not found:
             raise UserError(f"LOSS = {text!r}: {word.strip()!r} is not a loss; write names and factors, as 'ce + 0.5 dice'.")
         factor, name = float(found[1] or 1), found[2]
         if name not in LOSSES:
             raise UserError(f"LOSS = {text!r}: there is no loss '{name}'.{nearest(name, LOSSES)} There is {listing(LOSSES)}.")
-        if factor == 0 or name in [n for _, n in terms]:
+        if factor == 0 or name in [n for _, n, _ in terms]:
             raise UserError(
                 f"LOSS = {text!r}: '{name}' {'counts nothing' if not factor else 'stands there twice'}: leave it out."
             )
-        terms.append((factor, name))
+        terms.append((factor, name, _read_numbers(text, name, found[3] or "")))
     return terms
+
+
+def _read_numbers(text: str, name: str, words: str) -> dict[str, float]:
+    """The numbers of a loss, of "gamma=2, alpha=0.25"."""
+    try:
+        pairs = [word.split("=") for word in words.split(",") if word.strip()]
+        given = {key.strip(): float(value) for key, value in pairs}
+    except ValueError:
+        raise UserError(
+            f"LOSS = {text!r}: '{words}' are no numbers of '{name}': write them as 'gamma=2, alpha=0.25'."
+        ) from None
+    choices = {name: numbers_of(loss, without=3) for name, loss in LOSSES.items()}
+    return read_choice(f"LOSS = {text!r}", {"name": name, **given}, choices)
 
 
 def amount(target: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -142,23 +142,30 @@ class Schedule:
     def __init__(self, base_lr: float, policy: Mapping[str, Any]):
         if not 0 < base_lr < math.inf:
             raise UserError(f"BASE_LR = {base_lr}: the learning rate must be a number above 0.")
-        numbers = read_choice("LR_POLICY", policy, {name: _numbers(name) for name in POLICIES})
+        numbers = read_choice("LR_POLICY", policy, {name: numbers_of_policy(name) for name in POLICIES})
         share = numbers.pop("warmup_share", 0)
         if share and not numbers.get("max_iterations"):
             raise UserError(f"LR_POLICY: '{policy['name']}' has no end to take a warmup_share of: give warmup_iterations.")
         warmup = round(share * numbers["max_iterations"]) if share else 0
         self.base_lr, self._warmup = base_lr, numbers.pop("warmup_iterations", 0) or warmup
+        self._warms_by_share = bool(share)
         self._lowest_momentum = numbers.pop("lowest_momentum", None)
         self._cycle = {key: numbers[key] for key in ("max_iterations", "rise_fraction") if key in numbers}
         self.last = numbers.get("max_iterations")
         self.waits_for_scores = policy["name"] == "plateau"
+        self.share: Callable[[], float] | None = None  # of the policy that has passed by the clock, instead of by iterations
         make = POLICIES[policy["name"]]
         self._policy = make(**numbers) if self.waits_for_scores else functools.partial(make, **numbers)
 
     def rate(self, iteration: int) -> float:
         """The learning rate at an iteration; the first is 0."""
-        warm = min(1.0, (iteration + 1) / self._warmup) if self._warmup else 1.0
-        return self.base_lr * warm * self._policy(iteration)
+        since = self._place(iteration) if self._warms_by_share else iteration
+        warm = min(1.0, (since + 1) / self._warmup) if self._warmup else 1.0
+        return self.base_lr * warm * self._policy(self._place(iteration))
+
+    def _place(self, iteration: int) -> int:
+        """The iteration of the policy that counts: this one, or the one that the clock has come to."""
+        return iteration if self.share is None else min(int(self.share() * self.last), self.last - 1)
 
     def momentum(self, iteration: int, own: float) -> float:
         """The momentum at an iteration: the solver's own, or what one cycle makes of it. Raises UserError where it is lower."""
@@ -169,7 +176,7 @@ class Schedule:
                 f"LR_POLICY: lowest_momentum = {self._lowest_momentum:g} is above the {own:g} of SOLVER, from which the cycle"
                 " goes down: say 0.85 here, and 0.95 there."
             )
-        return one_cycle_momentum(iteration, own, self._lowest_momentum, **self._cycle)
+        return one_cycle_momentum(self._place(iteration), own, self._lowest_momentum, **self._cycle)
 
     def report(self, score: float) -> None:
         """Take note of the score of a validation; more is better."""
@@ -195,7 +202,8 @@ class Schedule:
             setattr(self._policy, name, state.get(name, getattr(self._policy, name)))
 
 
-def _numbers(name: str) -> dict[str, Any]:
+def numbers_of_policy(name: str) -> dict[str, Any]:
+    """The numbers that a policy reads, with their defaults."""
     without = 0 if name == "plateau" else 1  # of a function, the iteration
     more = {"lowest_momentum": None} if name == "one_cycle" else {}
     return numbers_of(POLICIES[name], without) | {"warmup_iterations": 0, "warmup_share": 0} | more

@@ -1,7 +1,7 @@
 """Caffe's solver with today's manners: optimizers, multipliers, clipped gradients, layers that begin to learn later."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from tools.weights.caffe_batch_norm import use_caffe_average
 PRETRAINED = (1.0, 2.0, 1.0, 2.0)  # times this:
 PRETRAINED_RATE = 0.5
 FRESH = (1.0, 1.0, 1.0, 2.0)
+NO_PARTS: Mapping[str, Sequence[str]] = MappingProxyType({})
 NO_PATTERNS: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 
@@ -211,7 +212,8 @@ def multipliers(
     """
     rows = {row.name: row for row in getattr(net, "rows", ())}
     modules = dict(net.named_modules())
-    asked = by_pattern([name for name, _ in net.named_parameters()], patterns)
+    names = [name for name, _ in net.named_parameters()]
+    asked = by_pattern(names, patterns, parts_of(names, pretrained))
     for name, parameter in net.named_parameters():
         owner, _, kind = name.rpartition(".")
         role = (kind == "bias") + 2 * isinstance(modules[owner], nn.modules.batchnorm._BatchNorm)
@@ -223,11 +225,20 @@ def multipliers(
             yield parameter, asked[name].get("lr", lr), asked[name].get("decay", decay)
 
 
-def by_pattern(names: list[str], patterns: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def parts_of(names: Sequence[str], pretrained: Collection[str]) -> dict[str, list[str]]:
+    """The parts of a net that MULTIPLIERS may name: its parameters that came with weights, and the others."""
+    encoder = [name for name in names if belongs(name, pretrained)]
+    return {"encoder": encoder, "head": [name for name in names if name not in set(encoder)]}
+
+
+def by_pattern(
+    names: list[str], patterns: Mapping[str, Mapping[str, float]], parts: Mapping[str, Sequence[str]] = NO_PARTS
+) -> dict[str, dict[str, float]]:
     """The multipliers ("lr", "decay") that patterns such as "conv1_*" or "*.bias" give to parameters, by parameter name.
 
     A pattern is matched with the layer's name and with the parameter's (conv1_1 and conv1_1.bn.weight); of several that match,
-    the last one counts. Raises UserError for a pattern that matches nothing, or multipliers that are none.
+    the last one counts. A name of `parts` that no layer has means all of its parameters. Raises UserError for a pattern that
+    matches nothing, or multipliers that are none.
     """
     found = {name: {} for name in names}
     for pattern, numbers in patterns.items():
@@ -235,6 +246,10 @@ def by_pattern(names: list[str], patterns: Mapping[str, Mapping[str, float]]) ->
             if key not in ("lr", "decay") or not 0 <= value < math.inf:
                 raise UserError(f"MULTIPLIERS['{pattern}'] has {key!r}: {value!r}: it takes 'lr' and 'decay', each 0 or more.")
         matched = [name for name in names if any(fnmatchcase(n, pattern) for n in (*_layers(name), name))]
+        matched = matched or list(parts.get(pattern, ()))
+        if not matched and pattern in parts:
+            which = "came with weights: name some in INIT_MODEL" if pattern == "encoder" else "began at random: name layers"
+            raise UserError(f"MULTIPLIERS['{pattern}'] is for the layers that {which}, as there are none here.")
         if not matched:
             layers = list(dict.fromkeys(layer for name in names for layer in _layers(name)))
             raise UserError(

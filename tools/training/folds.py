@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,41 @@ from scipy import stats
 from tools.base.errors import UserError, listing
 from tools.base.folders import write_json
 from tools.data.dataset import tile_name
+from tools.record import earlier
 from tools.record.history import METRICS, read_history
 from tools.record.provenance import changed
-from tools.training import earlier, resume
+from tools.training import resume
 from tools.weights import snapshots
 
 SUMMARY, _FOLDER = "folds.json", "fold_"  # beside the folders of the folds, whose names begin so and end in a number
 _WHOLE = {  # scores of the whole map, by their names in tools.labels.scores.report
     "overall accuracy": "overall_accuracy",
     "kappa": "kappa",
+    "mean class accuracy": "mean_accuracy_without_ignored",
     "mean F1": "mean_f1_without_ignored",
     "mean IoU": "mean_iou_without_ignored",
+    "FWIoU": "frequency_weighted_iou_without_ignored",
 }
 
 
-def divide(tiles: Sequence, folds: int, seed: int) -> list[list]:
+def divide(tiles: Sequence, folds: int, seed: int, groups: Mapping[Any, Hashable] | None = None) -> list[list]:
     """The tiles that each fold holds out: every tile stands in one fold, and the folds differ by one tile at most.
 
-    Tiles are shuffled by the seed, and each fold keeps their order. Raises UserError where there are fewer tiles than folds.
+    groups: of each tile; a group is never divided, and folds are as even as that allows. Tiles are shuffled by the seed, and
+    each fold keeps their order. Raises UserError where there are fewer tiles, or groups, than folds.
     """
-    if folds > len(tiles):
-        raise UserError(f"--folds {folds}: there are {len(tiles)} training tiles, and each fold holds out one at least.")
-    order = np.random.default_rng([seed, folds]).permutation(len(tiles))
-    return [[tiles[i] for i in sorted(order[k::folds])] for k in range(folds)]
+    together: dict[Hashable, list[int]] = {}
+    for i, tile in enumerate(tiles):
+        together.setdefault(groups[tile] if groups else i, []).append(i)
+    if folds > len(together):
+        what = f"{len(together)} groups of training tiles (GROUPS)" if groups else f"{len(tiles)} training tiles"
+        raise UserError(f"--folds {folds}: there are {what}, and each fold holds out one at least.")
+    members = list(together.values())
+    order = [members[i] for i in np.random.default_rng([seed, folds]).permutation(len(members))]
+    held: list[list[int]] = [[] for _ in range(folds)]
+    for group in sorted(order, key=len, reverse=True):
+        min(held, key=len).extend(group)
+    return [[tiles[i] for i in sorted(indices)] for indices in held]
 
 
 def cross_validate(
@@ -44,14 +56,15 @@ def cross_validate(
     home: Path,
     train: Callable[[list, list, Path], Mapping[str, Any] | None],
     writer: bool,
+    groups: Mapping[Any, Hashable] | None = None,
 ) -> None:
     """Train once for each fold of the training tiles, scored on those that it holds out, and print what all folds found.
 
     train: called with the tiles that a fold keeps, those that it holds out, and its folder in `home`; returns its scores, or
-    None if it was told to stop. writer: whether this rank writes files.
+    None if it was told to stop. writer: whether this rank writes files. groups: of tiles that no fold divides.
     """
     found = []
-    for number, held_out in enumerate(divide(tiles, folds, seed), 1):
+    for number, held_out in enumerate(divide(tiles, folds, seed, groups), 1):
         kept = [tile for tile in tiles if tile not in held_out]
         print(f"\nfold {number} of {folds} holds out {listing(map(tile_name, held_out))}")
         scores = train(kept, held_out, home / f"{_FOLDER}{number}")
@@ -118,19 +131,19 @@ def result_of(folder: Path, niter: int, made_with: Mapping[str, Any], patience: 
 
 def summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """{name: `spread`} of each score and of each class's F1 and IoU over the folds; scores: a report of each fold."""
-    found = {name: spread([s[key] for s in scores]) for name, key in _WHOLE.items()}
+    found = {name: spread([s.get(key) for s in scores], least=-1 if key == "kappa" else 0) for name, key in _WHOLE.items()}
     for kind, label in (("f1", "F1"), ("iou", "IoU")):
         found |= {f"{label} {name}": spread([s[kind][name] for s in scores]) for name in scores[0][kind]}
     return found
 
 
-def spread(values: Sequence[float | None]) -> dict[str, Any]:
+def spread(values: Sequence[float | None], least: float = 0) -> dict[str, Any]:
     """Mean, sample deviation and 95 % interval of the mean (Student's t) of one score over the folds.
 
     None stands for a fold in which the score is not defined, as where a class is neither in the truth nor in the map: such
     folds are left out, and `folds` says how many were not. With fewer than two there is no deviation and no interval. The
     interval takes the folds for independent; they share training tiles, so it is rather too narrow (Bengio and Grandvalet,
-    JMLR 5, 2004).
+    JMLR 5, 2004). It ends where the score does, at `least` and at 1.
     """
     known = np.array([v for v in values if v is not None], float)
     found: dict[str, Any] = {"folds": len(known), "values": list(values), "mean": None, "deviation": None, "interval": None}
@@ -139,7 +152,7 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
     if len(known) > 1:
         found["deviation"] = float(known.std(ddof=1))
         reach = float(stats.t.ppf(0.975, len(known) - 1)) * found["deviation"] / len(known) ** 0.5
-        found["interval"] = [found["mean"] - reach, found["mean"] + reach]
+        found["interval"] = [max(found["mean"] - reach, least), min(found["mean"] + reach, 1.0)]
     return found
 
 

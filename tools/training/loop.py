@@ -5,19 +5,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.compute.signals import Signals
+from tools.record import earlier
 from tools.record.history import Validation
 from tools.record.recorder import Recorder
-from tools.training import earlier
+from tools.record.selection import Selection
+from tools.solver.deadline import Deadline
 from tools.training.progress import Progress
-from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import Trainer
 from tools.weights import snapshots
+from tools.weights.caffe import write_caffemodel
+
+CAFFE = "caffemodel"  # of SNAPSHOT_FORMATS
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Trains to iteration `niter`.
+    """Trains to iteration `niter` (None: to no iteration in particular) or to the deadline.
 
     training: the config's section. validate: scores the net as it stands; None if there are no validation tiles. selection: the
     best weights so far. recorder: of how the run goes. about: what a weights file says of the net. made_with: what makes the
@@ -26,7 +30,8 @@ class Loop:
 
     trainer: Trainer
     training: TrainingSettings
-    niter: int
+    niter: int | None
+    deadline: Deadline
     validate: Callable[[Trainer], Validation] | None
     selection: Selection
     recorder: Recorder
@@ -37,6 +42,7 @@ class Loop:
         """Take batches (images, labels) from `feed` until the last iteration, a signal, or the end of patience."""
         for images, labels in feed:
             self.trainer.step(images, labels)
+            signals.stop |= self.deadline.passed
             self.trainer.ranks.agree(signals)
             if seen := progress.show():
                 self.recorder.add(seen)
@@ -46,7 +52,14 @@ class Loop:
                 break
 
     def _pause(self, signals: Signals) -> None:
-        """What is due after an iteration."""
+        """What is due after an iteration.
+
+        Before the end that a signal or the deadline asks for there is a validation too, but first a snapshot, should there be
+        no time for it.
+        """
+        if signals.stop and self.validate is not None and not self._validation_is_due():
+            self._snapshot()
+            self._validate()
         if validated := self._validation_is_due():
             self._validate()
             signals.stop |= self._is_enough()
@@ -75,7 +88,7 @@ class Loop:
         with self.trainer.averaged():
             self.trainer.ranks.adopt(self.trainer.net)
             found = self.validate(self.trainer)
-            better = self.selection.report(self.trainer.iteration, found.loss, found.iou, self._on_beat())
+            better = self.selection.report(self.trainer.iteration, found.loss, found.iou, self._on_beat(), found.trained_loss)
             self.recorder.add_validation(self.trainer.iteration, found, list(better))
             for criterion, best in better.items():
                 self._keep_best(criterion, best, found)
@@ -109,6 +122,8 @@ class Loop:
         with self.recorder.log.training_goes_on(f"the snapshot of iteration {trainer.iteration}"):
             with trainer.averaged():
                 path = snapshots.save(folder, trainer.iteration, trainer.net, self.about, state)
+                if CAFFE in self.training.SNAPSHOT_FORMATS:
+                    write_caffemodel(trainer.net, path.with_suffix(".caffemodel"))
             earlier.forget(folder)
             self.recorder.log.note(f"snapshot: {path}")
             if self.training.KEEP_SNAPSHOTS:

@@ -36,11 +36,12 @@ from torch import Tensor, nn
 
 from nets.net import Net
 from tools.base.errors import UserError, listing
+from tools.base.folders import plain
 from tools.data.inputs import Input
 from tools.weights import first_layer, sources
 from tools.weights.caffe import is_caffemodel, load_caffemodel
 from tools.weights.first_layer import FirstLayer
-from tools.weights.fit import fill, misfit, of_other_classes
+from tools.weights.fit import fill, join, misfit, of_other_classes
 from tools.weights.names import Match, is_segnet_of_the_notebook, match, own_layers
 from tools.weights.settings import NetSettings
 from tools.weights.sources import Source
@@ -124,6 +125,10 @@ def begin_with(net: nn.Module, init: str | None, settings: NetSettings, inputs: 
         source = sources.of_encoder(settings.NET, settings.NET_OPTIONS)
     if not source:
         return None
+    if isinstance(source, Mapping):
+        loaded, notes = join(net, source, plain([i.to_dict() for i in inputs]))
+        random = [name for name, tensors in own_layers(net, net.state_dict()).items() if tensors and name not in loaded]
+        return Report(" and ".join(source.values()), loaded, notes, random=random)
     return initialise(net, source, inputs, settings.INIT_PARTIAL, from_config(settings.INIT_UNITS))
 
 

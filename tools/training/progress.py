@@ -13,10 +13,11 @@ from tools.training.trainer import Trainer
 class Progress:
     """A progress bar with loss, learning rate, images per second and time left; use it in a `with`.
 
-    trainer: whose progress it is. niter: the last iteration. batch: images in an iteration. every: iterations between looks.
+    trainer: whose progress it is. niter: the last iteration, None if it is not known. batch: images in an iteration. every:
+    iterations between looks.
     """
 
-    def __init__(self, trainer: Trainer, niter: int, batch: int, every: int):
+    def __init__(self, trainer: Trainer, niter: int | None, batch: int, every: int):
         self.trainer, self.batch, self.every = trainer, batch, every
         silent = not trainer.ranks.writer
         self._bar = tqdm(
@@ -24,6 +25,7 @@ class Progress:
         )  # fmt: skip
         self._shown = trainer.iteration
         self._since = time.monotonic()
+        self._seen = False  # whether anything was shown
 
     def __enter__(self) -> "Progress":
         return self
@@ -34,8 +36,8 @@ class Progress:
     def show(self) -> Interval | None:
         """Show and give how the last iterations went, if it is time to."""
         trainer = self.trainer
-        if trainer.iteration % self.every and trainer.iteration < self._bar.total:
-            return None
+        if trainer.iteration % self.every and trainer.iteration != self._bar.total:
+            return self._first()
         trainer.fetch_losses()
         done = trainer.iteration - self._shown
         self._shown = trainer.iteration
@@ -50,6 +52,13 @@ class Progress:
         self._bar.update(done)
         self._since = now
         return found
+
+    def _first(self) -> None:
+        """Show the loss of the very first iteration, so that a person sees soon that something happens."""
+        if self._bar.n == self.trainer.iteration - 1 and not self._seen:
+            self.trainer.fetch_losses()
+            self._bar.set_postfix_str(f"loss {self.trainer.losses[-1]:.4f}")
+        self._seen = True
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -9,9 +9,8 @@ from torch import nn
 import nets
 from tools.base.errors import UserError, listing
 from tools.data.inputs import Input
-from tools.record import provenance
+from tools.record import earlier, provenance
 from tools.record.log import Log
-from tools.training import earlier
 from tools.weights import snapshots
 from tools.weights.about import check_about
 from tools.weights.caffe import refuse_solverstate
@@ -32,6 +31,8 @@ def to_restore(
         return None, None
     if init:
         raise UserError("--init and --restore do not go together: a restored run has its weights already.")
+    if restore != folder and not restore.exists():
+        raise UserError(f"{restore} does not exist: name a snapshot or its folder, or leave out its name.")
     elsewhere = not same_folder(restore if restore.is_dir() else restore.parent, folder)
     if elsewhere and snapshots.files(folder) and not overwrite:
         raise UserError(f"{folder} holds another run than {restore} is of: choose another --snapshot, or add --overwrite.")

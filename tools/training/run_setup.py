@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from nets.caffe.prototxt_write import caffe_layers
 from nets.net import check_windows
 from tools.base.errors import UserError, listing
 from tools.base.folders import require
@@ -18,6 +19,7 @@ from tools.compute.device import Device
 from tools.compute.distributed import Ranks
 from tools.compute.frozen_batch_norm import freeze_norms, frozen_norms, norms_with_statistics
 from tools.compute.sync_batch_norm import synchronise
+from tools.data import sources
 from tools.data.augmentation import Augmentation, bands_of, record_weights
 from tools.data.dataset import tile_name
 from tools.data.inputs import Input
@@ -28,15 +30,16 @@ from tools.data.statistics import by_modality, measure
 from tools.labels.class_weights import class_weights
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
+from tools.record.selection import Selection
 from tools.solver.losses import Loss
 from tools.solver.solver import CAFFES, Solver
+from tools.training import cells
 from tools.training.pretrained import begin_with
 from tools.training.resume import check_same
-from tools.training.selection import Selection
 from tools.training.settings import TrainingSettings
 from tools.training.trainer import NotFiniteError, Trainer
 from tools.weights import snapshots
-from tools.weights.net import build
+from tools.weights.caffe import table_net
 from tools.weights.settings import NetSettings
 from tools.weights.snapshots import Snapshot
 
@@ -61,7 +64,7 @@ class Setup:
 
     def build(self) -> nn.Module:
         """The config's net with fresh weights."""
-        return build(self.net, self.inputs, len(self.classes.label_values))
+        return self.net.build(self.inputs, len(self.classes.label_values))
 
 
 # ---------------------------------------------------------------------------------------------------------- the databases
@@ -81,6 +84,7 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
         patch_size=list(patches.patch_size), classes=list(classes.label_values), bgr=data.BGR,
         train_ids=sorted(map(tile_name, [*data.train_ids, *held_out])),  # else val tiles may be among the trained ones
     )  # fmt: skip
+    sources.check(details.get("sources"), data, classes, lmdb)
     missing = [m for m in data.modalities if m not in details["modalities"]]
     if missing:
         raise UserError(f"{lmdb} has no {', '.join(missing)}: make it again, with extract_images.py and create_db.py.")
@@ -88,6 +92,28 @@ def check_database(data: DataSettings, patches: PatchSettings, classes: ClassSet
     if held_out and not details.get("grid"):  # the cells of a grid are measured one by one, and not from file to file
         about = about | own_statistics(data, about, patches.tile_memory)
     return data.inputs(about)
+
+
+def cells_in(lmdb: Path) -> dict[str, int]:
+    """How many patches of a grid's cells each split of a database has; 0 if it was cut by windows."""
+    details = read_about(lmdb)
+    return {split: about["patches"] if details.get("grid") else 0 for split, about in details["splits"].items()}
+
+
+def windows_of_cells(lmdb: Path) -> dict[str, list[int]]:
+    """Where the cells of a grid lie in their tiles, by name; {} in databases of earlier versions."""
+    return (read_about(lmdb).get("grid") or {}).get("windows", {})
+
+
+def inputs_of_cells(data: DataSettings, patches: Patches) -> list[Input]:
+    """The inputs, normalised by these patches of a grid's cells alone."""
+    return data.inputs(cells.own_statistics(data, read_about(data.folder("lmdb"))["modalities"], patches))
+
+
+def notes(data: DataSettings) -> list[str]:
+    """What to warn of about the databases."""
+    lmdb = data.folder("lmdb")
+    return sources.notes(read_about(lmdb).get("sources"), data, lmdb)
 
 
 def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -> dict[str, dict]:
@@ -156,6 +182,8 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     """The net on its device, with the config's solver; pretrained: the layers whose weights come from elsewhere."""
     training, device, ranks = setup.training, setup.device, setup.ranks
     check_windows(net, *setup.sample_size)
+    if "caffemodel" in training.SNAPSHOT_FORMATS:
+        caffe_layers(table_net(net), None)  # refuses a net that Caffe's files cannot hold
     net = device.place(net)
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)
@@ -168,10 +196,12 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     return Trainer(net, solver, setup.inputs, ignored, device, loss, training.ITER_SIZE, training.EMA_DECAY, ranks, forward)
 
 
-def check_schedule(trainer: Trainer, niter: int, val_ids: Sequence) -> None:
+def check_schedule(trainer: Trainer, niter: int | None, validated: bool) -> None:
     """Raise UserError if there is nothing left to do, the learning rate would end before, or lacks the scores it goes by."""
-    if trainer.solver.schedule.waits_for_scores and not val_ids:
+    if trainer.solver.schedule.waits_for_scores and not validated:
         raise UserError("LR_POLICY 'plateau' goes by the scores on the validation tiles, but val_ids is empty: name some.")
+    if niter is None:
+        return
     if niter <= trainer.iteration:
         raise UserError(f"--niter {niter}: {trainer.iteration} iterations are done already; give a larger number.")
     trainer.solver.schedule.check(niter)
@@ -200,7 +230,7 @@ def make_loss(training: TrainingSettings, classes: ClassSettings, patches: Patch
 
 
 def feed(
-    setup: Setup, augmentation: Mapping[str, Mapping], patches: Patches, iteration: int, niter: int
+    setup: Setup, augmentation: Mapping[str, Mapping], patches: Patches, iteration: int, niter: int | None
 ) -> tuple[BatchOrder, Iterable]:
     """The order of the patches from one iteration to the last, and the batches in this order.
 
@@ -216,7 +246,7 @@ def feed(
     return order, batches(patches, order, workers, device.type == "cuda", change)
 
 
-def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int, niter: int) -> BatchOrder:
+def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int, niter: int | None) -> BatchOrder:
     weights, training, ranks = None, setup.training, setup.ranks
     if "rare" in augmentation:
         records = tqdm(patches.all_labels(), "weighing patches", len(patches), leave=False, unit="patch", delay=1)
@@ -230,8 +260,14 @@ def _order(setup: Setup, augmentation: Mapping, patches: Patches, iteration: int
 
 def about_net(setup: Setup, about: Mapping[str, Any], lmdb: Path) -> dict[str, Any]:
     """What the weights file of the net says of itself; about: of the data. lmdb: the databases that it learned from."""
-    size = read_about(lmdb).get("pixel_size")
-    return {"name": setup.net.NET, **about, "pixel_size": size, "inputs": [i.to_dict() for i in setup.inputs]}
+    details = read_about(lmdb)
+    modalities = [m for i in setup.inputs for m in i.modalities]
+    kept = ("mean", "deviation", "low", "high")
+    statistics = {m: {name: details["modalities"][m][name] for name in kept} for m in modalities}
+    return {
+        "name": setup.net.NET, **about, "pixel_size": details.get("pixel_size"), "statistics": statistics,
+        "inputs": [i.to_dict() for i in setup.inputs],
+    }  # fmt: skip
 
 
 @contextlib.contextmanager

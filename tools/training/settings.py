@@ -4,7 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tools.base.sections import Section, is_choice, is_flag, is_number, is_text, mapping, optional, setting, whole, within
+from tools.base.sections import (
+    Section,
+    is_choice,
+    is_flag,
+    is_number,
+    is_text,
+    mapping,
+    optional,
+    setting,
+    some_of,
+    whole,
+    within,
+)
 from tools.labels.class_weights import CLASS_WEIGHTS, are_weights
 from tools.solver.schedules import ending
 from tools.training.recipes import RECIPES
@@ -55,6 +67,10 @@ class TrainingSettings(Section):
     PATIENCE: int | None = setting(
         optional(whole(1)), "a whole number of validations, 1 or more, or None: never stop early", None, effect=False
     )
+    SNAPSHOT_FORMATS: list = setting(
+        lambda v: some_of("safetensors", "caffemodel")(v) and "safetensors" in v,
+        "['safetensors'], or ['safetensors', 'caffemodel'] for Caffe's own file beside it", ["safetensors"], effect=False,
+    )  # fmt: skip
     KEEP_SNAPSHOTS: int | None = setting(
         optional(whole(1)), "a whole number of snapshots, 1 or more, or None: keep all", None, effect=False
     )

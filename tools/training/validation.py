@@ -18,6 +18,7 @@ from tools.labels import pictures
 from tools.labels.palette import Palette
 from tools.labels.scores import confusion, report
 from tools.record.history import Validation
+from tools.solver.losses import NO_LOSS, Loss
 
 PICTURE_SIZE = 384  # pixels, the longer side of the tile in the sample picture
 _LEAST = np.finfo(np.float32).tiny  # probability; a net that is quite sure of a wrong class costs 87, not infinitely much
@@ -36,28 +37,64 @@ def check(data: DataSettings, palette: Palette, window: Sequence[int], net: nn.M
 
 
 def validate(
-    labeller: Labeller, tiles: list[Tile], palette: Palette, ignored: Collection[int], ranks: Ranks = ALONE
+    labeller: Labeller,
+    tiles: list[Tile],
+    palette: Palette,
+    ignored: Collection[int],
+    ranks: Ranks = ALONE,
+    trained: Loss | None = None,
 ) -> Validation:
     """Label the tiles and score them; several processes share the tiles and all get the scores of all of them.
 
     The loss is the mean over the scored pixels of -ln(probability of the true class), after overlapping windows are blended:
     cross entropy, whatever LOSS is, without class weights. So it says what the maps are worth, and runs with other losses can
-    be compared by it. Pixels of ignored classes give no loss, as in training. One piece of a tile is in memory at a time.
+    be compared by it. trained: the loss that the net learns by, computed beside it. Pixels of ignored classes give no loss, as
+    in training. One piece of a tile is in memory at a time.
     """
-    matrix = np.zeros((palette.classes, palette.classes), np.int64)
-    total, pixels = 0.0, 0
-    sample = _Sample(tiles[0])
+    sums, sample = Sums(palette, ignored, trained), _Sample(tiles[0])
     for tile in ranks.share(tiles):
         for band, truth in _bands(labeller, tile):
-            matrix += confusion(truth, band.labels, palette.classes)
-            loss, scored = cross_entropy(band, truth, ignored)
-            total, pixels = total + loss, pixels + scored
+            sums.add(band, truth)
             if tile is tiles[0]:
                 sample.add(band, truth)
-    matrix = ranks.total(torch.from_numpy(matrix)).numpy()
-    total, pixels = ranks.total(torch.tensor([total, pixels], dtype=torch.float64)).tolist()
-    loss = total / pixels if pixels and math.isfinite(total) else None
-    return Validation({"loss": loss, **report(matrix, palette.names, ignored)}, sample.draw(palette))
+    return sums.validation(sample.draw(palette), ranks)
+
+
+class Sums:
+    """What is added up piece by piece: pixels by true class and label, cross entropy, and the loss that the net learns by.
+
+    trained: that loss; of regions (Dice ...), it is the mean over the pieces, weighted by their pixels, as it is over the parts
+    of a batch. None for cross entropy alone.
+    """
+
+    def __init__(self, palette: Palette, ignored: Collection[int], trained: Loss | None = None):
+        self.palette, self.ignored = palette, ignored
+        self.trained = None if trained is None or trained.is_cross_entropy else trained
+        self.matrix = np.zeros((palette.classes, palette.classes), np.int64)
+        self.sums = np.zeros(4)  # cross entropy, its pixels; the trained loss, its weight
+
+    def add(self, band: Band, truth: np.ndarray) -> None:
+        """Take a labelled piece of a tile, and its labels."""
+        self.matrix += confusion(truth, band.labels, self.palette.classes)
+        self.sums[:2] += cross_entropy(band, truth, self.ignored)
+        if self.trained:
+            self.sums[2:] += self._trained(band, truth)
+
+    def _trained(self, band: Band, truth: np.ndarray) -> tuple[float, float]:
+        """(trained loss times weight, weight) of a piece; the logarithms of probabilities are logits that have them."""
+        logits = torch.from_numpy(np.log(np.maximum(band.probabilities, _LEAST)))[None]
+        target = np.where(_scored(band, truth, self.ignored), truth, NO_LOSS)
+        target = torch.from_numpy(target.astype(np.int64))[None]
+        weight = float(self.trained.amount(target))
+        return (float(self.trained(logits, target)) * weight, weight) if weight else (0.0, 0.0)
+
+    def validation(self, picture: np.ndarray, ranks: Ranks) -> Validation:
+        """What all processes found together."""
+        matrix = ranks.total(torch.from_numpy(self.matrix)).numpy()
+        entropy, pixels, trained, weight = ranks.total(torch.from_numpy(self.sums)).tolist()
+        loss = entropy / pixels if pixels and math.isfinite(entropy) else None
+        own = {"trained_loss": trained / weight if weight and math.isfinite(trained) else None} if self.trained else {}
+        return Validation({"loss": loss, **own, **report(matrix, self.palette.names, self.ignored)}, picture)
 
 
 def _bands(labeller: Labeller, tile: Tile) -> Iterable[tuple[Band, np.ndarray]]:
@@ -69,13 +106,18 @@ def _bands(labeller: Labeller, tile: Tile) -> Iterable[tuple[Band, np.ndarray]]:
 
 def cross_entropy(band: Band, truth: np.ndarray, ignored: Collection[int]) -> tuple[float, int]:
     """(sum of -ln(probability of the true class), pixels that it is summed over) of a piece of a tile."""
-    counts = np.zeros(256, bool)
-    counts[: len(band.probabilities)] = True
-    counts[list(ignored)] = False
-    scored = counts[truth] & (band.labels != NO_DATA)
+    scored = _scored(band, truth, ignored)
     rows, cols = np.nonzero(scored)
     of_truth = band.probabilities[truth[scored], rows, cols]
     return float(-np.log(np.maximum(of_truth, _LEAST)).sum(dtype=np.float64)), int(scored.sum())
+
+
+def _scored(band: Band, truth: np.ndarray, ignored: Collection[int]) -> np.ndarray:
+    """Which pixels of a piece give a loss."""
+    counts = np.zeros(256, bool)
+    counts[: len(band.probabilities)] = True
+    counts[list(ignored)] = False
+    return counts[truth] & (band.labels != NO_DATA)
 
 
 class _Sample:

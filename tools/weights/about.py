@@ -36,15 +36,8 @@ def check_input(given: Mapping[str, Any]) -> None:
     if unknown := sorted(given.keys() - {name.rstrip("?") for name in INPUT}):
         raise ValueError(f"an input has '{unknown[0]}', which a newer version of this software may know")
     channels, modalities = sum(given["bands"]), len(given["modalities"])
-    lengths = {"modalities": modalities, "bands": modalities, "picks": modalities, "file_bands": modalities}
-    lengths |= {
-        "dtypes": modalities,
-        "any_band": modalities,
-        "mean": channels,
-        "deviation": channels,
-        "clip": channels,
-        "fill": channels,
-    }
+    lengths = dict.fromkeys(("modalities", "bands", "picks", "file_bands", "dtypes", "any_band"), modalities)
+    lengths |= dict.fromkeys(("mean", "deviation", "clip", "fill"), channels)
     odd = [name for name, length in lengths.items() if given.get(name) and len(given[name]) != length]
     if odd or not modalities or min(given["bands"]) < 1:
         raise ValueError(f"the input '{given['name']}' has {odd[0] if odd else 'bands'} that do not go with its channels")

@@ -1,14 +1,17 @@
 """The config's net: which one, and the weights that it begins with."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.base.errors import UserError
 from tools.base.sections import Section, is_flag, is_text, mapping, optional, setting
 from tools.weights.units import from_config
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +20,10 @@ class NetSettings(Section):
 
     NET: str = setting(is_text, "the name of a net", "segnet")
     NET_OPTIONS: Mapping[str, Any] = setting(mapping(lambda _: True), "arguments of the net's function by name, or {}", {})
-    INIT_MODEL: str | None = setting(optional(is_text), "the name or the file of initial weights, or None", None)
+    INIT_MODEL: str | Mapping[str, str] | None = setting(
+        optional(lambda v: is_text(v) or mapping(is_text, empty=False)(v)),
+        "the name or the file of initial weights, {input: file} to join trained nets, or None", None,
+    )  # fmt: skip
 
     INIT_PARTIAL: bool = setting(is_flag, "True or False", False)
     INIT_UNITS: Mapping[str, Any] | None = setting(
@@ -33,6 +39,16 @@ class NetSettings(Section):
                 f"INIT_MODEL = {self.INIT_MODEL!r} and NET_OPTIONS' encoder_weights ="
                 f" {self.NET_OPTIONS['encoder_weights']!r}: one of them, both are initial weights."
             )
+
+    def build(self, inputs: Iterable, classes: int) -> "nn.Module":
+        """The net with fresh weights; inputs: each with a name and its channels.
+
+        smp's `encoder_weights` are left to what begins a run, which fits them to the inputs; nothing is downloaded here.
+        """
+        import nets  # PyTorch loads when a net is built, not when a config is read
+
+        options = {name: value for name, value in self.NET_OPTIONS.items() if name != "encoder_weights"}
+        return nets.build(self.NET, {i.name: i.channels for i in inputs}, classes, **options)
 
     @property
     def slug(self) -> str:

@@ -86,6 +86,16 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself, without its tensors; {} where it cannot be read."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+        return {name: json.loads(value) for name, value in metadata.items() if name not in ("net", "format")}
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
 def load_strictly(net: nn.Module, weights: dict[str, Tensor]) -> None:
     """Fill a net with weights by name. Raises UserError unless names and shapes are just those of the net."""
     own = net.state_dict()
@@ -276,12 +286,14 @@ def prune(folder: Path, keep: int, iteration: int) -> None:
     until_now = [path for path in found(folder) if iteration_of(path) <= iteration]
     for path in until_now[:-keep]:
         path.with_suffix(".solverstate").unlink()
+        path.with_suffix(".caffemodel").unlink(missing_ok=True)
         path.unlink()
 
 
 def files(folder: Path) -> list[Path]:
     """The snapshots in a folder, whole or not, and the best weights."""
-    return sorted([*folder.glob("net_iter_*.safetensors"), *folder.glob("net_iter_*.solverstate"), *bests(folder)])
+    numbered = [p for kind in ("safetensors", "solverstate", "caffemodel") for p in folder.glob(f"net_iter_*.{kind}")]
+    return sorted([*numbered, *bests(folder)])
 
 
 def remove(folder: Path) -> None:

@@ -64,10 +64,10 @@ export class Engine {
   }
 
   async #employ(name, count, net) {
-    const wasm = await unpack("wasm-compute");
+    this.module ??= await WebAssembly.compile(await unpack("wasm-compute"));
     const options = name === "webgpu" && this.net.on_processor.length ? { forceCpuNodeNames: this.net.on_processor } : {};
     this.#workers[name] = await Promise.all(Array.from({ length: count }, () => worker("code-compute")));
-    const ports = await Promise.all(this.#workers[name].map((one) => begun(one, { net, wasm, provider: name, options })));
+    const ports = await Promise.all(this.#workers[name].map((one) => begun(one, { net, module: this.module, provider: name, options })));
     const [height, width] = this.net.window;
     const batch = Math.max(1, Math.floor(BATCH[name] / (height * width)));
     await this.call("employ", { name, ports, batch }, ports);

@@ -11,6 +11,7 @@ export const TEXTS = {
   compression: ({ name, number }) => `${name} is compressed in a way that is not read here (TIFF's number ${number}): save it with deflate or LZW.`,
   otherColours: ({ name }) => `${name} is a JPEG in CMYK: save it in RGB.`,
   otherNumbers: ({ name }) => `${name} holds complex numbers: save it as whole numbers or floats.`,
+  scaled: ({ name }) => `${name} says that its values are to be scaled, which is not done here: label it with inference.py, or save it with the scaled values.`,
   otherBands: ({ name, bands, wanted, modality }) => `${name} has ${bands} band${bands === 1 ? "" : "s"}, but the net was trained on ${wanted} of ${modality}: choose another image, or select the bands.`,
   otherType: ({ name, dtype, trained, modality }) => `${name} holds ${dtype} values, but the net was trained on ${trained} of ${modality}: convert it to ${trained}, with the range that the training tiles have.`,
   otherSize: ({ name, size, first, wanted }) => `${name} has ${size} pixels, ${first} has ${wanted}: the files of one place must agree.`,

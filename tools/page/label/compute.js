@@ -1,4 +1,4 @@
-// A worker that runs the net. It is told {net, wasm, provider, options} once, then {id, inputs, count, size} again and again.
+// A worker that runs the net. It is told {net, module, provider, options} once, then {id, inputs, count, size} again and again.
 
 import * as ort from "onnxruntime-web/webgpu";
 
@@ -16,11 +16,18 @@ self.onmessage = async ({ data }) => {
   }
 };
 
-async function begin({ net, wasm, provider, options }) {
-  ort.env.wasm.wasmBinary = wasm;
+async function begin({ net, module, provider, options }) {
+  share(module);
+  ort.env.wasm.wasmBinary = new ArrayBuffer(8); // asks for no file; what counts is the module
   ort.env.wasm.numThreads = 1; // threads want memory that is shared, which pages opened from a disk do not get
   ort.env.logLevel = "error";
   return ort.InferenceSession.create(new Uint8Array(net), { executionProviders: [{ name: provider, ...options }], logSeverityLevel: 3 });
+}
+
+/** Have the library take a module that is compiled already, once for all workers: it only knows how to take bytes. */
+function share(module) {
+  const instantiate = WebAssembly.instantiate;
+  WebAssembly.instantiate = async (_, imports) => ({ module, instance: await instantiate(module, imports) });
 }
 
 async function run({ id, inputs, count, size }) {

@@ -1,4 +1,4 @@
-// JPEG files, decoded by the browser; what would turn or recolour them is left out first, as GDAL leaves it.
+// JPEG files, decoded by the browser, turned as their EXIF says; their colour profile is left out first, as GDAL leaves it.
 
 import { PageError } from "./error.js";
 
@@ -7,18 +7,19 @@ const MOST = 2 ** 28; // pixels that browsers decode
 /** An open JPEG: {name, width, height, bands, dtype, place: null, read}. Throws PageError where it is broken. */
 export async function openJpeg(blob, name) {
   const bytes = new Uint8Array(await blob.arrayBuffer());
-  const { width, height, bands, parts } = plain(bytes, name);
-  if (width * height > MOST) throw new PageError("tooLarge", { name, size: `${width} × ${height}` });
+  const { bands, parts, ...stored } = plain(bytes, name);
+  if (stored.width * stored.height > MOST) throw new PageError("tooLarge", { name, size: `${stored.width} × ${stored.height}` });
   let bitmap;
   try {
     bitmap = await createImageBitmap(new Blob(parts, { type: "image/jpeg" }), { colorSpaceConversion: "none" });
   } catch (error) {
     throw new PageError("broken", { name, reason: error.message });
   }
+  const { width, height } = bitmap;
   return { name, width, height, bands, dtype: "uint8", place: null, read: bitmapReader(bitmap, bands) };
 }
 
-/** Size and bands of a JPEG, and its bytes without EXIF (which turns) and colour profile. Throws PageError. */
+/** Size and bands of a JPEG as it is stored, and its bytes without the colour profile. Throws PageError. */
 export function plain(bytes, name) {
   const broken = () => new PageError("broken", { name });
   const parts = [bytes.subarray(0, 2)];
@@ -30,7 +31,7 @@ export function plain(bytes, name) {
     const end = place + 2 + ((bytes[place + 2] << 8) | bytes[place + 3]);
     if (marker === 0xda) break;
     if (isFrame(marker)) frame = frameOf(bytes.subarray(place, end));
-    if (marker !== 0xe1 && marker !== 0xe2) parts.push(bytes.subarray(place, end));
+    if (marker !== 0xe2) parts.push(bytes.subarray(place, end));
     place = end;
   }
   if (!frame || !frame.width || !frame.height || !endsWell(bytes)) throw broken();

@@ -12,7 +12,8 @@ export async function openPng(blob, name) {
   const bytes = header.width * header.height * header.bands * (header.depth > 8 ? 2 : 1);
   if (!(bytes <= MOST)) throw new PageError("tooLarge", { name, size: `${header.width} × ${header.height}` });
   const pixels = await unpack(data, header, name);
-  return { name, place: null, read: reader(header, pixels, transparent), ...header };
+  const seen = header.bands - (header.colour >= 4 ? 1 : 0); // an alpha band is a mask
+  return { ...header, name, bands: seen, place: null, read: reader(header, seen, pixels, transparent) };
 }
 
 async function chunks(blob, name) {
@@ -105,16 +106,16 @@ function samples(bytes, pixels, first, count, depth) {
   else for (let i = 0; i < count; i++) pixels[first + i] = (bytes[(i * depth) >> 3] >> (8 - depth - ((i * depth) & 7))) & ((1 << depth) - 1);
 }
 
-function reader({ width, bands, colour, depth }, pixels, transparent) {
+function reader({ width, bands, colour, depth }, seen, pixels, transparent) {
   const none = colour === 0 || colour === 2 ? keyOf(transparent, bands) : null;
   const stretch = colour === 0 && depth < 8 ? 255 / ((1 << depth) - 1) : 1; // greys of few bits, as GDAL gives them
   return async (row, col, height, columns) => {
-    const planes = Array.from({ length: bands }, () => new pixels.constructor(height * columns));
+    const planes = Array.from({ length: seen }, () => new pixels.constructor(height * columns));
     const gaps = colour >= 4 || none ? new Uint8Array(height * columns) : null;
     for (let y = 0; y < height; y++) {
       let source = ((row + y) * width + col) * bands;
       for (let i = y * columns; i < (y + 1) * columns; i++, source += bands) {
-        for (let band = 0; band < bands; band++) planes[band][i] = pixels[source + band] * stretch;
+        for (let band = 0; band < seen; band++) planes[band][i] = pixels[source + band] * stretch;
         if (gaps) gaps[i] = none ? none.every((value, band) => pixels[source + band] === value) : pixels[source + bands - 1] === 0;
       }
     }

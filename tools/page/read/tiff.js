@@ -8,6 +8,7 @@ import { placeOf } from "./ground.js";
 const CACHE = 192 * 2 ** 20; // bytes of decoded blocks that are kept
 const MOST = 2 ** 30; // pixels of an image, and bytes of a block
 const TAGS = [33550, 33922, 34264, 34735, 34736, 34737];
+const BRIGHTNESSES = [0, 255, 65535];
 const FORMATS = { 1: "uint", 2: "int", 3: "float" };
 
 /** An open GeoTIFF: {name, width, height, bands, dtype, place, read, smaller}. Throws PageError where it is broken. */
@@ -51,6 +52,8 @@ async function aboutOf(image, name) {
   const [kind, bits] = [FORMATS[image.getSampleFormat()], image.getBitsPerSample()];
   if (!kind) throw new PageError("otherNumbers", { name });
   await mendOrder(image);
+  const metadata = String((await image.fileDirectory.loadValue("GDAL_METADATA")) ?? "");
+  if (/role="(scale|offset)"/.test(metadata)) throw new PageError("scaled", { name });
   const tags = {};
   for (const tag of TAGS) if (image.fileDirectory.hasTag(tag)) tags[tag] = await image.fileDirectory.loadValue(tag);
   const dtype = `${kind}${Math.max(8, 2 ** Math.ceil(Math.log2(bits)))}`;
@@ -124,9 +127,19 @@ function gapsOf(file, bands, mask) {
   const gaps = new Uint8Array(bands[0].length);
   if (mask) for (let i = 0; i < gaps.length; i++) gaps[i] = mask[i] === 0;
   else if (file.gap?.alpha !== undefined) for (let i = 0; i < gaps.length; i++) gaps[i] = bands[file.gap.alpha][i] === 0;
-  else if (file.gap) for (const band of bands) for (let i = 0; i < gaps.length; i++) if (band[i] === file.gap.value) gaps[i] = 1;
+  if (file.gap?.value !== undefined) addEmpty(gaps, bands, file.gap.value);
   if (floats) for (const band of bands) for (let i = 0; i < gaps.length; i++) if (!Number.isFinite(band[i])) gaps[i] = 1;
   return gaps;
+}
+
+/** A value that pictures also hold is no data where all bands have it, any other one where one band does (tools/geo/gaps.py). */
+function addEmpty(gaps, bands, value) {
+  const wanted = BRIGHTNESSES.includes(value) ? bands.length : 1;
+  for (let i = 0; i < gaps.length; i++) {
+    let found = 0;
+    for (const band of bands) found += band[i] === value;
+    if (found >= wanted) gaps[i] = 1;
+  }
 }
 
 /** The bands of a window, a typed array each, put together from blocks. */

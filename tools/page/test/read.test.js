@@ -1,4 +1,4 @@
-// PNGs are read to the last bit, JPEGs lose what would turn them, broken files are told of, pixels have their true size.
+// PNGs are read to the last bit, JPEGs lose what would recolour them, broken files are told of, pixels have their true size.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -55,6 +55,7 @@ test("greys of few bits are spread over a byte, numbers of a palette are not", a
 test("what is transparent has no data", async () => {
   const alpha = await openPng(png({ width: 2, height: 1, depth: 8, colour: 6, lines: [[0, 1, 2, 3, 0, 4, 5, 6, 9]] }), "x.png");
   assert.deepEqual([...(await alpha.read(0, 0, 1, 2)).gaps], [1, 0]);
+  assert.deepEqual([alpha.bands, (await alpha.read(0, 0, 1, 2)).bands.length], [3, 3]);
   const key = [chunk("tRNS", [0, 4, 0, 5, 0, 6])];
   const keyed = await openPng(png({ width: 2, height: 1, depth: 8, colour: 2, extra: key, lines: [[0, 1, 2, 3, 4, 5, 6]] }), "x.png");
   assert.deepEqual([...(await keyed.read(0, 0, 1, 2)).gaps], [0, 1]);
@@ -69,9 +70,9 @@ test("broken PNGs are told of", async () => {
   await assert.rejects(openPng(png({ width: 2, height: 2, depth: 8, colour: 2, interlace: 1, lines: [] }), "x.png"), { sentence: "interlaced" });
 });
 
-const JPEG = [0xff, 0xd8, 0xff, 0xe1, 0, 4, 7, 7, 0xff, 0xe0, 0, 4, 1, 2, 0xff, 0xc2, 0, 11, 8, 0, 5, 0, 9, 3, 0, 0, 0, 0xff, 0xda, 0, 2, 42, 0xff, 0xd9];
+const JPEG = [0xff, 0xd8, 0xff, 0xe2, 0, 4, 7, 7, 0xff, 0xe0, 0, 4, 1, 2, 0xff, 0xc2, 0, 11, 8, 0, 5, 0, 9, 3, 0, 0, 0, 0xff, 0xda, 0, 2, 42, 0xff, 0xd9];
 
-test("a JPEG loses its EXIF and keeps the rest", () => {
+test("a JPEG loses its colour profile and keeps the rest", () => {
   const { width, height, bands, parts } = plain(Uint8Array.from(JPEG), "x.jpg");
   assert.deepEqual([width, height, bands], [9, 5, 3]);
   assert.deepEqual(parts.flatMap((part) => [...part]), JPEG.filter((_, i) => i < 2 || i > 7));

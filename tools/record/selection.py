@@ -26,17 +26,19 @@ class Selection:
         self._to_beat: dict[str, float] = {}
 
     def report(
-        self, iteration: int, loss: float | None, iou: float | None, on_beat: bool = True
+        self, iteration: int, loss: float | None, iou: float | None, on_beat: bool = True, trained: float | None = None
     ) -> dict[str, tuple[int, float]]:
         """Take note of a validation; what belongs into `best`, once the weights are kept, comes back.
 
-        loss, iou: None where nothing was scored, which is no best. on_beat: False for a validation that a longer run would
+        loss, iou: None where nothing was scored, which is no best. trained: the loss that the net learns by, if it is another
+        than `loss`, the cross entropy: "loss" goes by it. on_beat: False for a validation that a longer run would
         not have made (the one at the end): it may be the best, but patience does not see it, so that a run in two parts
         stops where it would have stopped in one. Patience goes by the scores alone, whether weights are kept or not.
         """
         found = {}
         if loss is not None and iou is not None:
             found = {name: value(loss, iou, self.classes) for name, value in CRITERIA.items()}
+            found["loss"] = -(loss if trained is None else trained)
         better = {n: (iteration, v) for n, v in found.items() if n not in self.best or v > self.best[n][1]}
         if on_beat:
             risen = {n: v for n, v in found.items() if v > self._to_beat.get(n, -math.inf)}

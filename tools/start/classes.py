@@ -1,0 +1,275 @@
+"""Which classes masks and polygons hold: colours or numbers, how much of each, and what speaks against them."""
+
+import colorsys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tools.base.errors import UserError, listing
+from tools.geo import raster, vectors
+from tools.labels import masks
+from tools.labels.class_table import read_classes
+from tools.labels.palette import Colour, codes_of, colour_of
+
+COLOURS, NUMBERS = "colours", "numbers"
+MOST = 60  # classes
+_MOST_VALUES = 1 << 16  # different ones in a mask
+_CLEAN = 40  # masks with more colours than this hold mixed ones: JPEG, or interpolation
+_LEAST = 0.002  # share of the pixels that makes a colour a class there
+_FAR = 60  # in R, G, B: what `--nearest` bridges
+_ATTRIBUTES = ("class", "label", "type", "category", "landuse", "kind", "name", "code", "id")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one mask holds: pixels by colour (its number) or class number, those without data, and its size."""
+
+    kind: str
+    counts: Counter
+    empty: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes in the order of their labels, as a config has them.
+
+    signs: the colour or number of each class in the ground truth. options: of convert_gt.py. sources: SOURCE_CLASSES, or
+    None. shares: of the pixels, by class. unscored: share of those that no class has. notes: what a user should know.
+    """
+
+    names: list[str]
+    colours: list[Colour]
+    signs: list
+    options: list[str]
+    shares: list[float]
+    sources: Mapping | None = None
+    unscored: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def palette(self) -> dict[int, Colour]:
+        """Colours by label, with one more for pixels that are not scored."""
+        spare = next(c for c in ((0, 0, 0), (128, 128, 128), (255, 0, 255), (1, 1, 1)) if c not in self.colours)
+        return dict(enumerate([*self.colours, spare]))
+
+
+def look_at(files: Sequence[Path]) -> list[Look | UserError]:
+    """What each mask holds, or why it cannot be read; every pixel counts."""
+    with ThreadPoolExecutor() as pool:
+        return list(tqdm(pool.map(_look_or_fault, files), "reading masks", len(files), leave=False))
+
+
+def _look_or_fault(path: Path) -> Look | UserError:
+    try:
+        return look(path)
+    except UserError as error:
+        return error
+
+
+def look(path: Path) -> Look:
+    """What a mask holds. Raises UserError where it cannot be read, or has too many different values to be a mask."""
+    with raster.open_raster(path) as file:
+        coloured = file.colorinterp[0].name == "palette"
+    kind = COLOURS if coloured or raster.inspect(path, raster.NUMBERS).bands > 1 else NUMBERS
+    counts, empty = Counter(), 0
+    with raster.open_colours(path) if kind == COLOURS else raster.open_numbers(path) as file:
+        for strip in masks.strips(*file.shape):
+            valid = raster.read_valid(file, strip)
+            if kind == COLOURS:
+                values = codes_of(raster.read_colours_window(file, strip))
+            else:
+                values = masks.whole_numbers(raster.read_window(file, strip)[0], str(path))
+            found, pixels = np.unique(values[valid], return_counts=True)
+            counts.update(dict(zip(found.tolist(), pixels.tolist(), strict=True)))
+            empty += int(np.count_nonzero(~valid))
+            if len(counts) > _MOST_VALUES:
+                raise UserError(f"{path} has more than {_MOST_VALUES:,} different {kind}: it is a picture, no mask.")
+        return Look(kind, counts, empty, file.shape)
+
+
+# -------------------------------------------------------------------------------------------------------------- all masks
+
+
+def classes_of(looks: Mapping[Path, Look], legends: Sequence[Path] = ()) -> Classes:
+    """The classes of masks; legends: CSV files that may name them.
+
+    Raises UserError where the masks are of two kinds, in several palettes, or hold no classes.
+    """
+    kinds = {kind: [p for p, one in looks.items() if one.kind == kind] for kind in (COLOURS, NUMBERS)}
+    if all(kinds.values()):
+        raise UserError(
+            f"{len(kinds[COLOURS])} masks are in colours ({listing(kinds[COLOURS], 1)}), {len(kinds[NUMBERS])} hold numbers"
+            f" ({listing(kinds[NUMBERS], 1)}): make them alike, or begin with those of one kind (--labels)."
+        )
+    total = sum((one.counts for one in looks.values()), Counter())
+    empty = sum(one.empty for one in looks.values())
+    if kinds[COLOURS]:
+        jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for path in looks)
+        return _of_colours(looks, total, empty, jpeg, legends)
+    return _of_numbers(total, empty, legends)
+
+
+def _check_palettes(looks: Mapping[Path, Look], classes: Sequence[int]) -> None:
+    """Raise UserError where masks fall into groups that have no colour in common."""
+    groups: list[tuple[set, list[Path]]] = []
+    for path, one in looks.items():
+        colours, files = set(one.counts) & set(classes), [path]
+        for other in [g for g in groups if g[0] & colours]:
+            groups.remove(other)
+            colours, files = colours | other[0], other[1] + files
+        groups.append((colours, files))
+    groups = [group for group in groups if group[0]]
+    if len(groups) > 1 and all(len(colours) > 1 for colours, _ in groups):
+        shown = [f"{listing(map(colour_of, sorted(colours)), 3)} in {listing(files, 1)}" for colours, files in groups]
+        raise UserError(
+            f"the masks are in {len(groups)} palettes that have no colour in common ({'; '.join(shown[:3])}): draw them in one"
+            " palette, or begin with those of one (--labels)."
+        )
+
+
+def _of_colours(looks: Mapping, total: Counter, empty: int, jpeg: bool, legends: Sequence[Path]) -> Classes:
+    pixels, notes, options = total.total(), [], ["--from-color"]
+    chosen = sorted(total)
+    if len(total) > _CLEAN or jpeg:
+        chosen = _main_colours(total)
+        options += ["--nearest", str(_FAR)] if jpeg else ["--unknown", "ignore"]
+        rest = len(total) - len(chosen)
+        notes.append(f"{rest:,} further colours are mixtures, as of {'JPEG' if jpeg else 'interpolation'}; they "
+                     + ("take the nearest class." if jpeg else "are not scored."))  # fmt: skip
+    _check_count(len(chosen), "colour")
+    _check_palettes(looks, chosen)
+    named = {row.colour: row.name for row in _legend(legends)}
+    colours = [colour_of(code) for code in chosen]
+    names = _unique([named.get(colour) or _colour_name(colour) for colour in colours])
+    shares = [total[code] / (pixels + empty) for code in chosen]
+    rare = [f"{name} ({total[code]:,} pixels)" for name, code in zip(names, chosen, strict=True) if total[code] < pixels / 1e4]
+    if rare:
+        notes.append(f"{listing(rare)}: so few may be slips; take such a class out and convert with --unknown ignore.")
+    return Classes(names, colours, colours, options, shares, None, 1 - sum(shares), notes)
+
+
+def _main_colours(total: Counter) -> list[int]:
+    """Colours that are frequent and far from more frequent ones."""
+    chosen: list[int] = []
+    for code, count in total.most_common(4 * MOST):
+        apart = all(np.linalg.norm(np.subtract(colour_of(code), colour_of(other))) >= _FAR for other in chosen)
+        if count >= _LEAST * total.total() and apart:
+            chosen.append(code)
+    return sorted(chosen)
+
+
+def _of_numbers(total: Counter, empty: int, legends: Sequence[Path]) -> Classes:
+    found, pixels = sorted(total), total.total() + empty
+    unscored = [255] if len(found) > 2 and 255 in found else []
+    chosen = [n for n in found if n not in unscored]
+    _check_count(len(chosen), "number")
+    named = {row.number: row.name for row in _legend(legends)}
+    options, sources, notes = ["--from-index"], None, []
+    names = _unique([named.get(n) or f"class {n}" for n in chosen])
+    if len(chosen) == 2 and chosen[0] == 0 and chosen[1] != 1:
+        options += ["--foreground", str(chosen[1])]
+        names = names if named else ["background", "foreground"]
+    elif chosen != list(range(len(chosen))):
+        sources = dict(zip(names, chosen, strict=True))
+    if unscored:
+        options += ["--unknown", "ignore"]
+        notes.append("255 is taken for 'not scored', as it usually means.")
+    shares = [total[n] / pixels for n in chosen]
+    return Classes(names, spread_colours(len(chosen)), chosen, options, shares, sources, max(0.0, 1 - sum(shares)), notes)
+
+
+def _check_count(count: int, what: str) -> None:
+    if count < 2:
+        raise UserError(f"the masks hold {count or 'no'} {what}{'' if count == 1 else 's'}: two classes are needed at least.")
+    if count > MOST:
+        raise UserError(f"the masks hold {count} different {what}s: are they pictures, or numbers of objects?")
+
+
+def _legend(files: Sequence[Path]) -> list:
+    """The lines of the first CSV that is a table of classes."""
+    for file in files:
+        try:
+            if rows := read_classes(file):
+                return rows
+        except UserError:
+            continue  # another kind of CSV
+    return []
+
+
+def _colour_name(colour: Colour) -> str:
+    """A word for a colour, and its number: 'blue 0000ff'."""
+    known = {
+        "black": (0, 0, 0), "white": (255, 255, 255), "grey": (128, 128, 128), "red": (230, 20, 20), "green": (20, 180, 20),
+        "blue": (20, 20, 230), "yellow": (240, 230, 40), "cyan": (20, 230, 230), "magenta": (230, 20, 230),
+        "orange": (240, 150, 30), "brown": (130, 80, 30), "purple": (110, 20, 170), "sky blue": (120, 190, 230),
+    }  # fmt: skip
+    word = min(known, key=lambda name: np.linalg.norm(np.subtract(known[name], colour)))
+    return f"{word} {bytes(colour).hex()}"
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind those that stand there already."""
+    found: list[str] = []
+    for name in names:
+        again = sum(one == name or one.startswith(f"{name} (") for one in found)
+        found.append(f"{name} ({again + 1})" if again else name)
+    return found
+
+
+def spread_colours(count: int) -> list[Colour]:
+    """Colours that are easy to tell apart; the first is white."""
+    hues = [(0.58 + 0.618034 * i) % 1 for i in range(count - 1)]
+    found = [colorsys.hsv_to_rgb(hue, 0.85, 0.95 if i % 2 == 0 else 0.7) for i, hue in enumerate(hues)]
+    return [(255, 255, 255), *(tuple(round(255 * part) for part in rgb) for rgb in found)]
+
+
+# --------------------------------------------------------------------------------------------------------------- polygons
+
+
+def of_polygons(path: Path) -> tuple[Classes, str | None]:
+    """The classes of a vector file, 'background' first, and the attribute that names them (None where all are of one).
+
+    Shares are those of the polygons' own area. Raises UserError where it is no file of polygons.
+    """
+    import shapely
+
+    features, _ = vectors.read_polygons(path)
+    areas = [shapely.geometry.shape(f.geometry).area for f in features]
+    name, values = _class_attribute(features)
+    if name is None:
+        names, sources, options = [path.stem], None, ["--from-vector"]
+        by_value = Counter({path.stem: sum(areas)})
+    else:
+        by_value = Counter()
+        for value, area in zip(values, areas, strict=True):
+            by_value[value] += area
+        numbers = all(isinstance(v, int | float) for v in by_value)
+        known = sorted(v for v in by_value)
+        names = [f"{name} {v:g}" for v in known] if numbers else known
+        sources = {n: int(v) for n, v in zip(names, known, strict=True)} if numbers else None
+        options, by_value = ["--from-vector"], Counter({n: by_value[v] for n, v in zip(names, known, strict=True)})
+    ground = "background" if "background" not in names else "elsewhere"
+    shares = [0.0, *(by_value[n] / (sum(areas) or 1) for n in names)]
+    return Classes([ground, *names], spread_colours(len(names) + 1), [None, *names], options, shares, sources), name
+
+
+def _class_attribute(features: Sequence) -> tuple[str | None, list]:
+    """The attribute that seems to say the class: few values, each on several polygons, none empty; known names first."""
+    best: tuple = (None, [], -1)
+    for name in features[0].properties:
+        values = [f.properties[name] for f in features]
+        texts = all(isinstance(v, str) and v.strip() for v in values)
+        numbers = all(isinstance(v, int | float) and v % 1 == 0 and abs(v) < 1 << 15 for v in values)  # NaN % 1 is no 0
+        different = len({*values})
+        if not (texts or numbers) or different < 2 or different > min(MOST, len(values) / 2):
+            continue
+        worth = max((len(_ATTRIBUTES) - i for i, word in enumerate(_ATTRIBUTES) if word in name.lower()), default=0)
+        if worth > best[2] and (worth or texts):
+            best = name, values, worth
+    return best[0], best[1]
