@@ -19,7 +19,9 @@ from safetensors.numpy import load_file, save_file
 from tools.settings import KNOWN
 
 QUICK = 12  # cases of each kind in `make test`
-SNAPSHOTS, LMDB, PATCHES, RESULTS = (f"vaihingen_{name}" for name in ("snapshots_segnet_slim", "lmdb", "patches", "results"))
+SNAPSHOTS, LMDB, PATCHES, RESULTS = (
+    f"vaihingen_{name}" for name in ("snapshots_segnet_slim", "lmdb", "patches", "results_segnet_slim")
+)
 WEIGHTS, STATE = (f"{SNAPSHOTS}/net_iter_2.{suffix}" for suffix in ("safetensors", "solverstate"))
 TILE, TRUTH = "vaihingen/top/top_mosaic_09cm_area32.tif", "vaihingen/gts_numpy/top_mosaic_09cm_area32.tif"
 COLOURS = "vaihingen/gts_for_participants/top_mosaic_09cm_area32.tif"

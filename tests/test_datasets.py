@@ -251,7 +251,8 @@ def test_a_folder_whose_files_stand_in_a_list(tmp_path):
         ", split_by_share": ", read_list, split_by_share",
         folders: f'{listed}\n    folders = {{"rgb": _list.images, "labels": _list.labels}}',
         ids: "",
-        "split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1)": "_list.split",
+        '    _groups = group_tiles(_ids, GROUPS, DATASET_DIR, folders["rgb"])\n    train_ids': "    train_ids",
+        "split_by_share(_ids, train=0.7, val=0.15, test=0.15, seed=1, group=_groups)": "_list.split",
     })  # fmt: skip
     converted(config, root, root / "list.csv", "--from-index", "--foreground", "255")
     settings = extracted(config, tmp_path, "folder")

@@ -185,4 +185,4 @@ def test_training_prints_what_the_solver_sets_and_runs_for_its_iterations(databa
     assert f"{path}: BASE_LR = 0.02" in ran.out
     assert f"{path}: of no part here: net" in ran.out
     assert (own.snapshots / "net_iter_2.safetensors").exists()
-    refused(call("training", "--config", own.config(BATCH_SIZE=2)), "--niter N, or NITER in the config")
+    refused(call("training", "--config", own.config(BATCH_SIZE=2)), "--niter N or --minutes N, or NITER in the config")

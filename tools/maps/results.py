@@ -102,8 +102,8 @@ class Results:
         """Remove what is not whole; where only the details are left, these too, and the folder unless it is to be kept."""
         for rest in self.folder.glob(".*.partial*"):
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
-        if [file.name for file in self.folder.iterdir()] == [DETAILS]:
-            (self.folder / DETAILS).unlink()
+        if {file.name for file in self.folder.iterdir()} <= {DETAILS}:
+            (self.folder / DETAILS).unlink(missing_ok=True)
             if not keep:
                 self.folder.rmdir()
 

@@ -23,6 +23,8 @@ def check_about(about: Any, needed: Iterable[str] = NEEDED) -> None:
         raise ValueError(f"what it says of itself is not of our form ({wrong})")
     for given in about.get("inputs", ()):
         check_input(given)
+    if not 0 < (about.get("pixel_size") or 1) < float("inf"):
+        raise ValueError("what it says of itself is not of our form (pixel_size is no size in metres)")
     if any(not key.isdigit() for key in about.get("palette", ())):
         raise ValueError("what it says of itself is not of our form (a label of the palette is no number)")
     if any(not 0 <= label < len(about.get("classes", ())) for label in about.get("ignored", ())):
