@@ -22,10 +22,10 @@ page: $(VENV)/ready
 	$(RUN) -m tools.export "$$(ls data/demo_snapshots_unet_light_efficientnet_lite0/net_iter_*.safetensors | sort -V | tail -1)" --page $(PAGE) --overwrite
 
 test: $(VENV)/ready
-	$(RUN) -m pytest -q -m "not slow"
+	$(RUN) -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-all: $(VENV)/ready
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
