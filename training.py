@@ -98,26 +98,14 @@ def train(
     signal stopped it.
     """
     from tools.compute.signals import Signals
-    from tools.data.loader import Patches
-    from tools.labels.pictures import refuse_others
     from tools.solver.deadline import Deadline
     from tools.training import resume, run_setup
     from tools.training.loop import Loop
     from tools.training.progress import Progress
 
-    data, training = settings.data, settings.training
-    for picture in filter(None, (args.plot, args.graph)):
-        refuse_others(picture)
-    inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
-    without = {*map(tile_name, held_out), *held_cells}
-    patches = Patches(data.folder("lmdb"), "train", inputs, without, settings.classes.colours.check_labels)
-    if held_cells:
-        inputs = patches.inputs = run_setup.inputs_of_cells(data, patches)
+    training, lmdb = settings.training, settings.data.folder("lmdb")
+    setup, patches = learnt_from(settings, args, where, ranks, held_out, held_cells)
     scored = how_scored(settings, patches, held_cells)
-    run_setup.check_batch(training, patches, data.folder("lmdb"))
-    setup = run_setup.Setup(
-        settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
-    )
     log, before, trainer = begin(settings, args, setup, patches, scored)
     deadline = Deadline(args.minutes)
     deadline.lead(trainer.solver.schedule, trainer.iteration, ranks.count)
@@ -127,13 +115,35 @@ def train(
     log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, {length(args, trainer)}")
     selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
     order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)
-    about = run_setup.about_net(setup, settings.about(), data.folder("lmdb"))
+    about = run_setup.about_net(setup, settings.about(), lmdb)
     loop = Loop(trainer, training, args.niter, deadline, scored, selection, recorder, about, made_with)
     progress = Progress(trainer, args.niter, training.patches_per_iteration, args.update)
     with log, contextlib.closing(patches), run_setup.told_which_patches(patches, order), Signals() as signals, progress:
         loop.run(feed, progress, signals)
     loop.check_end()
     return recorder.records, signals.stop and not selection.exhausted
+
+
+def learnt_from(
+    settings: Settings, args: argparse.Namespace, where: "Device", ranks: "Ranks", held_out: Sequence, held_cells: Sequence[str]
+) -> tuple["Setup", "Patches"]:
+    """What a trainer is made from, and the patches that it learns from, once the databases are what the config asks for."""
+    from tools.data.loader import Patches
+    from tools.labels.pictures import refuse_others
+    from tools.training import run_setup
+
+    for picture in filter(None, (args.plot, args.graph)):
+        refuse_others(picture)
+    data, training, lmdb = settings.data, settings.training, settings.data.folder("lmdb")
+    inputs = run_setup.check_database(data, settings.patches, settings.classes, held_out)
+    without = {*map(tile_name, held_out), *held_cells}
+    patches = Patches(lmdb, "train", inputs, without, settings.classes.colours.check_labels)
+    if held_cells:
+        inputs = patches.inputs = run_setup.inputs_of_cells(data, patches)
+    run_setup.check_batch(training, patches, lmdb)
+    return run_setup.Setup(
+        settings.net, training, settings.classes, data.SEED, settings.sample_size, inputs, where, ranks, args.compile
+    ), patches
 
 
 def length(args: argparse.Namespace, trainer: "Trainer") -> str:
