@@ -66,7 +66,7 @@ def test_deepglobe_from_the_download_to_scored_maps(tmp_path, without_pictures):
     ran = call("convert_gt", *masks, "--from-color", "--threshold", "--out", root / "gts_numpy", "--config", config)
     assert ran.code == 0, ran.err
     results = labelled(config, tmp_path, "deepglobe")
-    check_scores(results, {str(n): truths[n] for n in read_settings(config).test_ids}, 6)
+    check_scores(results, {str(n): truths[n] for n in read_settings(config).data.test_ids}, 6)
 
 
 @pytest.mark.slow

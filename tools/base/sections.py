@@ -53,7 +53,7 @@ class Section:
 def _keeps(rule: Rule, value: Any) -> bool:
     try:
         return bool(rule(value))
-    except (TypeError, ValueError, RecursionError):  # such as a list that cannot be looked up, or that holds itself
+    except (TypeError, ValueError, RecursionError, OverflowError):  # such as a list that holds itself, a number past floats
         return False
 
 
