@@ -188,13 +188,15 @@ def test_a_surface_of_6000_by_6000_needs_far_less_than_4_gb():
     code = """
 import re, numpy as np
 from conftest import whole_terrain as estimate
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+libraries = peak()
 dsm = np.tile(np.random.default_rng(0).random((600, 600), np.float32), (10, 10))
 estimate(dsm, (0.09, 0.09))
-print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+print(peak() - libraries)
 """
     environment = os.environ | {"PYTHONPATH": f"{REPO}{os.pathsep}{REPO / 'tests'}"}
     ran = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True, check=True)
-    assert int(ran.stdout) < 1_000_000  # kB; 290 MB of them are the surface and its terrain
+    assert int(ran.stdout) < 900_000  # kB beside the libraries; 290 MB of them are the surface and its terrain
 
 
 # -------------------------------------------------------------------------------------------------------- pixels in metres
