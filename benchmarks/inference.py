@@ -86,7 +86,7 @@ def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
     labeller = Labeller(fused, inputs, size, (step, step), args.batch, where, blend="cosine")
     batch, image = labeller.forward.batch, raster.read(tile)
     count = len(list(sliding(*image.shape[1:], size, (step, step))))
-    patches = torch.randn(batch, inputs[0].channels, *size, device=where.device).contiguous(memory_format=where.memory_format)
+    patches = torch.randn(batch, inputs[0].channels, *size, device=where.device).contiguous(memory_format=where.memory_format())
     found = {}
 
     def bare():
