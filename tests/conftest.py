@@ -314,6 +314,15 @@ def refused(ran, *words):
 
 
 @pytest.fixture
+def server(tmp_path):
+    """The address where files of tmp_path are served, by another process."""
+    words = [sys.executable, REPO / "tests/range_server.py", tmp_path]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.kill()
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """Mounts a disk of so many kilobytes; skips where that is not allowed."""
     (tmp_path / "disk").mkdir()

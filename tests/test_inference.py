@@ -2,15 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import rasterio
 import sklearn.metrics as sk
 import torch
-from conftest import COLOURS, CRS, NAMES, REPO, call, names, paint, pixels, place, read_json, refused, write_raster
+from conftest import COLOURS, CRS, NAMES, call, names, paint, pixels, place, read_json, refused, write_raster
 from safetensors.torch import save_file
 from test_training import Evil
 
@@ -273,15 +271,6 @@ def test_images_of_any_kind_are_labelled_without_ground_truth(own, tmp_path):
         assert (file.crs, file.transform) == (CRS, place(32))
     with rasterio.open(tmp_path / "out/b_labels.tif") as file:
         assert file.crs is None
-
-
-@pytest.fixture
-def server(tmp_path):
-    """The address where files of tmp_path are served, by another process."""
-    words = [sys.executable, REPO / "tests/range_server.py", tmp_path]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.kill()
 
 
 def test_remote_images_are_labelled_as_local_ones(own, tmp_path, server):

@@ -1,12 +1,9 @@
 """Proves that what lies on a server is read as if it lay here: files, tile services in an area, and after lost connections."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import rasterio
-from conftest import REPO, pixels, place, refused, write_raster
+from conftest import pixels, place, refused, write_raster
 from PIL import Image
 from rasterio.warp import transform_bounds
 from test_inference import infer
@@ -21,15 +18,6 @@ SERVICE = """<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}
 <LowerRightY>-{edge}</LowerRightY><TileLevel>{zoom}</TileLevel><TileCountX>1</TileCountX><TileCountY>1</TileCountY>
 <YOrigin>top</YOrigin></DataWindow><Projection>EPSG:3857</Projection><BlockSizeX>256</BlockSizeX><BlockSizeY>256</BlockSizeY>
 <BandsCount>3</BandsCount><ZeroBlockHttpCodes>404</ZeroBlockHttpCodes></GDAL_WMS>"""
-
-
-@pytest.fixture
-def server(tmp_path):
-    """The address where files of tmp_path are served, by another process."""
-    words = [sys.executable, REPO / "tests/range_server.py", tmp_path]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.kill()
 
 
 @pytest.fixture
