@@ -340,9 +340,9 @@ def create(
 ):
     """A raster open for writing, of shape bands x height x width; use it in a `with`.
 
-    crs, transform, gcps, rpcs: the georeference (PNG keeps it in FILE.aux.xml beside it, JPEG not at all). colours: {value: (r, g, b)}, the colour table of one
-    uint8 band. alpha: whether the last of four bands says how opaque the others are. all_cores: compress on all of them; never
-    in a process that was forked, as the threads of GDAL are not there.
+    crs, transform, gcps, rpcs: the georeference (PNG keeps it in FILE.aux.xml beside it, JPEG not at all). colours: {value:
+    (r, g, b)}, the colour table of one uint8 band. alpha: whether the last of four bands says how opaque the others are.
+    all_cores: compress on all of them; never in a process that was forked, as the threads of GDAL are not there.
     """
     path = Path(path)
     bands, height, width = shape

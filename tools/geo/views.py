@@ -151,8 +151,8 @@ def _refuse_scales(file: rasterio.DatasetReader) -> None:
     for band, scale, offset in zip(file.indexes, file.scales, file.offsets, strict=True):
         if scale == 0 or not np.isfinite([scale, offset]).all():
             raise UserError(
-                f"{said_name(file)} says that band {band} has a scale of {scale:g} and an offset of {offset:g}, which leave nothing"
-                f" of its values: correct them (gdal_edit.py -scale 1 -offset 0)."
+                f"{said_name(file)} says that band {band} has a scale of {scale:g} and an offset of {offset:g}, which leave"
+                " nothing of its values: correct them (gdal_edit.py -scale 1 -offset 0)."
             )
 
 
