@@ -9,6 +9,9 @@ Classes and colours are those of the config's palette, or of SOURCE_CLASSES wher
 their names and their georeference. Without files, --from-vector draws the polygons of the config's folders["labels"].
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 from collections import Counter
 from collections.abc import Callable

@@ -13,6 +13,9 @@ resampled to patch_size, images bilinear and labels by nearest neighbour, with a
 Cells that no tile holds wholly are left out and counted.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import contextlib
 import shutil
 from functools import partial

@@ -13,6 +13,9 @@ Without ids or --images, all test tiles are labelled. Each tile's files appear w
 breaks off is named at the end (exit code 1), and --resume does what is still to do.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 from dataclasses import replace
 from pathlib import Path

@@ -12,6 +12,9 @@ Ctrl-C or SIGTERM write a snapshot, validate and stop, SIGHUP writes one and goe
 Records are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorboard --logdir`.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 import contextlib
 from collections.abc import Callable, Sequence
