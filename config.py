@@ -209,5 +209,6 @@ WORKERS = None  # processes that read the database, 0: the training process itse
 test_step_size = 0.5  # from one window to the next, as a share of it or in pixels (64, 64); smaller: slower, a little better
 BLEND = "cosine"  # how windows that overlap are averaged: by their middle more ("cosine", "linear", "gaussian") or "flat"
 TEST_BATCH_SIZE = None  # windows that go through the net together; None: as many as the device wants and can hold
+# TTA = None  # looks at each window that are averaged: "flips" (4), "d4" (8, turned too), "scales" (3), at so many times the time
 MEMORY_MB = 256  # for the sums of overlapping probabilities; if a tile is so wide that it takes more, it is done in strips
 THRESHOLD = None  # of two classes: the probability above which the second is chosen, such as 0.3; None: the likelier one

@@ -62,6 +62,8 @@ def main():
     if args.tta:
         args.tta, args.samples, more = averages.read_looks(args.tta)
         args.tiles += more  # ids that stood behind it
+    else:
+        args.tta = settings.inference.TTA
     ids = set(map(tile_name, settings.data.all_ids))
     if swallowed := [str(path) for path in args.weights or [] if str(path) in ids and not path.exists()]:
         raise UserError(f"--weights takes all words after it, {listing(swallowed)} too: name the tiles first.")
@@ -276,7 +278,8 @@ def arguments():
                              " config's run by its validation tiles, else its newest snapshot)")  # fmt: skip
     parser.add_argument("--tta", nargs="+", metavar="LOOKS",
                         help="average several looks at each window: flips (4), d4 (8, turned too), scales (3), or dropout N:"
-                             " N passes with dropout on, whose variance is written, too")  # fmt: skip
+                             " N passes with dropout on, whose variance is written, too; none: one look (default: the config's"
+                             " TTA)")  # fmt: skip
     parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
                         help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")

@@ -227,7 +227,7 @@ def in_words(weights: dict[str, float]) -> str:
 
 
 def validate(settings: Settings, trainer: "Trainer") -> "Validation":
-    """What the net, as it stands, is worth on the validation tiles, labelled as inference would."""
+    """What the net, as it stands, is worth on the validation tiles, labelled as inference would by one look (no TTA)."""
     from tools.inference.labeller import make_labeller, prepared
     from tools.inference.tile_list import tiles_of
     from tools.training import validation

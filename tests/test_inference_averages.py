@@ -88,6 +88,17 @@ def test_looks_are_averaged_over_the_whole_map(own):
     assert json.loads((own.base / "out/details.json").read_text())["tta"] == "flips"
 
 
+def test_the_config_says_which_looks_and_the_command_line_wins(own):
+    path = made_weights(own, "a.safetensors", 1)
+    asked = {word: shares(own, "--weights", path, "--tta", word) for word in ("flips", "d4")}
+    one = shares(own, "--weights", path)
+    assert min(np.abs(found - one).max() for found in asked.values()) > 1e-3
+    np.testing.assert_array_equal(shares(own, "--weights", path, TTA="flips"), asked["flips"])
+    np.testing.assert_array_equal(shares(own, "--weights", path, "--tta", "d4", TTA="flips"), asked["d4"])
+    np.testing.assert_array_equal(shares(own, "--weights", path, "--tta", "none", TTA="flips"), one)
+    refused(infer(own, 32, "--weights", path, TTA="spin"), "TTA = 'spin': it must be one of flips, d4, scales, or None")
+
+
 def test_sizes_that_the_net_cannot_take_are_refused(own):
     refused(infer(own, 32, "--weights", made_weights(own, "a.safetensors", 1), "--tta", "scales"), "windows of 128x128 or more")
     assert call("inference", 32, "--tta", "spin", "--config", own.config()).code == 2

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from tools.base.sections import SIZE_WISH, Section, is_size, optional, setting, whole, within
 from tools.geo.windows import TAPERS, check_step, step_in_pixels
 
+LOOKS = ("flips", "d4", "scales")  # averages.py says what they are; it loads PyTorch, which the config's reader does not need
+
 
 def _is_share(v) -> bool:
     return isinstance(v, float) and 0 < v <= 1
@@ -27,6 +29,7 @@ class InferenceSettings(Section):
         optional(whole(1)), "a whole number of windows, 1 or more, or None", None, effect=False
     )
     MEMORY_MB: int = setting(whole(1), "a whole number of megabytes, 1 or more", 256, effect=False)
+    TTA: str | None = setting(lambda v: v is None or v in LOOKS, f"one of {', '.join(LOOKS)}, or None", None)
     THRESHOLD: float | None = setting(optional(_is_probability), "a probability between 0 and 1, or None", None)
 
     def check(self) -> None:
