@@ -51,7 +51,8 @@ def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
         },
         "NITER": 800,
         "SNAPSHOT_EVERY": None,
-        "test_patch_size": (512, 512),
+        "test_patch_size": "auto",
+        "test_step_size": "auto",
     }
 
 
