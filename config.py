@@ -205,8 +205,8 @@ SYNC_BATCH_NORM = False  # under torchrun: batch norm over the whole batch, not 
 WORKERS = None  # processes that read the database, 0: the training process itself; None: as many as suit the device
 
 # ------------------------------------------------------------------------------------------------------------ inference.py
-# test_patch_size = (128, 128)  # pixels, height and width of the sliding window
-test_step_size = 0.5  # from one window to the next, as a share of it or in pixels (64, 64); smaller: slower, a little better
+# test_patch_size = (128, 128)  # pixels, height and width of the sliding window; "auto": up to 512, what suits net and tile
+# test_step_size = 0.5  # to the next window, as a share of it, in pixels (64, 64), or "auto": overlapping by what the net needs
 BLEND = "cosine"  # how windows that overlap are averaged: by their middle more ("cosine", "linear", "gaussian") or "flat"
 TEST_BATCH_SIZE = None  # windows that go through the net together; None: as many as the device wants and can hold
 # TTA = None  # looks at each window that are averaged: "flips" (4), "d4" (8, turned too), "scales" (3), at so many times the time

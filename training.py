@@ -173,6 +173,7 @@ def begin(
 ) -> tuple["Log", "Snapshot | None", "Trainer"]:
     """The log, the snapshot that the run goes on from if there is one, and the net with its solver."""
     from nets.net import check_size
+    from tools.inference.window_size import windows_for
     from tools.record.log import Log
     from tools.record.recorder import LOG
     from tools.training import resume, run_setup, validation
@@ -186,10 +187,11 @@ def begin(
     use = partial(run_setup.restored, setup, loss)
     before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
     trainer = trainer or run_setup.fresh(setup, loss, args.init)
-    window, palette = settings.inference.test_patch_size, settings.classes.colours
+    palette = settings.classes.colours
     if scored and scored.func is validate_cells:
         check_size(*settings.patches.patch_size, trainer.net.multiple)
     else:
+        window = windows_for(settings.inference, trainer.net).size
         validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
     run_setup.check_schedule(trainer, args.niter, scored is not None)
     return log, before, trainer

@@ -23,6 +23,7 @@ from tools.geo.gaps import Gaps
 from tools.geo.pixel_size import pixel_areas
 from tools.inference.labeller import Labeller
 from tools.inference.tile_list import Tile
+from tools.inference.window_size import Windows
 from tools.labels.palette import Palette
 from tools.maps.outputs import Choice
 from tools.maps.writer import Mapmaker
@@ -106,7 +107,7 @@ def maps(folder, image, confidence="uint8", probabilities=None, cog=False, bands
     """The folder with the maps of an image, by a net of random weights."""
     bands = bands or len(read_image(image)[0])
     spec = Input("x", ("x",), (bands,), False, (120.0,) * bands)
-    labeller = Labeller(net_of(spec), [spec], (32, 32), (16, 16), 4, Device(torch.device("cpu"), bf16=False))
+    labeller = Labeller(net_of(spec), [spec], Windows((32, 32), (16, 16)), 4, Device(torch.device("cpu"), bf16=False))
     palette = Palette(NAMES[:4], {i: COLOURS[i] for i in range(4)} | {4: (0, 0, 0)})
     choice = Choice(confidence=confidence, probabilities=probabilities, cog=cog)
     out = folder / "maps"

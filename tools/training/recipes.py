@@ -52,7 +52,8 @@ def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
         "NITER": 1200,
         "TTA": "flips",
         "SNAPSHOT_EVERY": None,
-        "test_patch_size": (512, 512),
+        "test_patch_size": "auto",
+        "test_step_size": "auto",
     }
 
 
