@@ -120,7 +120,7 @@ def ready(
 
     inputs = [Input.from_dict(i) for i in about["inputs"]]
     pixel_size = about.get("pixel_size") if args.resample else None
-    shapes = shapes_of(tiles, pixel_size) if args.window else []
+    shapes = shapes_of(tiles, pixel_size, settings.data.RESIZE) if args.window else []
     windows = choose_windows(args, settings, net, inputs, where, shapes)
     size, _ = windows
     check_windows(net, *size)
@@ -131,7 +131,7 @@ def ready(
     elif args.tta:
         averages.check(args.tta, size, net.multiple)
         net = averages.Augmented(net, args.tta)
-    return make_labeller(settings.inference, net, inputs, where, windows)
+    return make_labeller(settings.inference, net, inputs, where, windows, settings.data.RESIZE)
 
 
 def choose_windows(
@@ -191,7 +191,7 @@ def lead_alone(
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
     for note in about.get("notes", ()):
         print(f"note: {about['name']}: {note}")
-    print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
+    print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample, maps.labeller.resize)
     known = [tile for tile in todo if tile.name not in failed]
     for line in familiar.warnings(known, about.get("statistics", {}), about.get("folders", {})):
         print(f"warning: {line}")
@@ -221,7 +221,7 @@ def details(
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
         "passes": args.samples or None, "precision": None if args.precision == "auto" else args.precision,
         "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
-        "threshold": labeller.threshold,
+        "threshold": labeller.threshold, "resize": labeller.resize,
         "resampled_to": about.get("pixel_size") if args.resample else None, **wanted.to_dict(),
         "area": args.area, "area_attribute": args.area_attribute,
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves

@@ -10,6 +10,8 @@ from nets.net import check_windows
 from tools.base.errors import UserError
 from tools.compute.device import Device
 from tools.data.inputs import Input
+from tools.geo import raster
+from tools.geo.resize import Resized, Size
 from tools.geo.windows import positions
 from tools.inference import resampled
 from tools.inference.tile_list import Tile
@@ -87,15 +89,15 @@ def _fitting(lengths: Sequence[int], most: int, radius: int, multiple: int) -> i
     return min(range(most, most // 2, -multiple), key=cost)
 
 
-def shapes_of(tiles: Iterable[Tile], pixel_size: float | None = None) -> list[tuple[int, int]]:
+def shapes_of(tiles: Iterable[Tile], pixel_size: float | None = None, resize: Size | None = None) -> list[tuple[int, int]]:
     """Height and width of all tiles that can be read; what is wrong with the others is said where they are checked.
 
-    pixel_size: at which they are to be read (metres), None for their own.
+    pixel_size: at which they are to be read (metres), None for their own. resize: the size that they are to be read at, RESIZE.
     """
     shapes = []
     for tile in tiles:
         with contextlib.suppress(UserError):
-            about = tile.inspect()
+            about = tile.inspect() if resize is None else raster.inspect(Resized(tile.first, resize))
             other = pixel_size and resampled.differs(tile, pixel_size)
             shapes.append(resampled.shape_at(about, pixel_size) if other else (about.height, about.width))
     return shapes

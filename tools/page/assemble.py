@@ -39,6 +39,11 @@ def check(program: Program, about: Mapping[str, Any], classes: Sequence[str], in
             f"{about['name']} knows the classes {listing(about['classes'])}, the config's label_values are"
             f" {listing(classes)}: name the config that it was trained with, --config FILE."
         )
+    if about.get("resize"):
+        raise UserError(
+            f"{about['name']} was trained with RESIZE = {about['resize']}, which a page does not do: label with inference.py,"
+            " or train without RESIZE."
+        )
     window, _ = inference.windows
     check_size(*window, program.multiple)
     if program.size and window != (program.size, program.size):
