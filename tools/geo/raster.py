@@ -436,6 +436,17 @@ def cloud_optimised(path: Path, resampling: str) -> None:
     copy.replace(path)
 
 
+def as_png(path: Path, png: Path) -> None:
+    """A raster of bytes as a PNG, too; if it lies somewhere, with a world file (.pgw), and its CRS where GDAL looks for it."""
+    about = inspect(path)
+    with rasterio.Env(GDAL_PAM_ENABLED=about.is_placed):
+        rasterio.shutil.copy(path, png, driver="PNG")
+    if about.transform:
+        a, b, _, d, e, _ = about.transform[:6]
+        lines = (a, d, b, e, *(about.transform * (0.5, 0.5)))  # x and y of the middle of the first pixel come last
+        png.with_suffix(".pgw").write_text("".join(f"{number!r}\n" for number in lines), encoding="ascii")
+
+
 def write_categories(path: Path, names: Sequence[str]) -> None:
     """Say what the values 0, 1, 2 ... of a label file mean, where GDAL and QGIS look for it: in FILE.aux.xml beside it."""
     root = ElementTree.Element("PAMDataset")
