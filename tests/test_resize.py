@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tools.geo import raster
 from tools.geo.area import AreaOfInterest
-from tools.geo.resize import Resized
+from tools.geo.views import Resized
 from tools.geo.windows import Window
 from tools.inference.blending import Part
 from tools.inference.enlarged import enlarged

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tools.base.errors import UserError, listing
 from tools.geo import place, raster
 from tools.geo.gaps import Gaps
-from tools.geo.resize import Resized, Size
+from tools.geo.views import Resized, Size
 from tools.labels.palette import Palette
 
 TileId = int | str | tuple
@@ -158,7 +158,7 @@ class Dataset:
     {modality: {tile: file below root}}. Labels may be polygons (one vector file for all tiles, or one for each): the label
     arrays that convert_gt.py makes of them are then `labels_numpy/TILE.tif`. any_band: modalities of which a pixel is empty
     if one band has its value for no data, whatever that is (see tools/geo/gaps.py). resize: the size that all tiles are `seen`
-    at (see tools/geo/resize.py), None for their own.
+    at (see tools/geo/views.py), None for their own.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from tools.base.sections import (
 from tools.data.dataset import SPLITS, Dataset, TileId, tile_name
 from tools.data.inputs import NORMALISATIONS, Input, Part, find_parts, is_normalisation, make_inputs
 from tools.data.patches import Cutting
-from tools.geo.resize import is_resize
+from tools.geo.views import is_resize
 from tools.geo.windows import check_step
 
 

@@ -16,7 +16,7 @@ from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.labels.settings import ClassSettings
 
-MAPPING = ("SOURCE_CLASSES", "CLASS_MAPPING", "LABEL_ATTRIBUTE", "LABEL_BACKGROUND")
+MAPPING = ("SOURCE_CLASSES", "CLASS_MAPPING", "LABEL_ATTRIBUTE", "LABEL_BACKGROUND", "LABEL_AREA")
 
 
 def record(data: DataSettings, classes: ClassSettings) -> dict[str, Any]:

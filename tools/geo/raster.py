@@ -21,8 +21,7 @@ from rasterio.windows import Window as RasterWindow
 from tools.base.errors import UserError
 from tools.geo import views
 from tools.geo.gaps import Gaps, by_value, has_mask, nodata_values
-from tools.geo.resize import Resized, Size, at_size, new_shape
-from tools.geo.views import COLOURS, IMAGE, NUMBERS
+from tools.geo.views import COLOURS, IMAGE, NUMBERS, Resized, Size, at_size, new_shape
 from tools.geo.windows import Window
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a PNG without a place on Earth is no fault here

@@ -18,7 +18,7 @@ from tools.geo import raster
 from tools.geo.area import PlacedArea
 from tools.geo.file_list import File
 from tools.geo.gaps import Gaps
-from tools.geo.resize import Resized, Size
+from tools.geo.views import Resized, Size
 from tools.geo.windows import Window
 from tools.geo.windows import sliding as slide
 from tools.inference.blending import Part, Share, alone, predict, sums

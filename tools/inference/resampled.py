@@ -12,7 +12,7 @@ from rasterio.vrt import WarpedVRT
 from tools.geo import raster
 from tools.geo.file_list import File
 from tools.geo.pixel_size import pixel_size
-from tools.geo.resize import Resized, Size, in_memory, with_mask
+from tools.geo.views import Resized, Size, in_memory, with_mask
 from tools.inference.tile_list import Tile
 
 TOLERANCE = 0.1  # of the size, within which nets do not mind

@@ -11,7 +11,7 @@ from tools.base.errors import UserError
 from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.geo import raster
-from tools.geo.resize import Resized, Size
+from tools.geo.views import Resized, Size
 from tools.geo.windows import positions
 from tools.inference import resampled
 from tools.inference.tile_list import Tile

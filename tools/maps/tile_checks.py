@@ -6,7 +6,7 @@ from tools.base.errors import UserError, listing
 from tools.data.dataset import label_fault
 from tools.data.inputs import Input
 from tools.geo import place, raster
-from tools.geo.resize import Size
+from tools.geo.views import Size
 from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile

@@ -105,9 +105,10 @@ def net_graph(path: Path, net: nn.Module, title: str) -> None:
     figure = Figure(figsize=(0.85 * (right - left + 2 * _MARGIN), 0.32 * (1 - low) + 1))
     axis = figure.subplots()
     for box in boxes:
-        _box(axis, box, places[box.name], _inward(column[box.name]))
+        side = _side(column[box.name], right > _APART / 2)
+        _box(axis, box, places[box.name], side)
         for read in box.reads:
-            _arrow(axis, places[read], places[box.name], _inward(column[box.name]))
+            _arrow(axis, places[read], places[box.name], side)
     axis.set(xlim=(left - _MARGIN, right + _MARGIN), ylim=(low - 0.7, 0.7), title=title)
     axis.axis("off")
     save(figure, path)
@@ -136,9 +137,10 @@ def _places(boxes: Sequence[Box], column: Mapping[str, int]) -> dict[str, tuple[
     return {name: (apart * column[name], -depth[name]) for name in depth}
 
 
-def _inward(column: int) -> int:
-    """On which side of a column sizes stand, 1: right, and arcs on the other one: outside, where there are several columns."""
-    return -1 if column > 0 else 1
+def _side(column: int, far: bool) -> int:
+    """On which side of a box its size stands, 1: right, and arcs on the other one. far: whether there is a column between the
+    others; then sizes stand outside, away from what goes into the middle."""
+    return -1 if column and (column > 0) != far else 1
 
 
 def _box(axis, box: Box, place: tuple[float, float], side: int) -> None:
