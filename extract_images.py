@@ -138,7 +138,7 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
 def measure_tile(dataset: Dataset, memory: int, job: tuple) -> Moments:
     """The moments of one modality of one training tile."""
     modality, tile = job
-    return measure(dataset.path(modality, tile), memory, modality in dataset.any_band)
+    return measure(dataset.seen(modality, tile), memory, modality in dataset.any_band)
 
 
 def cut_tile(
@@ -197,7 +197,7 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
 
 def training_pixel_size(dataset: Dataset, modality: str, tiles: list) -> float | None:
     """The middle one of the tiles' pixel sizes in metres (their own unit where they have no CRS), None where none says it."""
-    sizes = [pixel_size.pixel_size(raster.inspect(dataset.path(modality, tile))) for tile in tiles]
+    sizes = [pixel_size.pixel_size(raster.inspect(dataset.seen(modality, tile))) for tile in tiles]
     known = sorted(size for size in sizes if size)
     return known[len(known) // 2] if known else None
 

@@ -132,7 +132,9 @@ def ready(args: argparse.Namespace, settings: Settings, net: "nn.Module", about:
     elif args.tta:
         averages.check(args.tta, windows.size, net.multiple)
         net = averages.Augmented(net, args.tta)
-    return make_labeller(settings.inference, net, [Input.from_dict(i) for i in about["inputs"]], where, windows)
+    return make_labeller(
+        settings.inference, net, [Input.from_dict(i) for i in about["inputs"]], where, windows, settings.data.RESIZE
+    )
 
 
 def lead(
@@ -167,7 +169,7 @@ def lead_alone(
         print(maps.labeller.windows)
     for note in about.get("notes", ()):
         print(f"note: {about['name']}: {note}")
-    print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
+    print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample, maps.labeller.resize)
     known = [tile for tile in todo if tile.name not in failed]
     for line in familiar.warnings(known, about.get("statistics", {}), about.get("folders", {})):
         print(f"warning: {line}")
@@ -196,7 +198,7 @@ def details(
         "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
         "passes": args.samples or None, "precision": None if args.precision == "auto" else args.precision,
-        **labeller.windows.to_dict(), "blend": labeller.blend, "threshold": labeller.threshold,
+        **labeller.windows.to_dict(), "blend": labeller.blend, "threshold": labeller.threshold, "resize": labeller.resize,
         "resampled_to": about.get("pixel_size") if args.resample else None, **wanted.to_dict(),
         "area": args.area, "area_attribute": args.area_attribute,
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves

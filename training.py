@@ -234,7 +234,8 @@ def validate(settings: Settings, trainer: "Trainer") -> "Validation":
     from tools.inference.tile_list import tiles_of
     from tools.training import validation
 
-    labeller = make_labeller(settings.inference, prepared(trainer.net, trainer.device), trainer.inputs, trainer.device)
+    net, inputs, device = prepared(trainer.net, trainer.device), trainer.inputs, trainer.device
+    labeller = make_labeller(settings.inference, net, inputs, device, resize=settings.data.RESIZE)
     tiles = tiles_of(settings.data, settings.data.val_ids)
     classes = settings.classes
     return validation.validate(labeller, tiles, classes.colours, classes.ignored, trainer.ranks, trainer.loss)

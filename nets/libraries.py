@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nets import drawing
 from nets.folding import folded
-from nets.layers import ONE_VALUE, Row
-from nets.net import count_parameters
+from nets.layers import ONE_VALUE
+from nets.net import Box, count_parameters
 from tools.base.errors import UserError, listing, nearest
 from tools.compute.torchvision_guard import torchvision
 
@@ -81,23 +82,9 @@ class LibraryNet(nn.Module):
         options = {k: v for k, v in self.options.items() if k != "encoder_weights"}
         return {"name": self.name, "inputs": self.inputs, "classes": self.classes} | options
 
-    @property
-    def rows(self) -> list[Row]:
-        """The input and the net's large parts, as if they were a table (for pictures)."""
-        parts = [(name, type(part).__name__) for name, part in self.net.named_children()]
-        names = [next(iter(self.inputs)), *(name for name, _ in parts)]
-        rows = [Row(kind, name, (before,)) for (name, kind), before in zip(parts, names, strict=False)]
-        return [Row("data", names[0], ()), *rows]
-
-    @property
-    def writes(self) -> dict[str, list[str]]:
-        """Part -> the blobs that it writes."""
-        return {row.name: [row.name] for row in self.rows}
-
-    def table(self) -> list[tuple[str, str, str, tuple, int]]:
-        """(part, kind, reads, no size, learnable values) per row, as `Net.table` has them."""
-        learnable = {name: count_parameters(part) for name, part in self.net.named_children()}
-        return [(row.name, row.kind, ", ".join(row.reads), (), learnable.get(row.name, 0)) for row in self.rows]
+    def boxes(self) -> list[Box]:
+        """The input and the net's stages, for pictures."""
+        return drawing.boxes(self, self.net)
 
     def __repr__(self) -> str:
         parts = [f"{name} {count_parameters(part):,}" for name, part in self.net.named_children()]

@@ -211,3 +211,32 @@ class Twice(nn.Module):
 def test_a_norm_that_cannot_be_folded_stays(way):
     net = stirred(Twice(way))
     assert norms(folded(net, torch.randn(1, 1, 8, 8))) != []
+
+
+def test_a_librarys_net_is_drawn_by_stage_with_what_each_reads():
+    """smp's U-Net: each block of the decoder reads the one before it and the encoder's map of its size."""
+    net = nets.build("smp:Unet/resnet18", {"irrg": 3}, 6).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    found = {box.name: box for box in net.boxes()}
+    assert list(found) == [
+        "irrg", "encoder.conv1", "encoder.maxpool", *(f"encoder.layer{i}" for i in (1, 2, 3, 4)),
+        *(f"decoder.blocks.{i}" for i in range(5)), "segmentation_head.0",
+    ]  # fmt: skip
+    assert found["encoder.conv1"].reads == ("irrg",) and found["encoder.layer1"].reads == ("encoder.maxpool",)
+    assert found["decoder.blocks.0"].reads == ("encoder.layer4", "encoder.layer3")
+    assert found["decoder.blocks.3"].reads == ("decoder.blocks.2", "encoder.conv1")
+    assert found["decoder.blocks.4"].reads == ("decoder.blocks.3",)
+    assert (found["encoder.layer4"].size, found["segmentation_head.0"].size) == ((512, 4, 4), (6, 128, 128))
+    assert found["encoder.layer4"].learnable == sum(p.numel() for p in net.net.encoder.layer4.parameters())
+    assert all(module.training for module in net.modules())  # as it was
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("name", ["torchvision:deeplabv3_resnet50", "smp:UPerNet/tu-convnext_atto"])
+def test_stages_of_other_libraries_form_one_graph(name):
+    with torch.device("cpu"):
+        boxes = nets.build(name, {"irrg": 3}, 6).boxes()
+    names = [box.name for box in boxes]
+    assert len(names) > 8 and all(box.reads and set(box.reads) <= set(names[:i]) for i, box in enumerate(boxes) if i)
+    assert set(names[:-1]) - {read for box in boxes for read in box.reads} <= {"aux_classifier.4"}

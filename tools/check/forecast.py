@@ -49,7 +49,7 @@ def describe_inputs(settings: Settings) -> list["Input"]:
     """The net's inputs, with numbers of one reduced training tile in place of those that extract_images.py will measure."""
     dataset, tile, about = settings.data.dataset, settings.data.train_ids[0], {}
     for modality in settings.data.modalities:
-        path = dataset.path(modality, tile)
+        path = dataset.seen(modality, tile)
         header, pixels = raster.inspect(path), raster.read_small(path, _SAMPLE)
         about[modality] = {"bands": header.bands, "dtype": header.dtype} | Moments.of(pixels[: header.bands]).to_dict()
     return settings.data.inputs(about)

@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from tools.base.errors import UserError
 from tools.geo import views
 from tools.geo.gaps import Gaps, by_value, has_mask, nodata_values
-from tools.geo.views import COLOURS, IMAGE, NUMBERS
+from tools.geo.views import COLOURS, IMAGE, NUMBERS, Resized, Size, at_size, new_shape
 from tools.geo.windows import Window
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a PNG without a place on Earth is no fault here
@@ -80,6 +81,8 @@ def inspect(path: str | Path, role: str = IMAGE) -> Raster:
 
     Raises UserError where the file is missing or no raster.
     """
+    if isinstance(path, Resized):
+        return _resized(inspect(path.path, role), path.size)
     with _open(path) as file:
         crs, transform, gcps, rpcs = _place(file)
         tags = {name: text for name, text in file.tags().items() if not name.startswith(_AS_STORED)}
@@ -87,6 +90,15 @@ def inspect(path: str | Path, role: str = IMAGE) -> Raster:
         view = views.plain(file, role)
         size = Path(path), view.height, view.width, view.count, view.dtypes[0]
         return Raster(*size, crs, transform, view.nodata, tags, gcps, rpcs, turned)
+
+
+def _resized(about: Raster, size: Size) -> Raster:
+    """The same raster at another size, on the same place. A camera model does not fit other pixels and is left out."""
+    height, width = new_shape((about.height, about.width), size)
+    down, across = about.height / height, about.width / width
+    points = [GroundControlPoint(p.row / down, p.col / across, p.x, p.y, p.z, p.id, p.info) for p in about.gcps]
+    transform = about.transform and about.transform * Affine.scale(across, down)
+    return replace(about, height=height, width=width, transform=transform, gcps=tuple(points), rpcs=None)
 
 
 def _place(file: rasterio.DatasetReader) -> tuple:
@@ -246,7 +258,7 @@ def open_image(path: str | Path, any_band: bool = False) -> rasterio.DatasetRead
 
     any_band: whether a pixel is empty if one band has its value for no data, even one that pictures hold too (gaps.py).
     """
-    file = _open(path, IMAGE)
+    file = _open(path, IMAGE, any_band)
     file.any_band = any_band
     return file
 
@@ -433,6 +445,17 @@ def cloud_optimised(path: Path, resampling: str) -> None:
     copy.replace(path)
 
 
+def as_png(path: Path, png: Path) -> None:
+    """A raster of bytes as a PNG, too; if it lies somewhere, with a world file (.pgw), and its CRS where GDAL looks for it."""
+    about = inspect(path)
+    with rasterio.Env(GDAL_PAM_ENABLED=about.is_placed):
+        rasterio.shutil.copy(path, png, driver="PNG")
+    if about.transform:
+        a, b, _, d, e, _ = about.transform[:6]
+        lines = (a, d, b, e, *(about.transform * (0.5, 0.5)))  # x and y of the middle of the first pixel come last
+        png.with_suffix(".pgw").write_text("".join(f"{number!r}\n" for number in lines), encoding="ascii")
+
+
 def write_categories(path: Path, names: Sequence[str]) -> None:
     """Say what the values 0, 1, 2 ... of a label file mean, where GDAL and QGIS look for it: in FILE.aux.xml beside it."""
     root = ElementTree.Element("PAMDataset")
@@ -487,13 +510,14 @@ def is_remote(path: str | Path) -> bool:
     return "://" in str(path) or str(path).startswith("/vsi")
 
 
-def _open(path: str | Path, role: str | None = None, **options) -> rasterio.DatasetReader:
-    """role: see views.plain; None: the file as it stands. options: of GDAL's driver."""
+def _open(path: str | Path, role: str | None = None, any_band: bool = False, **options) -> rasterio.DatasetReader:
+    """role: see views.plain; None: the file as it stands. any_band: as in `open_image`. options: of GDAL's driver."""
     if not is_remote(path) and not Path(path).exists():
         raise UserError(f"{path} does not exist.")
     try:
-        file = rasterio.open(path, **options)
-        return views.plain(file, role) if role else file
+        file = rasterio.open(path.path if isinstance(path, Resized) else path, **options)
+        file = views.plain(file, role) if role else file
+        return at_size(file, path.size, role, any_band) if isinstance(path, Resized) else file
     except RasterioError as error:
         raise UserError(f"{path} cannot be read as a raster ({_reason(error)}).") from None
 

@@ -149,9 +149,7 @@ def _resize(size: tuple[int, int], x: Tensor) -> Tensor:
     return x if same else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-LOOKS: dict[str, Callable[[tuple[int, int], int], list[Look]]] = dict(
-    zip(settings.LOOKS, (_flips, _d4, _scales), strict=True)
-)
+LOOKS: dict[str, Callable[[tuple[int, int], int], list[Look]]] = dict(zip(settings.LOOKS, (_flips, _d4, _scales), strict=True))
 
 
 class Ensemble(nn.Module):

@@ -216,6 +216,9 @@ class TileOutputs:
             writer.flush()
             self.files[name].close()
         self._check()
+        if self.choice.png:
+            raster.as_png(self.path("colours"), self.path("colours", ".png"))
+            self._check_one("colours", self.path("colours", ".png"))
         if self.choice.polygons:
             path = self.path("polygons", f".{self.choice.polygons_as}")
             zones = self.zones and self.zones.area
@@ -239,8 +242,11 @@ class TileOutputs:
     def _check(self) -> None:
         """Read the rasters back. Raises DiskFullError where one is not whole."""
         for name in self.files:
-            if fault := self.writers[name].fault(self.path(name)):
-                raise DiskFullError(f"the disk is full at {self.folder}, or failing ({fault.rstrip('.')}): free some space.")
+            self._check_one(name, self.path(name))
+
+    def _check_one(self, name: str, path: Path) -> None:
+        if fault := self.writers[name].fault(path):
+            raise DiskFullError(f"the disk is full at {self.folder}, or failing ({fault.rstrip('.')}): free some space.")
 
     def _draw(self) -> None:
         """Image, truth, prediction and errors side by side, reduced where the tile is large."""

@@ -40,6 +40,11 @@ def check(program: Program, about: Mapping[str, Any], classes: Sequence[str], in
             f"{about['name']} knows the classes {listing(about['classes'])}, the config's label_values are"
             f" {listing(classes)}: name the config that it was trained with, --config FILE."
         )
+    if about.get("resize"):
+        raise UserError(
+            f"{about['name']} was trained with RESIZE = {about['resize']}, which a page does not do: label with inference.py,"
+            " or train without RESIZE."
+        )
     windows = windows_for(inference, program.net.net, only=program.size if inference.test_patch_size == AUTO else None)
     check_size(*windows.size, program.multiple)
     if program.size and windows.size != (program.size, program.size):

@@ -123,7 +123,7 @@ def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -
     """
     given = {m for m, values in data.MEAN_PIXEL.items() if values and data.normalisation.get(m) == "mean"}
     measured = [m for m in data.modalities if m not in given and data.normalisation[m] != "imagenet"]
-    files = [(m, data.dataset.path(m, tile)) for m in measured for tile in data.train_ids]
+    files = [(m, data.dataset.seen(m, tile)) for m in measured for tile in data.train_ids]
     shown = tqdm(files, "measuring", leave=False, unit="tile", delay=1)
     moments = by_modality((modality, measure(path, memory, modality in data.dataset.any_band)) for modality, path in shown)
     return {m: about[m] | {"fill": about[m]["mean"]} | moments[m].to_dict() for m in measured}
