@@ -11,7 +11,7 @@ their names and their georeference. Without files, --from-vector draws the polyg
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -45,7 +45,11 @@ class Job:
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, args.set)
+    convert_files(read_settings(args.config, args.set), args)
+
+
+def convert_files(settings: Settings, args: argparse.Namespace) -> None:
+    """Make labels or colours, as the config and the command line (what `arguments` gives) say."""
     out, jobs = plan(args, settings)
     with whole_folder(out, args.overwrite, made_by(args)) as folder:
         tallies = convert_all(jobs, folder)
@@ -60,7 +64,7 @@ def main():
         print(note(args, unscored, sum(tally.pixels for tally in tallies)))
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     add = parser.add_argument
     add("files", nargs="*", type=Path, help="masks, folders of them, or a CSV list of them; for --from-vector a vector file")
@@ -85,7 +89,7 @@ def arguments():
         help="polygons: the class of pixels that none covers (default: LABEL_BACKGROUND, else not scored)")  # fmt: skip
     commands.add_overwrite(parser)
     commands.add_config(parser)
-    return check_arguments(parser, parser.parse_args())
+    return check_arguments(parser, parser.parse_args(argv))
 
 
 def byte(word: str) -> int:

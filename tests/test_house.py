@@ -30,6 +30,7 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
         "tools.blocks",
         "tools.caffe",
         "tools.adopt",
+        "tools.notebook",
         "tools.export.__main__",
     ),
     SCRIPTS,
