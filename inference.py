@@ -17,6 +17,7 @@ import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one wo
 
 # isort: split
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,11 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
 def main():
     args = arguments()
     threshold = [] if args.threshold is None else [f"THRESHOLD={args.threshold}"]
-    settings = read_settings(args.config, commands.with_run(args) + threshold)
+    label(read_settings(args.config, commands.with_run(args) + threshold), args)
+
+
+def label(settings: Settings, args: argparse.Namespace) -> None:
+    """Label tiles, as the config and the command line (what `arguments` gives, but --threshold) say."""
     choose_waiting()
 
     from tools.compute import device, distributed
@@ -242,7 +247,7 @@ def print_end(results: "Results", count: int, failed: dict[str, str]) -> None:
         )
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     parser.add_argument("tiles", nargs="*", metavar="ID", help="tiles of the dataset, such as 16 or 2_10")
     parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE",
@@ -273,7 +278,7 @@ def arguments():
     commands.add_overwrite(parser)
     commands.add_config(parser)
     parser.set_defaults(samples=0)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def whole_number_or_auto(word: str) -> int | str:

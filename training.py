@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.data.loader import Patches
     from tools.record.history import Records, Validation
     from tools.record.log import Log
-    from tools.record.recorder import Recorder
+    from tools.record.recorder import Recorder, Watcher
     from tools.training.run_setup import Setup
     from tools.training.trainer import Trainer
     from tools.weights.snapshots import Snapshot
@@ -47,7 +47,15 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, commands.with_run(args))
+    learn(read_settings(args.config, commands.with_run(args)), args)
+
+
+def learn(settings: Settings, args: argparse.Namespace, watchers: Sequence["Watcher"] = ()) -> None:
+    """Train one net, or one for each fold, as the config and the command line (what `arguments` gives) say.
+
+    watchers: are told how the run goes, beside TensorBoard.
+    """
+    args.watchers = watchers
     args.niter = args.niter or (None if args.minutes else settings.training.NITER)
     if not args.niter and not args.minutes:
         raise UserError("say how many iterations to train for: --niter N or --minutes N, or NITER in the config.")
@@ -219,8 +227,8 @@ def record(
         made_of["class weights"] = dict(zip(settings.classes.label_values, trainer.loss.weights.tolist(), strict=True))
         log.say(f"class weights, {settings.training.CLASS_WEIGHTS}: {in_words(made_of['class weights'])}")
     title, came_from = f"{name} on {settings.data.DATASET}", before and before.path.parent
-    plot, writes = args.plot or folder / PLOT, trainer.ranks.writer
-    return Recorder(folder, plot, log, made_of, title, trainer.iteration, came_from, writes), made_with
+    plot, watchers = args.plot or folder / PLOT, args.watchers if trainer.ranks.writer else None
+    return Recorder(folder, plot, log, made_of, title, trainer.iteration, came_from, watchers), made_with
 
 
 def in_words(weights: dict[str, float]) -> str:
@@ -302,7 +310,7 @@ def train_fold(
     return None if stopped else history.validation[-1]
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     count = commands.whole_number
     end = parser.add_mutually_exclusive_group()
@@ -327,7 +335,7 @@ def arguments():
     commands.add_run(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from nets.net import check_size
 from tools.base.errors import UserError, listing
 from tools.base.folders import whole_file
 from tools.export.end_to_end import Program, file_order, raw
+from tools.html.template import LOOK
 from tools.inference.settings import AUTO, InferenceSettings
 from tools.inference.window_size import windows_for
 
@@ -107,7 +108,8 @@ class _Parts:
         packed = {path.stem: path.read_bytes() for path in sorted(folder.iterdir()) if path.stem.startswith(("code-", "wasm-"))}
         packed |= {"net": in_planes(net), "licences-text": (folder / "licences.txt").read_bytes()}
         self.packed = {name: base64.b64encode(gzip.compress(content, 9, mtime=0)).decode() for name, content in packed.items()}
-        self.style = Markup((folder / "page.css").read_text(encoding="utf-8"))
+        sheets = (LOOK / "colours.css", LOOK / "viewer.css", SOURCES / "page.css")
+        self.style = Markup("".join(sheet.read_text(encoding="utf-8") for sheet in sheets))
         self.script = Markup((folder / "main.js").read_text(encoding="utf-8").replace("</script", "<\\/script"))
         about = json.loads((folder / "libraries.json").read_text(encoding="utf-8"))
         self.libraries = [f"{library['name']} {library['version']} ({library['license'].strip('()')})" for library in about]
