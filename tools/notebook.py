@@ -7,6 +7,7 @@ import importlib.util
 import io
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +41,7 @@ def begin(shell: "InteractiveShell") -> None:
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     choose_waiting()  # PyTorch is imported later
+    warnings.filterwarnings("ignore", "IProgress not found")  # libraries' bars would like to be widgets; ours are text
 
     def tell(_shell, _kind, error: UserError, _traceback, tb_offset=None) -> None:
         print(error, file=sys.stderr)
