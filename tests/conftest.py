@@ -219,6 +219,13 @@ def town(tmp_path):
     return make_town(tmp_path)
 
 
+def copy_checkout(folder):
+    """A copy of the checkout without what was made in it, for what writes into the project's own folder."""
+    made = (".*", "data", "results", "snapshots", "__pycache__", "node_modules", "*.safetensors")
+    shutil.copytree(REPO, folder, ignore=shutil.ignore_patterns(*made))
+    return Path(folder)
+
+
 # ------------------------------------------------------------------------------------------------------ running scripts
 
 
