@@ -1,7 +1,7 @@
 """The one reader of vector files: polygons with their attributes, from shapefiles, GeoPackages and GeoJSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyogrio
 import shapely
 from rasterio import CRS
-from rasterio.warp import transform_geom
+from rasterio.warp import transform
 
 from tools.base.errors import UserError, listing, nearest
 from tools.geo.place import PROJ_ERRORS, horizontal
@@ -60,15 +60,25 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
 
 def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Feature]:
     """The features in another CRS. Raises UserError where one cannot be brought there."""
+    shapes = moved(np.array([shapely.geometry.shape(f.geometry) for f in features]), source, target)
+    return [replace(f, geometry=shapely.geometry.mapping(shape)) for f, shape in zip(features, shapes, strict=True)]
+
+
+def moved(shapes: np.ndarray, source: CRS, target: CRS) -> np.ndarray:
+    """Geometries of shapely's in another CRS. Raises UserError where one cannot be brought there."""
+
+    def project(corners: np.ndarray) -> np.ndarray:
+        placed = np.transpose(transform(horizontal(source), horizontal(target), *corners.T))
+        if not np.isfinite(placed).all():
+            raise UserError(f"shapes in {name(source)} lie beyond what {name(target)} covers: {_hint(source)}")
+        return placed
+
     try:
-        shapes = transform_geom(horizontal(source), horizontal(target), [f.geometry for f in features])
+        return shapely.transform(shapes, project)
     except PROJ_ERRORS as error:
         raise UserError(
-            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): {_hint(source)}"
+            f"shapes in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): {_hint(source)}"
         ) from None
-    if not np.isfinite([shapely.geometry.shape(shape).bounds for shape in shapes]).all():
-        raise UserError(f"polygons in {name(source)} lie beyond what {name(target)} covers: {_hint(source)}")
-    return [Feature(shape, f.properties, f.number) for shape, f in zip(shapes, features, strict=True)]
 
 
 def _hint(source: CRS) -> str:

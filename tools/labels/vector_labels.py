@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from rasterio import CRS
-from rasterio.features import rasterize
 
 from tools.base.errors import UserError, listing, nearest
-from tools.geo import raster, vectors
+from tools.geo import raster, shapes, vectors
 from tools.geo.vectors import Feature
 from tools.labels.class_mapping import Legend, label_of
 from tools.labels.masks import Tally, strips
@@ -29,27 +28,15 @@ class Polygons:
 
     def on(self, image: raster.Raster) -> "Polygons":
         """The same in the CRS of an image. Raises UserError where one of the two has no CRS, or the image no place."""
-        if image.transform is None:
-            raise UserError(f"{image.path} has no place on Earth: polygons can be drawn on a georeferenced image only.")
-        if (self.crs is None) != (image.crs is None):
-            bare, placed = (self.path, image.path) if self.crs is None else (image.path, self.path)
-            crs = vectors.name(self.crs or image.crs)
-            raise UserError(f"{bare} has no CRS, {placed} has {crs}: assign the CRS that it is in.")
+        shapes.check_place(self.path, self.crs, image)
         if self.crs == image.crs:
             return self
         return replace(self, features=vectors.reproject(self.features, self.crs, image.crs), crs=image.crs)
 
     def reaching(self, image: raster.Raster) -> "Polygons":
         """Those (in the image's CRS) that reach into the image's pixels, judged by their bounding boxes."""
-        near = [i for i, f in enumerate(self.features) if _reaches(f.bounds, image)]
+        near = np.flatnonzero(shapes.reaching([f.bounds for f in self.features], image))
         return replace(self, features=[self.features[i] for i in near], labels=[self.labels[i] for i in near])
-
-
-def _reaches(bounds: tuple, image: raster.Raster) -> bool:
-    left, bottom, right, top = bounds
-    corners = [~image.transform * corner for corner in [(left, bottom), (left, top), (right, bottom), (right, top)]]
-    cols, rows = zip(*corners, strict=True)
-    return max(cols) > 0 and min(cols) < image.width and max(rows) > 0 and min(rows) < image.height
 
 
 def read(path: Path, legend: Legend, attribute: str | None, name: str | None, unknown: str = "error") -> Polygons:
@@ -119,12 +106,11 @@ def draw(polygons: Polygons, image_path: Path, target: Path, uncovered: int, col
     polygons: in the image's CRS; where some overlap, the later one in the file counts. colours: of the written file.
     """
     image, by_label = raster.inspect(image_path), np.zeros(256, np.int64)
-    shapes = [(f.geometry, label) for f, label in zip(polygons.features, polygons.labels, strict=True)]
+    pairs = [(f.geometry, label) for f, label in zip(polygons.features, polygons.labels, strict=True)]
     with raster.create(target, (1, image.height, image.width), np.uint8, **image.place, colours=colours) as out:
         for strip in strips(image.height, image.width):
             labels = np.full((strip.height, strip.width), uncovered, np.uint8)
-            if shapes:
-                rasterize(shapes, out=labels, transform=image.transform * Affine.translation(0, strip.row))
+            shapes.draw(pairs, labels, image.transform * Affine.translation(0, strip.row))
             by_label += np.bincount(labels.ravel(), minlength=256)
             raster.write_rows(out, strip.row, labels[None])
     return Tally(image.height * image.width, by_label, Counter())
