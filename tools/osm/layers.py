@@ -23,6 +23,7 @@ from tools.osm.extract import Part
 from tools.osm.themes import DRAWN, Theme
 
 FORMS = ("binary", "distance", "colours")
+AROUND_METRES = 60.0  # of a tile, in which a way's middle line may lie whose side reaches into it
 INSIDE = 255  # of a binary band, so that it has the range of an image's
 _PIECE = (1024, 2048)  # pixels, height and width, that are worked on at a time
 
@@ -70,10 +71,11 @@ class Grid:
 
 
 class TileMap:
-    """The map of one image. parts: what the extracts have near all tiles, by theme."""
+    """The map of one image. found: what the extracts have near all tiles; clip: metres that distances are cut at."""
 
-    def __init__(self, grid: Grid, themes: Mapping[str, Theme], found: Sequence[Part]):
-        self.grid, self.themes = grid, themes
+    def __init__(self, grid: Grid, themes: Mapping[str, Theme], found: Sequence[Part], clip: float):
+        self.grid, self.themes, self.clip = grid, themes, clip
+        found = [part.within(grid.bounds(part.crs, AROUND_METRES + clip)) for part in found]
         on_plane = {name: [grid.on_plane(part) for part in found if part.theme == name] for name in themes}
         self.areas = {name: np.concatenate(areas) if areas else np.array([]) for name, areas in on_plane.items()}
         self._trees = {name: shapely.STRtree(areas) for name, areas in self.areas.items()}
@@ -85,33 +87,31 @@ class TileMap:
         near = {name: self.areas[name][np.sort(tree.query(box))] for name, tree in self._trees.items()}
         return np.stack([shapes.mask(areas, size, place) for areas in near.values()])
 
-    def distances(self, window: Window, most: float) -> np.ndarray:
-        """Metres to the nearest border of each theme, positive inside, cut at `most`: themes x h x w, float32.
+    def distances(self, window: Window) -> np.ndarray:
+        """Metres to the nearest border of each theme, positive inside, cut at `clip`: themes x h x w, float32.
 
         From a pixel's centre to the nearest centre of the other kind, less half a pixel; what lies beyond the image counts too.
         """
-        rows, cols = (int(np.ceil(most / side)) + 1 for side in self.grid.pixel)
+        rows, cols = (int(np.ceil(self.clip / side)) + 1 for side in self.grid.pixel)
         around = Window(window.row - rows, window.col - cols, window.height + 2 * rows, window.width + 2 * cols)
         inner = (slice(rows, -rows), slice(cols, -cols))
-        return np.stack([_signed(mask, self.grid.pixel, most)[inner] for mask in self.masks(around)])
+        return np.stack([_signed(mask, self.grid.pixel, self.clip)[inner] for mask in self.masks(around)])
 
     def colours(self, window: Window) -> np.ndarray:
         """The themes in their colours, the later ones of DRAWN on top, black where there is none: 3 x h x w, uint8."""
-        masks, out = (
-            dict(zip(self.themes, self.masks(window), strict=True)),
-            np.zeros((3, window.height, window.width), np.uint8),
-        )
+        out = np.zeros((3, window.height, window.width), np.uint8)
+        masks = dict(zip(self.themes, self.masks(window), strict=True))
         for name in (name for name in DRAWN if name in masks):
             out[:, masks[name]] = np.array(self.themes[name].colour, np.uint8)[:, None]
         return out
 
-    def pieces(self, form: str, most: float) -> Iterator[tuple[Window, np.ndarray]]:
+    def pieces(self, form: str) -> Iterator[tuple[Window, np.ndarray]]:
         """The map, window by window, in one of FORMS."""
         for window in parts(Window(0, 0, self.grid.about.height, self.grid.about.width), *_PIECE):
             if form == "binary":
                 yield window, self.masks(window).astype(np.uint8) * INSIDE
             else:
-                yield window, self.colours(window) if form == "colours" else self.distances(window, most)
+                yield window, self.colours(window) if form == "colours" else self.distances(window)
 
 
 def _signed(mask: np.ndarray, pixel: tuple[float, float], most: float) -> np.ndarray:
@@ -122,7 +122,7 @@ def _signed(mask: np.ndarray, pixel: tuple[float, float], most: float) -> np.nda
     return np.clip(np.where(mask, inside - half, half - outside), -most, most).astype(np.float32)
 
 
-def write(tile_map: TileMap, form: str, most: float, path: Path) -> dict[str, float]:
+def write(tile_map: TileMap, form: str, path: Path) -> dict[str, float]:
     """Write the map of a tile as a GeoTIFF on its image's grid; the share of its pixels that each theme covers comes back."""
     about, names = tile_map.grid.about, list(tile_map.themes)
     bands, dtype = (3, np.uint8) if form == "colours" else (len(names), np.float32 if form == "distance" else np.uint8)
@@ -130,7 +130,7 @@ def write(tile_map: TileMap, form: str, most: float, path: Path) -> dict[str, fl
     with raster.create(path, (bands, about.height, about.width), dtype, **about.place) as file:
         for number, name in enumerate(("red", "green", "blue") if form == "colours" else names, 1):
             file.set_band_description(number, name)
-        for window, pixels in tile_map.pieces(form, most):
+        for window, pixels in tile_map.pieces(form):
             file.write(pixels, window=RasterWindow(window.col, window.row, window.width, window.height))
             covered += (tile_map.masks(window) if form == "colours" else pixels > 0).sum((1, 2))
     return dict(zip(names, covered / (about.height * about.width), strict=True))

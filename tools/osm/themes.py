@@ -18,7 +18,7 @@ Widths = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Theme:
-    """A layer of the map. areas: key -> values of polygons; lines: key -> value -> metres; colour: R, G, B in `--form colours`."""
+    """A layer of the map. areas: key -> values of polygons; lines: key -> value -> metres; colour: of `--form colours`."""
 
     colour: tuple[int, int, int]
     areas: dict[str, tuple[str, ...]]
@@ -85,11 +85,11 @@ def of(names: list[str]) -> dict[str, Theme]:
 
 def with_widths(themes: Mapping[str, Theme], words: list[str]) -> dict[str, Theme]:
     """The themes with other widths, given as VALUE=METRES. Raises UserError where one is unknown or no width."""
-    changed = dict(themes)
+    changed, (low, high) = dict(themes), PLAUSIBLE_METRES
     for word in words:
         value, _, metres = word.partition("=")
-        if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", metres) or not float(metres) > 0:
-            raise UserError(f"--width {word}: give a value of the table and metres above 0, such as --width residential=6.")
+        if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", metres) or not low <= float(metres) <= high:
+            raise UserError(f"--width {word}: give a value of the table and {low:g} to {high:g} metres, such as residential=6.")
         owner = next((n for n, t in changed.items() if any(value in widths for widths in t.lines.values())), None)
         if owner is None:
             known = [v for theme in themes.values() for widths in theme.lines.values() for v in widths]
