@@ -50,6 +50,7 @@ if DATASET == "demo":  # made by `python -m tools.demo`: Vaihingen's layout, 512
         "dsm": "dsm/dsm_09cm_matching_area{}.tif",
         "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
         "composite": "composite/composite_{}.tif",  # NDVI, DSM, nDSM, made by python -m tools.composite
+        "osm": "osm/osm_{}.tif",  # OpenStreetMap, made by python -m tools.osm data/demo/map/osm.geojson
         "labels": "gts_numpy/top_mosaic_09cm_area{}.tif",  # made from gts_for_participants by convert_gt.py
         "labels_eroded": "gts_eroded_numpy/top_mosaic_09cm_area{}_noBoundary.tif",  # optional; scores only
     }
@@ -66,6 +67,7 @@ elif DATASET == "vaihingen":
         "dsm": "dsm/dsm_09cm_matching_area{}.tif",
         "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
         "composite": "composite/composite_{}.tif",  # NDVI, DSM, nDSM, made by python -m tools.composite
+        "osm": "osm/osm_{}.tif",  # OpenStreetMap, made by python -m tools.osm EXTRACT
         "labels": "gts_numpy/top_mosaic_09cm_area{}.tif",
         "labels_eroded": "gts_eroded_numpy/top_mosaic_09cm_area{}_noBoundary.tif",
     }
@@ -84,6 +86,7 @@ elif DATASET == "potsdam":
         "dsm": "1_DSM/dsm_potsdam_{:02d}_{:02d}.tif",
         "ndsm": "1_DSM_normalisation/dsm_potsdam_{:02d}_{:02d}_normalized_lastools.jpg",
         "composite": "composite/composite_{}_{}.tif",
+        "osm": "osm/osm_{}_{}.tif",
         "labels": "gts_numpy/top_potsdam_{}_{}_label.tif",
         "labels_eroded": "gts_eroded_numpy/top_potsdam_{}_{}_label_noBoundary.tif",
     }
