@@ -276,6 +276,12 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     assert names(path.parent) == ["a.json"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
+def test_a_folder_that_takes_no_files_is_said_as_it_is():
+    with pytest.raises(UserError, match=r"/proc/a\.json cannot be written: /proc takes no files"):
+        write_json("/proc/a.json", {})
+
+
 def test_details_hold_paths_and_numpy_numbers(tmp_path):
     write_details(tmp_path, size=np.int64(3), mean=np.array([0.5, 1.5]), file=tmp_path)
     found = read_details(tmp_path)
