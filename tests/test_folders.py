@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,7 @@ def test_an_output_around_its_inputs_or_inside_a_folder_of_them_is_refused(tmp_p
 def test_two_runs_never_write_into_one_folder(tmp_path):
     code = """
 import sys
+from pathlib import Path
 from tools.base.folders import whole_folder
 with whole_folder(sys.argv[1]) as folder:
     (folder / "a.txt").write_text("first")
