@@ -359,6 +359,7 @@ def create(
         profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
     elif profile["driver"] == "JPEG":
         profile |= {"quality": 95}
+    refuse_bad_name(path)
     file = rasterio.open(path, "w", **profile)
     if colours is not None:
         every = dict.fromkeys(range(256), (0, 0, 0)) if profile["driver"] == "PNG" else {}  # 255 must have a colour there too
@@ -491,11 +492,20 @@ def _open(path: str | Path, role: str | None = None, **options) -> rasterio.Data
     """role: see views.plain; None: the file as it stands. options: of GDAL's driver."""
     if not is_remote(path) and not Path(path).exists():
         raise UserError(f"{path} does not exist.")
+    refuse_bad_name(path)
     try:
         file = rasterio.open(path, **options)
         return views.plain(file, role) if role else file
     except RasterioError as error:
         raise UserError(f"{path} cannot be read as a raster ({_reason(error)}).") from None
+
+
+def refuse_bad_name(path: str | Path) -> None:
+    """Raise UserError for a name that GDAL cannot be told, as old archives bring them."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path} is not written in UTF-8, as GDAL has all names: rename it.") from None
 
 
 def _reason(error: Exception) -> str:
