@@ -1,8 +1,8 @@
 """Proves that two runs into one place at once, and kills at any moment, lose nothing and leave nothing half made.
 
 Runs are forked children of a warm process (harness.py). Half of the kills come at any time, half right before a file or a
-folder gets a new name, one such moment after the other. `make test` tries some; ALL_RACES=1 tries 30 pairs and 20 kills of each
-of the five scripts.
+folder gets a new name, one such moment after the other. `make test-all` tries some;
+RACES="30 20" tries 30 pairs and 20 kills of each of the five scripts.
 """
 
 import os
@@ -19,7 +19,7 @@ from conftest import write_config
 from harness import SECONDS, Job, contents
 from safetensors.numpy import load_file
 
-PAIRS, KILLS = (30, 20) if "ALL_RACES" in os.environ else (2, 4)
+PAIRS, KILLS = map(int, os.environ.get("RACES", "2 4").split())
 SNAPSHOTS = "vaihingen_snapshots_segnet_slim"
 LABELS = ("--weights", f"{SNAPSHOTS}/net_iter_2.safetensors", "--device", "cpu", "--config", "config.py", "--dir", "out")
 
@@ -108,6 +108,7 @@ def places(whole, undisturbed, script: str, folder: Path, count: int) -> Iterato
         shutil.rmtree(base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", WORKS)
 def test_of_two_runs_at_once_one_works_and_the_other_says_who_does(whole, undisturbed, warm, tmp_path, script):
     for place, words in places(whole, undisturbed, script, tmp_path, PAIRS):
@@ -120,6 +121,7 @@ def test_of_two_runs_at_once_one_works_and_the_other_says_who_does(whole, undist
         place.check_whole()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", WORKS)
 def test_what_a_kill_leaves_is_whole_or_as_it_was_and_the_next_run_goes_on(whole, undisturbed, warm, tmp_path, script):
     chance, at = random.Random(script), 1
