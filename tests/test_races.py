@@ -5,6 +5,7 @@ folder gets a new name, one such moment after the other. `make test-all` tries s
 RACES="30 20" tries 30 pairs and 20 kills of each of the five scripts.
 """
 
+import json
 import os
 import random
 import shutil
@@ -16,9 +17,10 @@ from pathlib import Path
 import pytest
 import rasterio
 from conftest import write_config
-from harness import SECONDS, Job, contents
+from harness import Job, contents
 from safetensors.numpy import load_file
 
+SECONDS = 600  # after which a run hangs, on a busy machine too
 PAIRS, KILLS = map(int, os.environ.get("RACES", "2 4").split())
 SNAPSHOTS = "vaihingen_snapshots_segnet_slim"
 LABELS = ("--weights", f"{SNAPSHOTS}/net_iter_2.safetensors", "--device", "cpu", "--config", "config.py", "--dir", "out")
@@ -114,8 +116,8 @@ def test_of_two_runs_at_once_one_works_and_the_other_says_who_does(whole, undist
     for place, words in places(whole, undisturbed, script, tmp_path, PAIRS):
         jobs = [Job(script, words, str(place.base), str(tmp_path / f"{i}.err"), SECONDS) for i in range(2)]
         ends = warm.run_together(jobs)
-        codes = sorted(code for code, _ in ends)
-        assert codes == [0, 2] or (codes == [0, 0] and "--overwrite" in words), ends  # one after the other
+        codes = [code for code, _ in ends]
+        assert set(codes) == {0, 2} or (codes == [0, 0] and "--overwrite" in words), ends  # one after the other
         for _, err in (end for end in ends if end[0]):
             assert "Traceback" not in err and ("is being written by" in err or "exists already" in err), err
         place.check_whole()
@@ -170,4 +172,4 @@ def read_whole(path: Path) -> None:
     elif path.suffix == ".safetensors":
         load_file(path)
     else:
-        assert path.suffix in (".solverstate", ".log", "") or path.stat().st_size, path
+        assert path.suffix != ".json" or json.loads(path.read_text()), path
