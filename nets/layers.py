@@ -248,6 +248,8 @@ class Resize(nn.Module):
     """Bilinear resizing: see `resize`."""
 
     def __init__(self, corners: bool):
+        if not isinstance(corners, bool):
+            raise UserError(f"corners = {corners!r}: it must be True or False.")
         super().__init__()
         self.corners = corners
 

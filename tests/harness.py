@@ -86,6 +86,8 @@ class Warm:
 
     def run_together(self, jobs: list["Job"]) -> list[tuple[int | None, str]]:
         """The same of scripts that run at once."""
+        for job in jobs:
+            Path(job.err).touch()  # one that is killed at once makes none
         self._process.stdin.write(json.dumps([asdict(job) for job in jobs]) + "\n")
         self._process.stdin.flush()
         codes = json.loads(self._process.stdout.readline())

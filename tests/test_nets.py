@@ -206,6 +206,11 @@ def test_wrong_values_of_a_nets_options_are_named(options):
         nets.build("segnet", {"irrg": 3}, 6, **options)
 
 
+def test_an_option_that_the_library_would_stumble_over_when_the_net_runs_is_refused_when_it_is_made():
+    with pytest.raises(UserError, match="corners = 5: it must be True or False"):
+        nets.build("deeplabv3plus/vgg16", {"irrg": 3}, 6, corners=5)
+
+
 def test_a_table_of_a_newer_kind_is_refused_when_rebuilt():
     with pytest.raises(UserError, match="unknown kind 'warp'"):
         nets.rebuild('{"table": [{"kind": "warp", "name": "a"}]}')

@@ -1,10 +1,11 @@
 """Proves that two runs into one place at once, and kills at any moment, lose nothing and leave nothing half made.
 
 Runs are forked children of a warm process (harness.py). Half of the kills come at any time, half right before a file or a
-folder gets a new name, one such moment after the other. `make test` tries some; ALL_RACES=1 tries 30 pairs and 20 kills of each
-of the five scripts.
+folder gets a new name, one such moment after the other. `make test-all` tries some;
+RACES="30 20" tries 30 pairs and 20 kills of each of the five scripts.
 """
 
+import json
 import os
 import random
 import shutil
@@ -16,10 +17,11 @@ from pathlib import Path
 import pytest
 import rasterio
 from conftest import write_config
-from harness import SECONDS, Job, contents
+from harness import Job, contents
 from safetensors.numpy import load_file
 
-PAIRS, KILLS = (30, 20) if "ALL_RACES" in os.environ else (2, 4)
+SECONDS = 600  # after which a run hangs, on a busy machine too
+PAIRS, KILLS = map(int, os.environ.get("RACES", "2 4").split())
 SNAPSHOTS = "vaihingen_snapshots_segnet_slim"
 LABELS = ("--weights", f"{SNAPSHOTS}/net_iter_2.safetensors", "--device", "cpu", "--config", "config.py", "--dir", "out")
 
@@ -108,18 +110,20 @@ def places(whole, undisturbed, script: str, folder: Path, count: int) -> Iterato
         shutil.rmtree(base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", WORKS)
 def test_of_two_runs_at_once_one_works_and_the_other_says_who_does(whole, undisturbed, warm, tmp_path, script):
     for place, words in places(whole, undisturbed, script, tmp_path, PAIRS):
         jobs = [Job(script, words, str(place.base), str(tmp_path / f"{i}.err"), SECONDS) for i in range(2)]
         ends = warm.run_together(jobs)
-        codes = sorted(code for code, _ in ends)
-        assert codes == [0, 2] or (codes == [0, 0] and "--overwrite" in words), ends  # one after the other
+        codes = [code for code, _ in ends]
+        assert set(codes) == {0, 2} or (codes == [0, 0] and "--overwrite" in words), ends  # one after the other
         for _, err in (end for end in ends if end[0]):
             assert "Traceback" not in err and ("is being written by" in err or "exists already" in err), err
         place.check_whole()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", WORKS)
 def test_what_a_kill_leaves_is_whole_or_as_it_was_and_the_next_run_goes_on(whole, undisturbed, warm, tmp_path, script):
     chance, at = random.Random(script), 1
@@ -168,4 +172,4 @@ def read_whole(path: Path) -> None:
     elif path.suffix == ".safetensors":
         load_file(path)
     else:
-        assert path.suffix in (".solverstate", ".log", "") or path.stat().st_size, path
+        assert path.suffix != ".json" or json.loads(path.read_text()), path

@@ -680,6 +680,18 @@ def test_control_points_are_compared_with_the_place_of_the_image(tmp_path, bend,
         assert fault is None if apart is None else f"it is {apart} pixels off" in fault
 
 
+@pytest.mark.parametrize(("name", "way"), [("labels", "near"), ("dsm", "bilinear")])
+def test_the_command_that_brings_a_file_onto_the_others_grid_is_said(tmp_path, name, way):
+    image = placed(tmp_path / "a.tif", **ONE)
+    coarse = PLACE * Affine.translation(-8, -8) * Affine.scale(4)
+    heights = raster.inspect(write_raster(tmp_path / "b.tif", HEIGHTS[:, :14, :14], **ONE | {"transform": coarse}))
+    numbers = "500000 5399980 500020 5400000 -ts 40 40"
+    said = f"(gdalwarp -t_srs EPSG:32632 -te {numbers} -r {way} {tmp_path}/b.tif {tmp_path}/b_aligned.tif)"
+    assert said in place.fault(image, heights, ("irrg", name))
+    nowhere = raster.inspect(write_raster(tmp_path / "c.tif", HEIGHTS[:, :14, :14], crs=None, transform=None))
+    assert place.fault(image, nowhere).endswith("has 40x40): make the one as large as the other.")
+
+
 @cell("side-car .aux.xml", "masks")
 def test_labels_of_a_png_with_a_place_say_where_they_lie(tmp_path):
     mask = tmp_path / "m.png"

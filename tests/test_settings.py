@@ -262,6 +262,19 @@ def test_an_error_while_the_config_runs_is_named_with_its_line(tmp_path):
         read_settings(path)
 
 
+@pytest.mark.parametrize("line", ["import sys; sys.exit(0)", "raise SystemExit", "quit()", "raise BaseException('enough')"])
+def test_a_config_that_ends_the_script_is_refused(tmp_path, line):
+    path = config(tmp_path)
+    path.write_text(f"SEED = 1\n{line}\n")
+    with pytest.raises(UserError, match=r"config\.py, line 2: (it ends the script|BaseException: enough)"):
+        read_settings(path)
+
+
+def test_net_options_do_not_say_what_other_settings_say(tmp_path):
+    with pytest.raises(UserError, match="NET_OPTIONS gives classes"):
+        read_settings(config(tmp_path, NET_OPTIONS={"classes": 3})).net.build([], 6)
+
+
 def test_a_config_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="does not exist: name a config file with --config"):
         read_settings(tmp_path / "none.py")

@@ -283,7 +283,8 @@ class Dataset:
             self.turned += [r.path for r in about[tile].values() if r.turned]
             sizes = {m: f"{r.height}x{r.width}" for m, r in about[tile].items()}
             if len(set(sizes.values())) > 1:
-                faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}).")
+                remedy = place.first_fault(about[tile])
+                faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}): {remedy}")
             elif fault := place.first_fault(about[tile]):
                 faults.append(f"tile {tile_name(tile)}: {fault}")
             for m, r in about[tile].items():

@@ -49,16 +49,37 @@ def fault(one: Raster, other: Raster, names: tuple[str, str] = ("", "")) -> str 
     Only what both say is compared, by transform or control points, brought into one CRS. names: what each is, such as "dsm".
     """
     first, second = (f"{raster.path}{f' ({name})' if name else ''}" for raster, name in zip((one, other), names, strict=True))
+    warp = _warp(one, other, names[1])
     if (one.height, one.width) != (other.height, other.width):
-        return f"{second} has {other.height}x{other.width} pixels, {first} has {one.height}x{one.width}: they must agree."
+        sizes = f"{second} has {other.height}x{other.width} pixels, {first} has {one.height}x{one.width}"
+        remedy = f"bring it onto the other's grid ({warp})" if warp else "make the one as large as the other"
+        return f"files of one tile differ in size ({sizes}): {remedy}."
     apart = pixels_apart(one, other)
     if apart is None or apart <= TOLERANCE:
         return None
     how = f"it is {apart:.3g} pixels off" if np.isfinite(apart) else "its CRS cannot be brought to the other's"
     return (
         f"{second} does not lie where {first} lies ({how}), so they are no files of one tile: bring it onto the other's grid"
-        " (gdalwarp -te ... -ts ...), or correct its georeference."
+        f" ({warp or 'gdalwarp -te ... -ts ...'}), or correct its georeference."
     )
+
+
+def _warp(one: Raster, other: Raster, name: str) -> str | None:
+    """The command that brings a raster onto the grid of another one; None where they do not say enough of their places.
+
+    name: what it is. Labels, and what is not said, keep their values; heights and images are interpolated.
+    """
+    here = horizontal(one.crs)
+    code = here and here.to_epsg()
+    told = code and other.crs and _says(other) and one.transform is not None
+    if not told or one.transform.b or one.transform.d or one.transform.e > 0:
+        return None
+    left, top = one.transform * (0, 0)
+    right, bottom = one.transform * (one.width, one.height)
+    corners = " ".join(f"{number:.12g}" for number in (left, bottom, right, top))
+    way = "near" if not name or name.startswith("labels") else "bilinear"
+    target = other.path.with_name(f"{other.path.stem}_aligned.tif")
+    return f"gdalwarp -t_srs EPSG:{code} -te {corners} -ts {one.width} {one.height} -r {way} {other.path} {target}"
 
 
 def first_fault(about: Mapping[str, Raster]) -> str | None:

@@ -371,6 +371,7 @@ def create(
         profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
     elif profile["driver"] == "JPEG":
         profile |= {"quality": 95}
+    refuse_bad_name(path)
     file = rasterio.open(path, "w", **profile)
     if colours is not None:
         every = dict.fromkeys(range(256), (0, 0, 0)) if profile["driver"] == "PNG" else {}  # 255 must have a colour there too
@@ -514,12 +515,21 @@ def _open(path: str | Path, role: str | None = None, any_band: bool = False, **o
     """role: see views.plain; None: the file as it stands. any_band: as in `open_image`. options: of GDAL's driver."""
     if not is_remote(path) and not Path(path).exists():
         raise UserError(f"{path} does not exist.")
+    refuse_bad_name(path)
     try:
         file = rasterio.open(path.path if isinstance(path, Resized) else path, **options)
         file = views.plain(file, role) if role else file
         return at_size(file, path.size, role, any_band) if isinstance(path, Resized) else file
     except RasterioError as error:
         raise UserError(f"{path} cannot be read as a raster ({_reason(error)}).") from None
+
+
+def refuse_bad_name(path: str | Path) -> None:
+    """Raise UserError for a name that GDAL cannot be told, as old archives bring them."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path} is not written in UTF-8, as GDAL has all names: rename it.") from None
 
 
 def _reason(error: Exception) -> str:

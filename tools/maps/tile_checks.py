@@ -29,10 +29,10 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], choice
     if any(faults):
         raise UserError(" ".join(fault for fault in faults if fault))
     for tile in tiles:
-        with TileReader(inputs, tile.paths):
-            pass  # its modalities have one size, and the bands that the net was trained on
         if fault := place_fault(tile):
             raise UserError(fault)
+        with TileReader(inputs, tile.paths):
+            pass  # it has the bands that the net was trained on
         check_place(tile, choice)
     return {}
 
@@ -70,12 +70,14 @@ def check_images(tiles: list[Tile], inputs: list[Input], choice: Choice, some_do
 def image_fault(tile: Tile, inputs: list[Input], choice: Choice) -> str | None:
     """What keeps a tile from being labelled, as far as its headers tell."""
     try:
+        if fault := place_fault(tile):
+            return fault
         with TileReader(inputs, tile.paths):
             pass
         check_place(tile, choice)
     except UserError as error:
         return str(error)
-    return place_fault(tile)
+    return None
 
 
 def place_fault(tile: Tile) -> str | None:
