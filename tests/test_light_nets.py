@@ -126,7 +126,7 @@ def test_what_others_read_before_it_is_cut_off_stays():
         torch.testing.assert_close(fused(image), net(image), rtol=0, atol=1e-4)
     assert Net.from_json(fused.to_json()).c.relu == 6
     with pytest.raises(UserError, match=r"layer 'c' cuts off what is above 6 \(ReLU6\)"):
-        write_prototxt(fused)
+        write_prototxt(Net([data("x", 3), conv("c", "x", 4, relu=6)]))
 
 
 def test_a_traced_program_of_the_light_net_takes_images_of_other_sizes():
