@@ -120,7 +120,7 @@ def step_cells(run: Run, net: str, side: int, count: int) -> list[str]:
     reset_memory(run.where)
     for compiled in (False, True):
         rate = 0 if compiled and run.args.quick else rate_of(run, options, ([images], labels), compiled)
-        cells += [f"{rate:,.0f}", f"{flops / count * rate / run.peak:.0%}"] if rate else ["", ""]
+        cells += [f"{rate:,.1f}", f"{flops / count * rate / run.peak:.0%}"] if rate else ["", ""]
         peak = memory(run.where) if peak is None else peak
     return [*cells, f"{peak:,.0f}"]
 
@@ -179,7 +179,8 @@ def loading_cells(run: Run, net: str, side: int, count: int) -> list[str]:
     options = options_of(net, side, count, run.args.quick)
     with tempfile.TemporaryDirectory() as folder:
         patches, trainer = made_patches(Path(folder), options), make_trainer(options, run.where)
-        feed = batches(patches, BatchOrder(len(patches), count, 1), workers_for(run.where.device, None), True)
+        on_gpu = run.where.device.type == "cuda"
+        feed = batches(patches, BatchOrder(len(patches), count, 1), workers_for(run.where.device, None), on_gpu)
         in_memory = steps(trainer, options, next(feed))
 
         def database() -> None:
@@ -188,7 +189,7 @@ def loading_cells(run: Run, net: str, side: int, count: int) -> list[str]:
             trainer.fetch_losses()
 
         rates = [options.iterations * count / statistics.median(t) for t in in_turn(in_memory, database, runs=3)]
-    return [f"{rates[0]:,.0f}", f"{rates[1]:,.0f}", f"{max(0.0, 1 - rates[1] / rates[0]):.0%}"]
+    return [f"{rates[0]:,.1f}", f"{rates[1]:,.1f}", f"{max(0.0, 1 - rates[1] / rates[0]):.0%}"]
 
 
 def labelling(run: Run) -> None:
@@ -211,7 +212,7 @@ def labelling_cells(run: Run, net: str) -> list[str]:
         labeller.labels({"irrg": path})
         reset_memory(run.where)
         busy, taken = watched(lambda: labeller.labels({"irrg": path}), run.where)
-    return [f"{shape[0] * shape[1] / 1e6 / taken:.1f}", f"{busy:.0%}" if busy else "", f"{memory(run.where):,.0f}"]
+    return [f"{shape[0] * shape[1] / 1e6 / taken:.2f}", f"{busy:.0%}" if busy else "", f"{memory(run.where):,.0f}"]
 
 
 def made_image(shape: tuple[int, int]) -> Any:
@@ -253,12 +254,12 @@ def peers(run: Run) -> None:
     run.say(f"\n| {PEER} | images/s |\n|---|---|")
     side, count = sizes(run.args.quick)[-1 if run.args.quick else 1]
     for name, amp in (("plain loop, fp32", False), ("plain loop, bf16 autocast", True)):
-        run.row(f"{name}, {count} of {side}", lambda amp=amp: [f"{plain_rate(run, side, count, amp):,.0f}"])
+        run.row(f"{name}, {count} of {side}", lambda amp=amp: [f"{plain_rate(run, side, count, amp):,.1f}"])
     options = options_of(PEER, side, count, run.args.quick)
     images, labels = noise(side, count)
     for compiled in (False,) if run.args.quick else (False, True):
         name = f"our step{', compiled' if compiled else ''}, {count} of {side}"
-        run.row(name, lambda compiled=compiled: [f"{rate_of(run, options, ([images], labels), compiled):,.0f}"])
+        run.row(name, lambda compiled=compiled: [f"{rate_of(run, options, ([images], labels), compiled):,.1f}"])
 
 
 def plain_rate(run: Run, side: int, count: int, amp: bool) -> float:

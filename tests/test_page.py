@@ -70,6 +70,26 @@ def test_the_modules_of_the_page_pass_their_own_tests():
     assert ran.returncode == 0, ran.stdout[-5000:]
 
 
+CHOSEN = [  # of windows that suit each tile: a step by the halo, by a share of the window, a net that wants multiples
+    Windows((512, 512), None, 64, 1, 32), Windows((512, 512), 0.3, 64, 1, 32), Windows((480, 480), None, 17, 48, 96),
+    Windows((32, 64), (16, 16)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("windows", CHOSEN, ids=str)
+def test_the_page_chooses_the_windows_that_inference_chooses(windows):
+    if not shutil.which("node"):
+        pytest.skip("there is no node")
+    shapes = [[int(n) for n in pair] for pair in np.random.default_rng(1).integers(1, 4000, (300, 2))]
+    program = f"""
+        import {{ windowsOn }} from {json.dumps((SOURCES / "label" / "windows.js").as_uri())};
+        const found = {json.dumps(shapes)}.map((shape) => windowsOn({json.dumps(windows.to_dict())}, shape));
+        console.log(JSON.stringify(found.map(({{ window, step }}) => [window, step])));
+    """
+    ran = subprocess.run(["node", "--input-type=module", "-e", program], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == [[list(size), list(step)] for size, step in map(windows.on, shapes)]
+
+
 # ------------------------------------------------------------------------------------------------------- the made pages
 
 
