@@ -138,7 +138,7 @@ def tell_scores(
     from tools.record.choose import choose
 
     if args.test:
-        (best,) = choose(["best"], recorder.folder)
+        (best,) = choose([], recorder.folder)
         report(settings, best.path, SPLITS, where)
     elif "iou" in selection.best:
         iteration, _ = selection.best["iou"]

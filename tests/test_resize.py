@@ -261,6 +261,11 @@ def test_another_size_is_refused_by_databases_and_by_weights(half, resize):
     refused(ran, "was trained with RESIZE = [36, 45]", f"the config says {resize}")
 
 
+def test_a_page_of_it_is_refused(half, tmp_path):
+    words = [run_folder(half) / "net_iter_4.safetensors", "--page", tmp_path / "a.html", "--config", half.config()]
+    refused(call("tools.export", *words), "RESIZE = [36, 45], which a page does not do")
+
+
 def test_resampling_to_a_pixel_size_besides_is_refused(half, tmp_path):
     words = ["--device", "cpu", "--weights", "newest", "--config", half.config(), "--dir", tmp_path]
     refused(call("inference", 32, "--resample", *words), "--resample", "RESIZE")
