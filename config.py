@@ -50,6 +50,7 @@ if DATASET == "demo":  # made by `python -m tools.demo`: Vaihingen's layout, 512
         "dsm": "dsm/dsm_09cm_matching_area{}.tif",
         "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
         "composite": "composite/composite_{}.tif",  # NDVI, DSM, nDSM, made by python -m tools.composite
+        "osm": "osm/osm_{}.tif",  # OpenStreetMap, made by python -m tools.osm data/demo/map/osm.geojson
         "labels": "gts_numpy/top_mosaic_09cm_area{}.tif",  # made from gts_for_participants by convert_gt.py
         "labels_eroded": "gts_eroded_numpy/top_mosaic_09cm_area{}_noBoundary.tif",  # optional; scores only
     }
@@ -66,6 +67,7 @@ elif DATASET == "vaihingen":
         "dsm": "dsm/dsm_09cm_matching_area{}.tif",
         "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
         "composite": "composite/composite_{}.tif",  # NDVI, DSM, nDSM, made by python -m tools.composite
+        "osm": "osm/osm_{}.tif",  # OpenStreetMap, made by python -m tools.osm EXTRACT
         "labels": "gts_numpy/top_mosaic_09cm_area{}.tif",
         "labels_eroded": "gts_eroded_numpy/top_mosaic_09cm_area{}_noBoundary.tif",
     }
@@ -84,6 +86,7 @@ elif DATASET == "potsdam":
         "dsm": "1_DSM/dsm_potsdam_{:02d}_{:02d}.tif",
         "ndsm": "1_DSM_normalisation/dsm_potsdam_{:02d}_{:02d}_normalized_lastools.jpg",
         "composite": "composite/composite_{}_{}.tif",
+        "osm": "osm/osm_{}_{}.tif",
         "labels": "gts_numpy/top_potsdam_{}_{}_label.tif",
         "labels_eroded": "gts_eroded_numpy/top_potsdam_{}_{}_label_noBoundary.tif",
     }
@@ -210,9 +213,10 @@ SYNC_BATCH_NORM = False  # under torchrun: batch norm over the whole batch, not 
 WORKERS = None  # processes that read the database, 0: the training process itself; None: as many as suit the device
 
 # ------------------------------------------------------------------------------------------------------------ inference.py
-# test_patch_size = (128, 128)  # pixels, height and width of the sliding window
-test_step_size = 0.5  # from one window to the next, as a share of it or in pixels (64, 64); smaller: slower, a little better
+# test_patch_size = (128, 128)  # pixels, height and width of the sliding window; "auto": up to 512, what suits net and tile
+# test_step_size = 0.5  # to the next window, as a share of it, in pixels (64, 64), or "auto": overlapping by what the net needs
 BLEND = "cosine"  # how windows that overlap are averaged: by their middle more ("cosine", "linear", "gaussian") or "flat"
 TEST_BATCH_SIZE = None  # windows that go through the net together; None: as many as the device wants and can hold
+# TTA = None  # looks at each window that are averaged: "flips" (4), "d4" (8, turned too), "scales" (3); so many times the time
 MEMORY_MB = 256  # for the sums of overlapping probabilities; if a tile is so wide that it takes more, it is done in strips
 THRESHOLD = None  # of two classes: the probability above which the second is chosen, such as 0.3; None: the likelier one

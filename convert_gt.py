@@ -9,9 +9,12 @@ Classes and colours are those of the config's palette, or of SOURCE_CLASSES wher
 their names and their georeference. Without files, --from-vector draws the polygons of the config's folders["labels"].
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -45,7 +48,11 @@ class Job:
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, args.set)
+    convert_files(read_settings(args.config, args.set), args)
+
+
+def convert_files(settings: Settings, args: argparse.Namespace) -> None:
+    """Make labels or colours, as the config and the command line (what `arguments` gives) say."""
     out, jobs = plan(args, settings)
     with whole_folder(out, args.overwrite, made_by(args)) as folder:
         tallies = convert_all(jobs, folder)
@@ -60,7 +67,7 @@ def main():
         print(note(args, unscored, sum(tally.pixels for tally in tallies)))
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     add = parser.add_argument
     add("files", nargs="*", type=Path, help="masks, folders of them, or a CSV list of them; for --from-vector a vector file")
@@ -87,7 +94,7 @@ def arguments():
         help="polygons: where that holds, hull or a vector file, the rest is not scored (default: LABEL_AREA)")  # fmt: skip
     commands.add_overwrite(parser)
     commands.add_config(parser)
-    return check_arguments(parser, parser.parse_args())
+    return check_arguments(parser, parser.parse_args(argv))
 
 
 def byte(word: str) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nets import drawing
+from nets.folding import folded
 from nets.layers import ONE_VALUE
 from nets.net import Box, count_parameters
 from tools.base.errors import UserError, listing, nearest
@@ -27,6 +28,7 @@ timm = importlib.import_module("timm")  # after the guard, as is the next one
 smp = importlib.import_module("segmentation_models_pytorch")
 
 LIBRARIES = ("smp", "torchvision")
+_TRIAL = 96  # pixels, about, of the noise by which a net with folded norms is compared with the net
 _OURS = {"self", "kwargs", "encoder_name", "in_channels", "classes", "activation", "aux_params"}  # not left to options
 # What timm's encoders may need in order to take images of any size; which of these they know is found by trying.
 _ANY_SIZE = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
@@ -69,8 +71,11 @@ class LibraryNet(nn.Module):
         return written[:, :, :height, :width]
 
     def fuse(self) -> "LibraryNet":
-        """The net as it is: where batch norms follow convolutions, only the library knows."""
-        return self
+        """A copy for inference whose batch norms are folded into convolutions; if that cannot be done, the net as it is."""
+        weight = next(self.parameters())
+        side = max(self.least, _TRIAL // self.pad_to * self.pad_to, self.pad_to)
+        noise = torch.randn(1, *self.inputs.values(), side, side, generator=torch.Generator().manual_seed(1))
+        return folded(self, noise.to(weight))
 
     def settings(self) -> dict:
         """The arguments that make the same net again (with fresh weights, so that nothing is downloaded)."""

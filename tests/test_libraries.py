@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import nets
+from nets.folding import folded
 from nets.libraries import architectures, encoders, pad, torchvision_names
 from tools.base.errors import UserError
 from tools.training.pretrained import initialise
@@ -157,6 +158,59 @@ def test_the_guard_hides_no_other_failure(monkeypatch):
     monkeypatch.setattr(torchvision_guard.importlib, "import_module", broken)
     with pytest.raises(RuntimeError, match="something else"):
         torchvision_guard.import_torchvision()
+
+
+# ------------------------------------------------------------------------------------------------- batch norm for labelling
+
+
+def stirred(net):
+    """The net with statistics and factors of its batch norms that are those of no fresh net, as after training."""
+    random = torch.Generator().manual_seed(2)
+    for norm in norms(net):
+        norm.running_mean.normal_(0, 0.3, generator=random)
+        norm.running_var.uniform_(0.5, 2, generator=random)
+        with torch.no_grad():
+            norm.weight.uniform_(0.5, 1.5, generator=random)
+            norm.bias.normal_(0, 0.2, generator=random)
+    return net
+
+
+def norms(net):
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize(
+    "name", ["smp:Unet/resnet18", "smp:Unet/tu-tf_efficientnet_lite0", "torchvision:lraspp_mobilenet_v3_large"]
+)
+def test_a_net_without_its_batch_norms_labels_as_before_and_the_net_itself_stays(name):
+    torch.manual_seed(1)
+    net = stirred(nets.build(name, {"irrg": 4}, 5))
+    before, count = {k: v.clone() for k, v in net.state_dict().items()}, len(norms(net))
+    less, image = net.fuse(), torch.randn(2, 4, 75, 50)
+    assert count > 10 and not norms(less)
+    assert net.training and not less.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    with torch.no_grad():
+        expected = net.eval()(image)
+        assert (less(image) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+class Twice(nn.Module):
+    """What its convolution writes is read by more than a norm, or its norm runs twice."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.conv, self.norm, self.way = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), way
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) + y if self.way == "read" else self.norm(self.norm(y))
+
+
+@pytest.mark.parametrize("way", ["read", "run"])
+def test_a_norm_that_cannot_be_folded_stays(way):
+    net = stirred(Twice(way))
+    assert norms(folded(net, torch.randn(1, 1, 8, 8))) != []
 
 
 def test_a_librarys_net_is_drawn_by_stage_with_what_each_reads():

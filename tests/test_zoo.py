@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from lively import lively, written
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -115,18 +116,6 @@ def backbone_net(write, output_stride):
     return Net([nets.layers.data("data", 3), *rows]).eval(), low, high
 
 
-def randomise(net):
-    """Running statistics and affine values that are not 0 and 1."""
-    torch.manual_seed(4)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.normal_(module.bias, 0, 0.1)
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            nn.init.uniform_(module.running_var, 0.8, 1.2)
-    return net.eval()
-
-
 def load(ours, theirs):
     """torchvision's values into our layers, by the table of names; nothing may be left over on our side."""
     layers = from_torchvision(theirs.state_dict())
@@ -144,7 +133,7 @@ def load(ours, theirs):
 )
 def test_resnets_give_torchvisions_features(name, stride):
     dilate = [False, stride == 8, True]
-    theirs = randomise(getattr(torchvision.models, name)(weights=None, replace_stride_with_dilation=dilate))
+    theirs = lively(getattr(torchvision.models, name)(weights=None, replace_stride_with_dilation=dilate))
     ours, low, high = backbone_net(getattr(backbones, name), stride)
     load(ours, theirs)
     head = sum(p.numel() for p in theirs.fc.parameters())
@@ -158,7 +147,7 @@ def test_resnets_give_torchvisions_features(name, stride):
 
 
 def test_mobilenetv2_gives_torchvisions_features_once_those_are_dilated():
-    theirs = randomise(torchvision.models.mobilenet_v2(weights=None))
+    theirs = lively(torchvision.models.mobilenet_v2(weights=None))
     ours, low, high = backbone_net(backbones.mobilenetv2, 16)
     load(ours, theirs)
     features = theirs.features[:18]
@@ -175,13 +164,8 @@ def test_mobilenetv2_gives_torchvisions_features_once_those_are_dilated():
 
 def check_maps(net, image, wanted):
     """The blobs that a net writes for an image are these."""
-    found = {}
-    for name in wanted:
-        getattr(net, name).register_forward_hook(lambda module, args, out, name=name: found.update({name: out}))
-    with torch.no_grad():
-        net(image)
-    for name, blob in wanted.items():
-        torch.testing.assert_close(found[name], blob, rtol=1e-3, atol=1e-4 * blob.abs().max().item())
+    for found, blob in zip(written(net, wanted, image), wanted.values(), strict=True):
+        torch.testing.assert_close(found, blob, rtol=1e-3, atol=1e-4 * blob.abs().max().item())
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet50", "resnet101", "mobilenetv2"])

@@ -39,7 +39,7 @@ def tile_id(word: str, known: Iterable[TileId]) -> TileId:
 
 
 def find_ids(root: str | Path, pattern: str) -> list[TileId]:
-    """The ids of the tiles whose files are there: those that a pattern of `folders` stands for below `root`, in their order.
+    """The sorted ids of the tiles whose files exist: those that match a pattern of `folders` below `root`.
 
     "images/{}.tif" gives names, or numbers where they are written as {} would; "{0}/images/{0}_{1}.tif" gives pairs. Raises
     UserError where there is no such file.
@@ -51,7 +51,7 @@ def find_ids(root: str | Path, pattern: str) -> list[TileId]:
 
 
 def matching_ids(root: str | Path, pattern: str) -> list[TileId]:
-    """The same, which may be none."""
+    """Like `find_ids`, but an empty list if no file matches."""
     words, found = _regular(pattern), []
     for file in Path(root).glob("*".join(glob.escape(text) for text in re.split(r"\{[^{}]*\}", pattern))):
         hidden = file.name.startswith(".") and not Path(pattern).name.startswith(".")  # macOS leaves ._1.tif beside 1.tif
@@ -81,7 +81,7 @@ def list_ids(path: str | Path, pattern: str) -> list[TileId]:
 
 
 def _regular(pattern: str) -> re.Pattern:
-    """What the names of a pattern's files are like: a group for each field, which is the same where {0} stands twice."""
+    """A pattern of file names as a regular expression, with a group for each field; a repeated field must match the same."""
     words, names = "", []
     for text, field, _, _ in Formatter().parse(pattern):
         words += re.escape(text)
@@ -93,7 +93,7 @@ def _regular(pattern: str) -> re.Pattern:
 
 
 def _id_of(match: re.Match, pattern: str) -> TileId | None:
-    """The id of a name that a pattern matches; None where the pattern would not write it so (7 for {:02d}), or has no {}."""
+    """The id in a name that matched; None if the pattern would format it otherwise (7 for {:02d}), or has no {}."""
     kinds = {name or str(i): kind for i, (_, name, kind, _) in enumerate(Formatter().parse(pattern)) if name is not None}
     parts = [_id_part(word, kinds[name[1:]]) for name, word in sorted(match.groupdict().items())]
     if not parts or None in parts:

@@ -105,11 +105,10 @@ def _place(file: rasterio.DatasetReader) -> tuple:
     """CRS, transform, control points (with their CRS) and camera model of a file, None and () for what counts for nothing.
 
     Points that lie on a plane, to half a pixel, are as good as a transform. A transform that is no number, or leaves no area,
-    is none.
+    is none; nor is the identity, which rasterio gives where a file has none.
     """
     transform, (points, crs) = file.transform, file.gcps
-    others = bool(points and crs) or bool(file.rpcs)
-    if np.isfinite(transform[:6]).all() and transform.determinant and not (transform.is_identity and (others or not file.crs)):
+    if np.isfinite(transform[:6]).all() and transform.determinant and not transform.is_identity:
         return file.crs, transform, (), None
     if points and crs:
         fitted = _fit(points)
@@ -207,10 +206,19 @@ def read_part(file: rasterio.DatasetReader, window: Window | None, read: Callabl
             remote = _comes_from_elsewhere(file)
             pause = next(pauses, None) if remote else None
             if pause is None:
-                what = f"could not be read in {len(PAUSES) + 1} tries" if remote else "breaks off or is damaged"
-                remedy = "see whether the server answers" if remote else "fetch it again"
-                raise UserError(f"{views.said_name(file)} {what} ({_reason(error)}): {remedy}.") from None
+                raise UserError(f"{views.said_name(file)} {_what_failed(remote, _reason(error))}.") from None
             time.sleep(pause)
+
+
+def _what_failed(remote: bool, reason: str) -> str:
+    """What is wrong with a raster that opens but cannot be read, and the remedy."""
+    if remote:
+        return f"could not be read in {len(PAUSES) + 1} tries ({reason}): see whether the server answers"
+    if "ecursi" in reason or "DATASET_POOL_SIZE" in reason:  # what GDAL advises then does not help
+        return "is made of itself: let it name the files that hold the pixels"
+    if "No such file" in reason or "does not exist" in reason:
+        return f"shows a file that is not there ({reason}): put it there, or correct its name"
+    return f"breaks off or is damaged ({reason}): fetch it again"
 
 
 def _comes_from_elsewhere(file: rasterio.DatasetReader) -> bool:
@@ -344,16 +352,18 @@ def create(
 ):
     """A raster open for writing, of shape bands x height x width; use it in a `with`.
 
-    crs, transform, gcps, rpcs: the georeference (GeoTIFF alone keeps it). colours: {value: (r, g, b)}, the colour table of one
-    uint8 band. alpha: whether the last of four bands says how opaque the others are. all_cores: compress on all of them; never
-    in a process that was forked, as the threads of GDAL are not there.
+    crs, transform, gcps, rpcs: the georeference (PNG keeps it in FILE.aux.xml beside it, JPEG not at all). colours: {value:
+    (r, g, b)}, the colour table of one uint8 band. alpha: whether the last of four bands says how opaque the others are.
+    all_cores: compress on all of them; never in a process that was forked, as the threads of GDAL are not there.
     """
     path = Path(path)
     bands, height, width = shape
     profile = {"driver": driver(path), "count": bands, "height": height, "width": width, "dtype": np.dtype(dtype).name}
-    if profile["driver"] == "GTiff":
-        profile |= {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
+    if profile["driver"] != "JPEG":
+        profile |= {"crs": crs, "transform": transform}
         profile |= {"gcps": list(gcps)} if gcps else {"rpcs": rpcs} if rpcs else {}
+    if profile["driver"] == "GTiff":
+        profile |= {"nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
         profile |= _ALL_CORES if all_cores else {}
         profile |= {"predictor": 3} if np.dtype(dtype).kind == "f" else {}
         profile |= {"photometric": "rgb"} if bands == 3 + alpha and dtype == np.uint8 else {}

@@ -57,6 +57,8 @@ def plain(file: rasterio.DatasetReader, role: str = IMAGE) -> rasterio.DatasetRe
     UserError for what cannot be taken for an image at all: complex numbers, pages, CMYK.
     """
     _refuse(file)
+    if role == IMAGE:
+        _refuse_scales(file)
     alpha = _alpha(file, role)
     bands = [i for i in file.indexes if i != alpha]
     if role != NUMBERS:
@@ -149,6 +151,16 @@ def _bands_of(file: rasterio.DatasetReader, band: int, role: str) -> list[_Band]
     return [one]
 
 
+def _refuse_scales(file: rasterio.DatasetReader) -> None:
+    """A scale of 0 gives one value everywhere, and what is no number none at all."""
+    for band, scale, offset in zip(file.indexes, file.scales, file.offsets, strict=True):
+        if scale == 0 or not np.isfinite([scale, offset]).all():
+            raise UserError(
+                f"{said_name(file)} says that band {band} has a scale of {scale:g} and an offset of {offset:g}, which leave"
+                " nothing of its values: correct them (gdal_edit.py -scale 1 -offset 0)."
+            )
+
+
 # ---------------------------------------------------------------------------------------------------------------- the view
 
 
@@ -164,7 +176,7 @@ class _Layout:
     def view(self) -> rasterio.DatasetReader:
         """The file itself where it is plain already."""
         asis = [_Band(i, self.file.dtypes[0], self.file.nodatavals[i - 1]) for i in self.file.indexes]
-        if list(self.bands) == asis and not self._clear:
+        if list(self.bands) == asis and not self._clear and not self._masks_differ:
             return self.file
         made = rasterio.open(self._xml())
         made.said_name = said_name(self.file)
@@ -177,9 +189,14 @@ class _Layout:
             return []
         found = {i for i, colour in self.file.colormap(1).items() if colour[3] == 0}
         nodata = self.file.nodatavals[0]
-        if nodata is not None and self.role != NUMBERS and nodata in range(256):
+        if nodata is not None and self.role != NUMBERS and nodata in range(np.iinfo(self.file.dtypes[0]).max + 1):
             found.add(int(nodata))
         return sorted(found)
+
+    @property
+    def _masks_differ(self) -> bool:
+        """Whether each band has a mask of its own."""
+        return any(not flags for flags in self.file.mask_flag_enums)
 
     def _xml(self) -> str:
         """What GDAL makes the view of."""
@@ -213,12 +230,17 @@ class _Layout:
     def _add_mask(self, root: Xml.Element) -> None:
         flags = self.file.mask_flag_enums[0]
         clear, alpha = self._clear, self.alpha
-        if not (clear or alpha or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags)):
+        if not (clear or alpha or self._masks_differ or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags)):
             return
         element = add(add(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         if clear:
-            table = ",".join(f"{i}:{0 if i in clear else 255}" for i in range(256))
+            around = {i: 255 for number in clear for i in (number - 1, number + 1)} | dict.fromkeys(clear, 0)
+            table = ",".join(f"{i}:{around[i]}" for i in sorted(around))
             add(self._add_source(element, "1", plain=False), "LUT", table)
+        elif self._masks_differ:
+            self._add_source(element, "mask,1", plain=True)
+            for band in self.file.indexes[1:]:  # of which only what is masked out is taken
+                add(self._add_source(element, f"mask,{band}", plain=False), "NODATA", "255")
         elif alpha:
             add(self._add_source(element, str(alpha), plain=False), "LUT", "0:0,1:255")  # what is a bit opaque counts
         else:

@@ -27,7 +27,7 @@ from tools.inference.forward import Forward
 from tools.inference.ranks import Crew, Job
 from tools.inference.settings import InferenceSettings
 from tools.inference.sliding import Batch, Plan, Sliding, batches, reach
-from tools.inference.window_size import Windows
+from tools.inference.window_size import Windows, windows_for
 from tools.labels.scores import confusion
 
 NO_DATA = 255  # the label of a pixel of which a modality has no data
@@ -125,7 +125,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Labeller:
-    """A net with all that labelling a tile takes: what it reads, the window (size and step in pixels), windows per batch.
+    """A net with all that labelling a tile takes: what it reads, the windows, how many of them go through the net together.
 
     batch: None for as many as fit. threshold: of two classes, the probability above which the second is chosen; None: the more
     probable one. blend: how overlapping windows are averaged, one of TAPERS (tools/geo/windows.py). memory: megabytes for the
@@ -135,8 +135,7 @@ class Labeller:
 
     net: nn.Module
     inputs: list[Input]
-    size: tuple[int, int]
-    step: tuple[int, int]
+    windows: Windows
     batch: int | None
     device: Device
     threshold: float | None = None
@@ -146,8 +145,8 @@ class Labeller:
 
     @cached_property
     def forward(self) -> Forward:
-        """The net's passes, in batches."""
-        return Forward(self.net, self.inputs, self.device, self.batch, self.size)
+        """The net's passes, in batches of the largest windows."""
+        return Forward(self.net, self.inputs, self.device, self.batch, self.windows.size)
 
     def open(
         self, paths: Mapping[str, str | Path], crew: Crew | None = None, job: Job | None = None, area: PlacedArea | None = None
@@ -168,14 +167,15 @@ class Labeller:
         return paths if self.resize is None else {m: Resized(path, self.resize) for m, path in paths.items()}
 
     def _plan(self, paths: Mapping[str, str | Path], area: PlacedArea | None) -> Job:
-        sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
         with TileReader(self.inputs, self._seen(paths)) as tile:
             shape = tile.shape
+        size, step = self.windows.on(shape)
+        sliding = Sliding(size, step, self.forward.batch, self.blend, self.memory)
         planes = getattr(self.net, "planes", self.net.classes)
         if area is None or self.resize is not None:  # then the whole tile is labelled, and cut
             return Job(paths, Plan(shape, planes, sliding))
-        part = reach(shape, self.size, self.step, area.window)
-        windows = list(slide(part.height, part.width, self.size, self.step))
+        part = reach(shape, size, step, area.window)
+        windows = list(slide(part.height, part.width, size, step))
         wanted = area.touched([window.shifted(part.row, part.col) for window in windows])
         skip = frozenset(window[:2] for window, touched in zip(windows, wanted, strict=True) if not touched)
         return Job(paths, Plan(part[2:], planes, sliding, skip), part)
@@ -286,6 +286,5 @@ def make_labeller(
     resize: Size | None = None,
 ) -> Labeller:  # fmt: skip
     """A `prepared` net, ready to label tiles as the config says; windows: instead of the config's. resize: RESIZE."""
-    size, step = windows or inference.windows
-    batch, threshold = inference.TEST_BATCH_SIZE, inference.THRESHOLD
-    return Labeller(net, inputs, size, step, batch, device, threshold, inference.BLEND, inference.MEMORY_MB, resize)
+    windows, batch, threshold = windows or windows_for(inference, net), inference.TEST_BATCH_SIZE, inference.THRESHOLD
+    return Labeller(net, inputs, windows, batch, device, threshold, inference.BLEND, inference.MEMORY_MB, resize)

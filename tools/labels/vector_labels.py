@@ -10,10 +10,9 @@ import numpy as np
 import shapely
 from affine import Affine
 from rasterio import CRS
-from rasterio.features import rasterize
 
 from tools.base.errors import UserError, listing, nearest
-from tools.geo import raster, vectors
+from tools.geo import raster, shapes, vectors
 from tools.geo.vectors import Feature
 from tools.labels.class_mapping import Legend, label_of
 from tools.labels.masks import Tally, strips
@@ -50,12 +49,7 @@ class Polygons:
 
     def on(self, image: raster.Raster) -> "Polygons":
         """The same in the CRS of an image. Raises UserError where one of the two has no CRS, or the image no place."""
-        if image.transform is None:
-            raise UserError(f"{image.path} has no place on Earth: polygons can be drawn on a georeferenced image only.")
-        if (self.crs is None) != (image.crs is None):
-            bare, placed = (self.path, image.path) if self.crs is None else (image.path, self.path)
-            crs = vectors.name(self.crs or image.crs)
-            raise UserError(f"{bare} has no CRS, {placed} has {crs}: assign the CRS that it is in.")
+        shapes.check_place(self.path, self.crs, image)
         if self.crs == image.crs:
             return self
         features, area = (vectors.reproject(some, self.crs, image.crs) for some in (self.features, self.area))
@@ -63,15 +57,8 @@ class Polygons:
 
     def reaching(self, image: raster.Raster) -> "Polygons":
         """Those (in the image's CRS) that reach into the image's pixels, judged by their bounding boxes."""
-        near = [i for i, f in enumerate(self.features) if _reaches(f.bounds, image)]
+        near = np.flatnonzero(shapes.reaching([f.bounds for f in self.features], image))
         return replace(self, features=[self.features[i] for i in near], labels=[self.labels[i] for i in near])
-
-
-def _reaches(bounds: tuple, image: raster.Raster) -> bool:
-    left, bottom, right, top = bounds
-    corners = [~image.transform * corner for corner in [(left, bottom), (left, top), (right, bottom), (right, top)]]
-    cols, rows = zip(*corners, strict=True)
-    return max(cols) > 0 and min(cols) < image.width and max(rows) > 0 and min(rows) < image.height
 
 
 def read(path: Path, legend: Legend, attribute: str | None, name: str | None, unknown: str = "error") -> Polygons:
@@ -142,12 +129,12 @@ def draw(polygons: Polygons, image_path: Path, target: Path, uncovered: int, out
     polygons: in the image's CRS; where some overlap, the later one in the file counts. colours: of the written file.
     """
     image, by_label, covered, beyond = raster.inspect(image_path), np.zeros(256, np.int64), 0, 0
-    shapes = [(f.geometry, label) for f, label in zip(polygons.features, polygons.labels, strict=True)]
+    pairs = [(f.geometry, label) for f, label in zip(polygons.features, polygons.labels, strict=True)]
     areas = [(f.geometry, uncovered) for f in polygons.area]
     with raster.create(target, (1, image.height, image.width), np.uint8, **image.place, colours=colours) as out:
         for strip in strips(image.height, image.width):
             transform = image.transform * Affine.translation(0, strip.row)
-            drawn, ground = (_drawn(some, strip[2:], transform) for some in (shapes, areas))
+            drawn, ground = (_drawn(some, strip[2:], transform) for some in (pairs, areas))
             labels = np.where(drawn >= 0, drawn, np.where(ground >= 0, ground, outside)).astype(np.uint8)
             covered += int((drawn >= 0).sum())
             beyond += int(((drawn < 0) & (ground < 0)).sum())
@@ -156,7 +143,6 @@ def draw(polygons: Polygons, image_path: Path, target: Path, uncovered: int, out
     return Tally(image.height * image.width, by_label, Counter(), covered=covered, outside=beyond)
 
 
-def _drawn(shapes: list[tuple[dict, int]], size: tuple[int, int], transform: Affine) -> np.ndarray:
+def _drawn(pairs: list[tuple[dict, int]], size: tuple[int, int], transform: Affine) -> np.ndarray:
     """The label of the last shape that holds a pixel's centre (int16, height x width), -1 where none does."""
-    drawn = np.full(size, -1, np.int16)
-    return rasterize(shapes, out=drawn, transform=transform) if shapes else drawn
+    return shapes.draw(pairs, np.full(size, -1, np.int16), transform)

@@ -20,6 +20,7 @@ from tools.geo.raster import NUMBERS, BlockWriter
 from tools.geo.windows import Window
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
+from tools.inference.window_size import Place
 from tools.labels import pictures, qgis, scores
 from tools.labels.palette import Palette
 from tools.maps.choice import Choice
@@ -82,6 +83,7 @@ class TileOutputs:
         self.statistics = TileStatistics(self.about, palette.names, bool(tile.truths))
         self.drawn = Drawn()
         self.gaps: Mapping[str, Gaps] = {}  # where each modality has no data
+        self.windows: Place | None = None  # by which it was labelled
         self.work = work_folder(folder, tile.name)
         shutil.rmtree(self.work, ignore_errors=True)  # what a killed run left
         with disk_full_is_said(folder):
@@ -194,6 +196,7 @@ class TileOutputs:
             "statistics": self.statistics.to_dict() | self._of_the_tile(),
             "zones": self.zones.to_list() if self.zones else [],
             "squared": self.drawn.ious,
+            "windows": self.windows,
             "no_data": {modality: gaps.to_dict() for modality, gaps in self.gaps.items()},
             "confusion": {kind: matrix.tolist() for kind, matrix in self.matrices.items()},
         }

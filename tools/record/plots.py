@@ -20,16 +20,24 @@ _BATCHES, _TRAINING, _VALIDATION, _ENTROPY = "#c6dbef", "#08519c", "#d94801", "#
 def loss_plot(
     path: Path, losses: Sequence[float], training: Sequence[Mapping], validation: Sequence[Mapping], title: str
 ) -> None:
+    """Write the curves of a run; losses: per iteration, from the first on, the others as for `curves`."""
+    save(curves(training, validation, title, losses), path, bottom=0)
+
+
+def curves(
+    training: Sequence[Mapping], validation: Sequence[Mapping], title: str, losses: Sequence[float] | None = None
+) -> Figure:
     """Loss, mean IoU and learning rate over the iterations, one above the other, of training and of validation.
 
-    losses: per iteration, from the first on. training: "iteration", "rate" and "mean_iou" of some of them. validation:
+    training: "iteration", "loss", "rate" and "mean_iou" of some of them, as metrics.json has them. validation:
     "iteration", "loss" (cross entropy), "mean_iou_without_ignored" and, where another loss is trained, "trained_loss", beside
-    which cross entropy has an axis of its own. What is None is left out.
+    which cross entropy has an axis of its own. What is None is left out. losses: per iteration, if they are known.
     """
+    steps = _points(training, "loss") if losses is None else (range(1, len(losses) + 1), losses)
     figure = Figure(figsize=(8, 8))
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.2))
     trained = _points(validation, "trained_loss")
-    _draw_losses(axes[0], losses, trained if trained[0] else _points(validation, "loss"), bool(trained[0]))
+    _draw_losses(axes[0], steps, trained if trained[0] else _points(validation, "loss"), bool(trained[0]))
     if trained[0]:
         _draw_entropy(axes[0].twinx(), _points(validation, "loss"))
     _draw_scores(axes[1], _points(training, "mean_iou"), _points(validation, "mean_iou_without_ignored"))
@@ -39,7 +47,7 @@ def loss_plot(
     for axis in axes:
         axis.grid(color="#e5e5e5", linewidth=0.6)
         axis.set_axisbelow(True)
-    save(figure, path, bottom=0)
+    return figure
 
 
 def _draw_entropy(axis, validation: tuple[list, list]) -> None:
@@ -50,9 +58,10 @@ def _draw_entropy(axis, validation: tuple[list, list]) -> None:
     axis.legend(loc="lower left", fontsize=9)
 
 
-def _draw_losses(axis, losses: Sequence[float], validation: tuple[list, list], same: bool) -> None:
-    iterations = np.arange(1, len(losses) + 1)
-    axis.plot(iterations, losses, color=_BATCHES, linewidth=0.8, label="training, each batch")
+def _draw_losses(axis, steps: tuple[Sequence[int], Sequence[float]], validation: tuple[list, list], same: bool) -> None:
+    """steps: iterations, and the loss at each or in those up to it."""
+    iterations, losses = steps
+    axis.plot(iterations, losses, color=_BATCHES, linewidth=0.8, label="training, batches")
     axis.plot(iterations, running_mean(losses, max(1, len(losses) // 50)), color=_TRAINING, label="training, running mean")
     axis.plot(
         *validation, "o-", color=_VALIDATION, markersize=4, label=f"validation ({'the same loss' if same else 'cross entropy'})"

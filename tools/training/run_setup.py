@@ -184,7 +184,7 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     check_windows(net, *setup.sample_size)
     if "caffemodel" in training.SNAPSHOT_FORMATS:
         caffe_layers(table_net(net), None)  # refuses a net that Caffe's files cannot hold
-    net = device.place(net, learning=True)
+    net = device.place(net)
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)
     solver = Solver(
