@@ -6,6 +6,7 @@ import rasterio
 import torch
 from affine import Affine
 from conftest import call, done, make_town, pixels, place, read_json, refused, train, write_config, write_raster
+from test_crew import torchrun
 from test_grid import cut, grid
 from test_tiles import labeller
 from torch.nn import functional as F
@@ -237,6 +238,15 @@ def test_maps_and_scores_are_of_the_full_size(half, tmp_path):
         matrix = np.zeros((6, 6), int)
         np.add.at(matrix, (truth.ravel(), found.ravel()), 1)
         assert np.array_equal(read_json(tmp_path / "scores.json")["labels"]["tiles"][str(tile)]["confusion"], matrix)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_a_tile_write_the_map_of_one(half, tmp_path):
+    words = [32, "--weights", run_folder(half) / "net_iter_4.safetensors", "--config", half.config(), "--dir"]
+    done(call("inference", *words, tmp_path / "one", "--device", "cpu"))
+    ran = torchrun(2, *words, tmp_path / "two")
+    assert ran.returncode == 0, ran.stderr
+    assert np.array_equal(pixels(tmp_path / "one/32_labels.tif"), pixels(tmp_path / "two/32_labels.tif"))
 
 
 def test_validation_scores_the_full_size_too(half):
