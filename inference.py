@@ -138,7 +138,7 @@ def ready(args: argparse.Namespace, settings: Settings, net: "nn.Module", about:
         averages.check(args.tta, windows.size, net.multiple)
         net = averages.Augmented(net, args.tta)
     return make_labeller(
-        settings.inference, net, [Input.from_dict(i) for i in about["inputs"]], where, windows, settings.data.RESIZE
+        settings.inference, net, [Input.from_dict(i) for i in about["inputs"]], where, windows, resize=settings.data.RESIZE
     )
 
 

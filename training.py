@@ -27,7 +27,7 @@ from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.compute import options
 from tools.compute.waiting import choose_waiting
-from tools.data.dataset import tile_name
+from tools.data.dataset import SPLITS, tile_name
 from tools.settings import Settings, read_settings
 from tools.solver.deadline import BY_THE_CLOCK, STEPS
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.record.history import Records, Validation
     from tools.record.log import Log
     from tools.record.recorder import Recorder, Watcher
+    from tools.record.selection import Selection
     from tools.training.run_setup import Setup
     from tools.training.trainer import Trainer
     from tools.weights.snapshots import Snapshot
@@ -72,6 +73,8 @@ def learn(settings: Settings, args: argparse.Namespace, watchers: Sequence["Watc
         device.be_deterministic()
     ranks = distributed.from_environment()
     ranks.divide(settings.training.BATCH_SIZE)
+    if args.test and (args.folds or ranks.count > 1):
+        raise UserError("--test is for one net, trained by one process: leave it out, and run python -m tools.final --test.")
     if args.compile:
         check_compilable(settings.training, ranks)
     where = device.choose(ranks.device(args.device), args.precision)
@@ -132,7 +135,28 @@ def train(
     with log, contextlib.closing(patches), run_setup.told_which_patches(patches, order), Signals() as signals, progress:
         loop.run(feed, progress, signals)
     loop.check_end()
+    if ranks.writer and not args.folds:
+        tell_scores(settings, args, where, recorder, selection)
     return recorder.records, signals.stop and not selection.exhausted
+
+
+def tell_scores(
+    settings: Settings, args: argparse.Namespace, where: "Device", recorder: "Recorder", selection: "Selection"
+) -> None:
+    """Print the scores of the best weights by class: those of their validation, or, with --test, on the tiles of all splits."""
+    from tools.final.__main__ import report
+    from tools.final.table import as_text
+    from tools.record.choose import choose
+
+    if args.test:
+        (best,) = choose([], recorder.folder)
+        report(settings, best.path, SPLITS, where)
+    elif "iou" in selection.best:
+        iteration, _ = selection.best["iou"]
+        found = next((v for v in recorder.records.validation if v["iteration"] == iteration), {})
+        if "dice" in found:  # histories of earlier versions have less
+            ignored = [settings.classes.label_values[i] for i in settings.classes.ignored]
+            print(f"the best weights by mean IoU, of iteration {iteration}:\n{as_text({'val': found}, ignored)}")
 
 
 def learnt_from(
@@ -325,6 +349,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
                              " snapshots go")  # fmt: skip
     parser.add_argument("--folds", type=count(2), metavar="K",
                         help="train K nets, each without a K-th of the training tiles, and score each on those")  # fmt: skip
+    parser.add_argument("--test", action="store_true",
+                        help="at the end, score the best weights on the test tiles too (tools.final)")  # fmt: skip
     parser.add_argument("--snapshot", type=Path, metavar="FOLDER", help="where snapshots go")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="the loss plot (default: loss.png beside the snapshots)")
     parser.add_argument("--graph", type=Path, metavar="PNG", help="the picture of the net (default: net.png there)")

@@ -207,7 +207,7 @@ def labelling_cells(run: Run, net: str) -> list[str]:
 
     shape = (256, 256) if run.args.quick else LABELLED
     chosen = InferenceSettings(test_patch_size=AUTO, test_step_size=AUTO)
-    labeller = make_labeller(chosen, prepared(nets.build(net, {"irrg": 3}, 6), run.where), INPUTS, run.where)
+    labeller = make_labeller(chosen, prepared(nets.build(net, {"irrg": 3}, 6), run.where), INPUTS, run.where, resize=None)
     with made_image(shape) as path:
         labeller.labels({"irrg": path})
         reset_memory(run.where)

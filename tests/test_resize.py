@@ -6,6 +6,7 @@ import rasterio
 import torch
 from affine import Affine
 from conftest import call, done, make_town, pixels, place, read_json, refused, train, write_config, write_raster
+from test_crew import torchrun
 from test_grid import cut, grid
 from test_tiles import labeller
 from torch.nn import functional as F
@@ -239,6 +240,15 @@ def test_maps_and_scores_are_of_the_full_size(half, tmp_path):
         assert np.array_equal(read_json(tmp_path / "scores.json")["labels"]["tiles"][str(tile)]["confusion"], matrix)
 
 
+@pytest.mark.slow
+def test_two_processes_that_share_a_tile_write_the_map_of_one(half, tmp_path):
+    words = [32, "--weights", run_folder(half) / "net_iter_4.safetensors", "--config", half.config(), "--dir"]
+    done(call("inference", *words, tmp_path / "one", "--device", "cpu"))
+    ran = torchrun(2, *words, tmp_path / "two")
+    assert ran.returncode == 0, ran.stderr
+    assert np.array_equal(pixels(tmp_path / "one/32_labels.tif"), pixels(tmp_path / "two/32_labels.tif"))
+
+
 def test_validation_scores_the_full_size_too(half):
     (found,) = read_json(run_folder(half) / "metrics.json")["validation"]
     assert found["pixels"] == 72 * 90
@@ -259,6 +269,11 @@ def test_another_size_is_refused_by_databases_and_by_weights(half, resize):
     words = ["--device", "cpu", "--weights", run_folder(half) / "net_iter_4.safetensors"]
     ran = call("inference", 32, *words, "--config", half.config(RESIZE=resize))
     refused(ran, "was trained with RESIZE = [36, 45]", f"the config says {resize}")
+
+
+def test_a_page_of_it_is_refused(half, tmp_path):
+    words = [run_folder(half) / "net_iter_4.safetensors", "--page", tmp_path / "a.html", "--config", half.config()]
+    refused(call("tools.export", *words), "RESIZE = [36, 45], which a page does not do")
 
 
 def test_resampling_to_a_pixel_size_besides_is_refused(half, tmp_path):

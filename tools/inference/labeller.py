@@ -282,8 +282,8 @@ def prepared(net: nn.Module, device: Device) -> nn.Module:
 
 
 def make_labeller(
-    inference: InferenceSettings, net: nn.Module, inputs: list[Input], device: Device, windows: Windows | None = None,
-    resize: Size | None = None,
+    inference: InferenceSettings, net: nn.Module, inputs: list[Input], device: Device, windows: Windows | None = None, *,
+    resize: Size | None,
 ) -> Labeller:  # fmt: skip
     """A `prepared` net, ready to label tiles as the config says; windows: instead of the config's. resize: RESIZE."""
     windows, batch, threshold = windows or windows_for(inference, net), inference.TEST_BATCH_SIZE, inference.THRESHOLD

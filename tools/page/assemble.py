@@ -34,17 +34,17 @@ _OF_NET = ("name", "iteration", "classes", "palette", "ignored")
 
 
 def check(program: Program, about: Mapping[str, Any], classes: Sequence[str], inference: InferenceSettings) -> None:
-    """Raise UserError if no page can be made for want of node, or if the config is not for this net."""
+    """Raise UserError if no page can be made for want of node or for RESIZE, or if the config is not for this net."""
+    if about.get("resize"):
+        raise UserError(
+            f"{about['name']} was trained with RESIZE = {about['resize']}, which a page does not do: label with inference.py,"
+            " or train without RESIZE."
+        )
     _node()
     if list(classes) != about["classes"]:
         raise UserError(
             f"{about['name']} knows the classes {listing(about['classes'])}, the config's label_values are"
             f" {listing(classes)}: name the config that it was trained with, --config FILE."
-        )
-    if about.get("resize"):
-        raise UserError(
-            f"{about['name']} was trained with RESIZE = {about['resize']}, which a page does not do: label with inference.py,"
-            " or train without RESIZE."
         )
     windows = windows_for(inference, program.net.net, only=program.size if inference.test_patch_size == AUTO else None)
     check_size(*windows.size, program.multiple)
