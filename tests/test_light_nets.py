@@ -98,6 +98,7 @@ def test_fused_the_net_says_the_same(name):
         torch.testing.assert_close(fused(image), wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
 
 
+@pytest.mark.slow
 def test_a_traced_program_of_the_light_net_takes_images_of_other_sizes():
     net = nets.build("unet_light/efficientnet_lite0", {"irrg": 3}, 4).eval()
     auto = torch.export.Dim.AUTO
