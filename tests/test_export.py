@@ -403,7 +403,9 @@ def test_a_file_of_shares_gives_the_same_for_pixels_divided_by_255_and_deepness_
     assert (json.loads(tells["standardization_mean"]), json.loads(tells["standardization_std"])) == ([0.0] * 3, [1.0] * 3)
 
 
-@pytest.mark.parametrize(("dtype", "guarded"), [("uint8", False), ("uint16", False), ("float32", True)])
+@pytest.mark.parametrize(
+    ("dtype", "guarded"), [("uint8", False), pytest.param("uint16", False, marks=pytest.mark.slow), ("float32", True)]
+)
 def test_only_nets_of_floats_ask_whether_pixels_are_numbers(tmp_path, dtype, guarded):
     net, says = made(overlapping, replace(IRRG, dtypes=(dtype,)))
     path = write(tmp_path / "net.onnx", net, says)

@@ -78,7 +78,7 @@ def test_norms_of_a_librarys_net_stand_still_too():
     assert torch.equal(net[1].running_mean, mean)
 
 
-def test_a_run_with_frozen_norms_begins_with_a_snapshots_and_goes_on_bit_for_bit(databases, tmp_path):
+def test_a_run_with_frozen_norms_begins_with_a_snapshots_and_goes_on_bit_for_bit(databases, tmp_path, without_pictures):
     def train(folder, niter, *more):
         ran = call("training", "--niter", niter, "--config", config, "--device", "cpu", "--snapshot", tmp_path / folder, *more)
         assert ran.code == 0, ran.err

@@ -113,6 +113,7 @@ def test_what_others_read_before_it_is_cut_off_stays():
         write_prototxt(Net([data("x", 3), conv("c", "x", 4, relu=6)]))
 
 
+@pytest.mark.slow
 def test_a_traced_program_of_the_light_net_takes_images_of_other_sizes():
     net = nets.build("unet_light/efficientnet_lite0", {"irrg": 3}, 4).eval()
     auto = torch.export.Dim.AUTO

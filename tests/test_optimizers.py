@@ -426,7 +426,7 @@ def test_a_state_with_other_shapes_is_refused():
 
 
 @pytest.mark.slow
-def test_training_takes_all_of_it_from_the_config_and_resumes_exactly(databases, tmp_path):
+def test_training_takes_all_of_it_from_the_config_and_resumes_exactly(databases, tmp_path, without_pictures):
     policy = PLATEAU | {"least_improvement": 1.0}  # every score but the first is a disappointment
     config = databases.config(
         SOLVER=ADAMW, LR_POLICY=policy, BASE_LR=0.001, LOSS="ce + 0.5 dice", CLASS_WEIGHTS="median", ITER_SIZE=2,
@@ -445,7 +445,7 @@ def test_training_takes_all_of_it_from_the_config_and_resumes_exactly(databases,
     assert a["policy"]["drops"] == 2
 
 
-def test_training_feeds_whole_batches_and_validates_with_the_average(databases, tmp_path, monkeypatch):
+def test_training_feeds_whole_batches_and_validates_with_the_average(databases, tmp_path, monkeypatch, without_pictures):
     sizes, validated = [], []
     step, prepared = Trainer.step, labeller.prepared
     monkeypatch.setattr(Trainer, "step", lambda self, images, labels: (sizes.append(len(labels)), step(self, images, labels)))

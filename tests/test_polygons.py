@@ -39,9 +39,23 @@ def painted(shapes, found, shape, transform=HALF):
     return rasterize(pairs, shape, fill=255, transform=transform, dtype=np.uint8) if pairs else np.full(shape, 255, np.uint8)
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 6), st.integers(0, 99))
-@settings(max_examples=20)
-def test_polygons_drawn_again_give_the_map_whatever_the_strips(tmp_path_factory, height, width, strip, grain, seed):
+MAPS = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 6), st.integers(0, 99))
+
+
+@given(MAPS)
+@settings(max_examples=6)
+def test_polygons_drawn_again_give_the_map_whatever_the_strips(tmp_path_factory, drawn_map):
+    check_drawn_again(tmp_path_factory, *drawn_map)
+
+
+@pytest.mark.slow
+@given(MAPS)
+@settings(max_examples=60)
+def test_polygons_of_many_maps_drawn_again_give_the_map(tmp_path_factory, drawn_map):
+    check_drawn_again(tmp_path_factory, *drawn_map)
+
+
+def check_drawn_again(tmp_path_factory, height, width, strip, grain, seed):
     rng = np.random.default_rng(seed)
     coarse = rng.choice([0, 1, 2, 255], (-(-height // grain), -(-width // grain))).astype(np.uint8)
     labels = np.kron(coarse, np.ones((grain, grain), np.uint8))[:height, :width]

@@ -69,7 +69,7 @@ def test_a_policy_that_ends_does_so_at_the_last_iteration_unless_the_config_says
     assert ending({"name": "fixed"}, 40) == {"name": "fixed"}
 
 
-def test_the_run_prints_and_keeps_where_each_setting_came_from(databases, tmp_path):
+def test_the_run_prints_and_keeps_where_each_setting_came_from(databases, tmp_path, without_pictures):
     town = databases.copy(tmp_path, "lmdb")
     ran = train(town, 2, LR_POLICY=COSINE, val_ids=[])
     assert ran.code == 0, ran.err

@@ -26,7 +26,7 @@ def both(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES + LIBRARIES)
-def test_a_net_trains_for_an_iteration_and_its_snapshot_labels_a_tile(both, name, tmp_path):
+def test_a_net_trains_for_an_iteration_and_its_snapshot_labels_a_tile(both, name, tmp_path, without_pictures):
     inputs = both.changes["INPUTS"] if len(nets.example_inputs(name)) > 1 else {"irrg": ["irrg"]}
     options = SLIM if name in nets.names() else {}
     config = both.config(NET=name, NET_OPTIONS=options, INPUTS=inputs, BATCH_SIZE=2, BASE_LR=1e-5)

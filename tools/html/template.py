@@ -1,6 +1,7 @@
 """Pages made of Jinja templates: one look for all, and numbers in the form that people read."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ LOOK = Path(__file__).parent  # of look.css, which templates include
 
 def render(template: Path, **values: Any) -> str:
     """A page: the template filled with values, in which nothing is taken for HTML."""
+    return _environment(template.parent).get_template(template.name).render(values)
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    """Of the templates in a folder; kept, since it takes longer to compile a template than to fill it."""
     environment = Environment(
-        loader=FileSystemLoader([template.parent, LOOK]), autoescape=True, undefined=StrictUndefined,
+        loader=FileSystemLoader([folder, LOOK]), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "count": count, "decimals": decimals, "css": css}
-    return environment.get_template(template.name).render(values)
+    return environment
 
 
 def percent(share: float | None, digits: int = 1) -> str:
