@@ -239,7 +239,9 @@ def print_end(results: "Results", count: int, failed: dict[str, str]) -> None:
     """Where the maps are. Raises PartlyFailedError that names the tiles which could not be labelled."""
     from tools.report.page import REPORT
 
-    print(f"\nmaps of {count - len(failed)} tiles in {results.folder}; report: {results.folder / REPORT}")
+    here, folder = Path.cwd(), results.folder
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    print(f"\nmaps of {count - len(failed)} tiles in {folder}; report: {folder / REPORT}")
     if failed:
         raise PartlyFailedError(
             f"{len(failed)} of {count} tiles could not be labelled: {' '.join(list(failed.values())[:20])} Mend them and add"

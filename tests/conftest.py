@@ -224,8 +224,13 @@ def town(tmp_path):
 
 def copy_checkout(folder):
     """A copy of the checkout without what was made in it, for what writes into the project's own folder."""
-    made = (".*", "data", "results", "snapshots", "__pycache__", "node_modules", "*.safetensors")
-    shutil.copytree(REPO, folder, ignore=shutil.ignore_patterns(*made))
+    made = {REPO / name for name in ("data", "results", "snapshots")}
+
+    def left_out(place, names):
+        caches = [name for name in names if name.startswith(".") or name in ("__pycache__", "node_modules")]
+        return [*caches, *(name for name in names if Path(place) / name in made or name.endswith(".safetensors"))]
+
+    shutil.copytree(REPO, folder, ignore=left_out)
     return Path(folder)
 
 

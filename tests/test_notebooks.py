@@ -108,6 +108,18 @@ def test_a_kernel_that_lacks_one_of_the_libraries_is_told_which(monkeypatch):
     assert error.value.name == "torch"
 
 
+@pytest.mark.filterwarnings("default")  # IPython's own
+def test_a_mistake_ends_a_cell_with_its_sentence(capsys):
+    of_ipython, of_its_settings = pytest.importorskip("IPython.core.interactiveshell"), pytest.importorskip("traitlets.config")
+    shell = of_ipython.InteractiveShell(config=of_its_settings.Config({"HistoryManager": {"enabled": False}}))
+    notebook.begin(shell)
+    ran = shell.run_cell("from tools.base.errors import UserError\nraise UserError('the value is 7: take 8.')")
+    assert not ran.success  # so that the cells below it do not run
+    assert capsys.readouterr().err == "the value is 7: take 8.\n"
+    shell.run_cell("1 / 0")
+    assert "Traceback" in capsys.readouterr().out
+
+
 # ------------------------------------------------------------------------------------------------------------- their pictures
 
 
