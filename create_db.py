@@ -8,8 +8,13 @@ patches in the order of their keys. A patch of which no pixel is scored (no labe
 counted.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
+import argparse
 import hashlib
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +34,11 @@ MADE_BY = "create_db.py"
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, args.set)
+    pack_databases(read_settings(args.config, args.set), args)
+
+
+def pack_databases(settings: Settings, args: argparse.Namespace) -> None:
+    """Make the databases of all patches, as the config and the command line (what `arguments` gives) say."""
     patches, out = settings.data.folder("patches"), settings.data.folder("lmdb")
     refuse_existing(out, args.overwrite, MADE_BY, [patches, args.config])
     details = check_patches(settings, patches)
@@ -51,11 +60,11 @@ def main():
     print(f"{', '.join(f'{len(names[s])} {s}' for s in splits)} records of {', '.join(modalities)} in {out}")
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     commands.add_overwrite(parser)
     commands.add_config(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def check_patches(settings: Settings, patches: Path) -> dict:

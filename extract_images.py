@@ -13,8 +13,13 @@ resampled to patch_size, images bilinear and labels by nearest neighbour, with a
 Cells that no tile holds wholly are left out and counted.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
+import argparse
 import contextlib
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +44,11 @@ MADE_BY = "extract_images.py"
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, args.set)
+    cut_patches(read_settings(args.config, args.set), args)
+
+
+def cut_patches(settings: Settings, args: argparse.Namespace) -> None:
+    """Make the patches of all tiles, as the config and the command line (what `arguments` gives) say."""
     out = settings.data.folder("patches")
     refuse_existing(out, args.overwrite, MADE_BY, inputs(settings, args))
     cells = grid.read_grid(args.grid, args.shares, args.split_attribute, settings.data.SEED) if args.grid else None
@@ -70,7 +79,7 @@ def main():
     print(f"{', '.join(f'{n} {split}' for split, n in counts.items())} patches in {out}")
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     parser.add_argument("--grid", type=Path, metavar="FILE", help="cut the cells of this .shp, .gpkg or .geojson")
     parser.add_argument("--shares", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"),
@@ -78,7 +87,7 @@ def arguments():
     parser.add_argument("--split-attribute", metavar="NAME", help="the cells' attribute that says train, val or test")
     commands.add_overwrite(parser)
     commands.add_config(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not args.grid and (args.shares or args.split_attribute):
         raise UserError("--shares and --split-attribute share out the cells of a grid: name it with --grid.")
     return args
@@ -135,7 +144,7 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
 def measure_tile(dataset: Dataset, memory: int, job: tuple) -> Moments:
     """The moments of one modality of one training tile."""
     modality, tile = job
-    return measure(dataset.path(modality, tile), memory, modality in dataset.any_band)
+    return measure(dataset.seen(modality, tile), memory, modality in dataset.any_band)
 
 
 def cut_tile(
@@ -194,7 +203,7 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
 
 def training_pixel_size(dataset: Dataset, modality: str, tiles: list) -> float | None:
     """The middle one of the tiles' pixel sizes in metres (their own unit where they have no CRS), None where none says it."""
-    sizes = [pixel_size.pixel_size(raster.inspect(dataset.path(modality, tile))) for tile in tiles]
+    sizes = [pixel_size.pixel_size(raster.inspect(dataset.seen(modality, tile))) for tile in tiles]
     known = sorted(size for size in sizes if size)
     return known[len(known) // 2] if known else None
 

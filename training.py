@@ -12,6 +12,9 @@ Ctrl-C or SIGTERM write a snapshot, validate and stop, SIGHUP writes one and goe
 Records are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorboard --logdir`.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 import contextlib
 from collections.abc import Callable, Sequence
@@ -34,7 +37,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.data.loader import Patches
     from tools.record.history import Records, Validation
     from tools.record.log import Log
-    from tools.record.recorder import Recorder
+    from tools.record.recorder import Recorder, Watcher
     from tools.training.run_setup import Setup
     from tools.training.trainer import Trainer
     from tools.weights.snapshots import Snapshot
@@ -44,7 +47,15 @@ NEWEST = Path("the newest snapshot")  # --restore without a name
 
 def main():
     args = arguments()
-    settings = read_settings(args.config, commands.with_run(args))
+    learn(read_settings(args.config, commands.with_run(args)), args)
+
+
+def learn(settings: Settings, args: argparse.Namespace, watchers: Sequence["Watcher"] = ()) -> None:
+    """Train one net, or one for each fold, as the config and the command line (what `arguments` gives) say.
+
+    watchers: are told how the run goes, beside TensorBoard.
+    """
+    args.watchers = watchers
     args.niter = args.niter or (None if args.minutes else settings.training.NITER)
     if not args.niter and not args.minutes:
         raise UserError("say how many iterations to train for: --niter N or --minutes N, or NITER in the config.")
@@ -170,6 +181,7 @@ def begin(
 ) -> tuple["Log", "Snapshot | None", "Trainer"]:
     """The log, the snapshot that the run goes on from if there is one, and the net with its solver."""
     from nets.net import check_size
+    from tools.inference.window_size import windows_for
     from tools.record.log import Log
     from tools.record.recorder import LOG
     from tools.training import resume, run_setup, validation
@@ -183,10 +195,11 @@ def begin(
     use = partial(run_setup.restored, setup, loss)
     before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
     trainer = trainer or run_setup.fresh(setup, loss, args.init)
-    window, palette = settings.inference.test_patch_size, settings.classes.colours
+    palette = settings.classes.colours
     if scored and scored.func is validate_cells:
         check_size(*settings.patches.patch_size, trainer.net.multiple)
     else:
+        window = windows_for(settings.inference, trainer.net).size
         validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
     run_setup.check_schedule(trainer, args.niter, scored is not None)
     return log, before, trainer
@@ -214,8 +227,8 @@ def record(
         made_of["class weights"] = dict(zip(settings.classes.label_values, trainer.loss.weights.tolist(), strict=True))
         log.say(f"class weights, {settings.training.CLASS_WEIGHTS}: {in_words(made_of['class weights'])}")
     title, came_from = f"{name} on {settings.data.DATASET}", before and before.path.parent
-    plot, writes = args.plot or folder / PLOT, trainer.ranks.writer
-    return Recorder(folder, plot, log, made_of, title, trainer.iteration, came_from, writes), made_with
+    plot, watchers = args.plot or folder / PLOT, args.watchers if trainer.ranks.writer else None
+    return Recorder(folder, plot, log, made_of, title, trainer.iteration, came_from, watchers), made_with
 
 
 def in_words(weights: dict[str, float]) -> str:
@@ -224,12 +237,13 @@ def in_words(weights: dict[str, float]) -> str:
 
 
 def validate(settings: Settings, trainer: "Trainer") -> "Validation":
-    """What the net, as it stands, is worth on the validation tiles, labelled as inference would."""
+    """What the net, as it stands, is worth on the validation tiles, labelled as inference would by one look (no TTA)."""
     from tools.inference.labeller import make_labeller, prepared
     from tools.inference.tile_list import tiles_of
     from tools.training import validation
 
-    labeller = make_labeller(settings.inference, prepared(trainer.net, trainer.device), trainer.inputs, trainer.device)
+    net, inputs, device = prepared(trainer.net, trainer.device), trainer.inputs, trainer.device
+    labeller = make_labeller(settings.inference, net, inputs, device, resize=settings.data.RESIZE)
     tiles = tiles_of(settings.data, settings.data.val_ids)
     classes = settings.classes
     return validation.validate(labeller, tiles, classes.colours, classes.ignored, trainer.ranks, trainer.loss)
@@ -296,7 +310,7 @@ def train_fold(
     return None if stopped else history.validation[-1]
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     count = commands.whole_number
     end = parser.add_mutually_exclusive_group()
@@ -321,7 +335,7 @@ def arguments():
     commands.add_run(parser)
     commands.add_overwrite(parser)
     commands.add_config(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -23,45 +23,53 @@ from tools.geo import raster
 
 def main():
     args = arguments()
-    cutting = Cutting((args.patch, args.patch), (args.step, args.step))
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tiles = [made_tile(folder / f"tile{i}.tif", i, args.size) for i in range(args.tiles)]
-        count = len(tiles) * cutting.count(args.size, args.size)
-
-        def clean(step: str):
-            shutil.rmtree(folder / step, ignore_errors=True)
-            (folder / step).mkdir()
-
-        def cut_plainly():
-            clean("plain")
-            patches = [p for tile in tiles for _, p in cutting.patches(raster.read(tile))]
-            for i, patch in enumerate(patches):
-                Image.fromarray(np.ascontiguousarray(patch.transpose(1, 2, 0))).save(folder / "plain" / f"{i}.png")
-
-        def cut():
-            clean("ours")
-            with ProcessPoolExecutor() as pool:
-                list(pool.map(partial(cut_tile, cutting, folder / "ours"), tiles))
-
-        def pack_plainly():
-            clean("plain_lmdb")
-            with lmdb.open(str(folder / "plain_lmdb"), map_size=1 << 34) as env:
-                for i in range(count):
-                    pixels = np.asarray(Image.open(folder / "plain" / f"{i}.png")).transpose(2, 0, 1)[::-1]
-                    with env.begin(write=True) as transaction:
-                        transaction.put(b"%010d" % i, encode(pixels, 0))
-
-        def pack_ours():
-            clean("ours_lmdb")
-            pack(folder / "ours_lmdb", sorted((folder / "ours").iterdir()), True, "packing")
-
-        cut_times = in_turn(cut_plainly, cut, runs=args.runs)
-        pack_times = in_turn(pack_plainly, pack_ours, runs=args.runs)
-    print(f"{machine()}; {count:,} patches of {args.patch}x{args.patch}x3\n\n{HEADER}")
+        work = Work(Path(name), Cutting((args.patch, args.patch), (args.step, args.step)), args.tiles, args.size)
+        cut_times = in_turn(work.cut_plainly, work.cut, runs=args.runs)
+        pack_times = in_turn(work.pack_plainly, work.pack, runs=args.runs)
+    print(f"{machine()}; {work.count:,} patches of {args.patch}x{args.patch}x3\n\n{HEADER}")
     for what, (plain, ours) in (("extraction", cut_times), ("packing", pack_times)):
-        print(row(f"{what}, the plain way", plain, None, count, "patches/s"))
-        print(row(what, ours, plain, count, "patches/s"))
+        print(row(f"{what}, the plain way", plain, None, work.count, "patches/s"))
+        print(row(what, ours, plain, work.count, "patches/s"))
+
+
+class Work:
+    """Made tiles in a folder, cut and packed in both ways; each begins with an empty folder of its own."""
+
+    def __init__(self, folder: Path, cutting: Cutting, tiles: int, size: int):
+        self.folder, self.cutting = folder, cutting
+        self.tiles = [made_tile(folder / f"tile{i}.tif", i, size) for i in range(tiles)]
+        self.count = tiles * cutting.count(size, size)
+
+    def _empty(self, name: str) -> Path:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / name).mkdir()
+        return self.folder / name
+
+    def cut_plainly(self) -> None:
+        """All patches in a list, then written by Pillow."""
+        plain = self._empty("plain")
+        patches = [patch for tile in self.tiles for _, patch in self.cutting.patches(raster.read(tile))]
+        for i, patch in enumerate(patches):
+            Image.fromarray(np.ascontiguousarray(patch.transpose(1, 2, 0))).save(plain / f"{i}.png")
+
+    def cut(self) -> None:
+        """As extract_images.py does it."""
+        ours = self._empty("ours")
+        with ProcessPoolExecutor() as pool:
+            list(pool.map(partial(cut_tile, self.cutting, ours), self.tiles))
+
+    def pack_plainly(self) -> None:
+        """A transaction for each patch."""
+        with lmdb.open(str(self._empty("plain_lmdb")), map_size=1 << 34) as env:
+            for i in range(self.count):
+                pixels = np.asarray(Image.open(self.folder / "plain" / f"{i}.png")).transpose(2, 0, 1)[::-1]
+                with env.begin(write=True) as transaction:
+                    transaction.put(b"%010d" % i, encode(pixels, 0))
+
+    def pack(self) -> None:
+        """As create_db.py does it."""
+        pack(self._empty("ours_lmdb"), sorted((self.folder / "ours").iterdir()), True, "packing")
 
 
 def arguments():

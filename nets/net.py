@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,17 @@ from nets.layers import ANY_SIZE, KINDS, Blob, Row, Unit, size_multiple
 from tools.base.errors import UserError, listing, nearest
 
 _LARGE = 4096  # channels, or another number of a layer, from which on it is tried without memory first
+
+
+class Box(NamedTuple):
+    """A box of a picture of a net: a layer or stage, its kind, the boxes that it reads, the size of what it writes (C x H x W,
+    or () if not known), learnable values."""
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    size: tuple[int, ...]
+    learnable: int
 
 
 class Net(nn.Module):
@@ -143,6 +155,12 @@ class Net(nn.Module):
             size = (blob.channels, max(1, int(height / blob.stride)), max(1, int(width / blob.stride)))
             rows.append((row.name, row.kind, ", ".join(row.reads), size, count_parameters(getattr(self, row.name))))
         return rows
+
+    def boxes(self) -> list[Box]:
+        """A box of a picture for each row."""
+        writer = {blob: name for name, blobs in self.writes.items() for blob in blobs}
+        reads = {row.name: tuple(writer[blob] for blob in row.reads) for row in self.rows}
+        return [Box(name, kind, reads[name], size, learnable) for name, kind, _, size, learnable in self.table()]
 
     def __repr__(self) -> str:
         rows = [("layer", "kind", "reads", "writes", "learnable")]

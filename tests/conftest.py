@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+import harness
 import numpy as np
 import pytest
 import rasterio
@@ -218,6 +219,13 @@ def town(tmp_path):
     return make_town(tmp_path)
 
 
+def copy_checkout(folder):
+    """A copy of the checkout without what was made in it, for what writes into the project's own folder."""
+    made = (".*", "data", "results", "snapshots", "__pycache__", "node_modules", "*.safetensors")
+    shutil.copytree(REPO, folder, ignore=shutil.ignore_patterns(*made))
+    return Path(folder)
+
+
 # ------------------------------------------------------------------------------------------------------ running scripts
 
 
@@ -373,3 +381,28 @@ def trained(databases):
     assert ran.code == 0, ran.err
     databases.config()
     return databases
+
+
+# ------------------------------------------------------------------------------------------ scripts in a warm process (harness)
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """The process that runs scripts in forked children."""
+    with harness.Warm() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, warm):
+    """A small town with all that is made from it: patches, databases, two snapshots, maps."""
+    town = make_town(tmp_path_factory.mktemp("whole"), val_ids=[], train_ids=[1, 3], SNAPSHOT_EVERY=1, ROTATIONS=[0])
+    for tile in (5, 15):
+        for path in town.root.rglob(f"*area{tile}[._]*"):
+            path.unlink()
+    config = ["--config", str(town.config())]
+    jobs = {"extract_images": [], "create_db": [], "training": ["--niter", "2", "--device", "cpu"], "inference": ["32"]}
+    for script, words in jobs.items():
+        code, err = warm.run(script, [*words, *config], town.base)
+        assert code == 0, err
+    return town

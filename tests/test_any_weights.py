@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from lively import lively
 from safetensors.torch import save_file
 from torch import nn
 
@@ -27,18 +28,6 @@ HALF = ((0.5,) * 3, (0.5,) * 3)
 LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
 RAW = Input("rgb", ("rgb",), (3,), False, (90.0, 80.0, 70.0), (50.0, 40.0, 30.0))  # a user's own statistics
 CAFFE = Input("rgb", ("rgb",), (3,), True, (70.0, 80.0, 90.0))  # B, G, R less their mean
-
-
-def lively(net, seed=1):
-    """A net whose batch norms have statistics of their own, so that a tensor in the wrong place shows; as small signals."""
-    torch.manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for value in (module.weight, module.running_var):
-                nn.init.uniform_(value, 0.7, 1.3)
-            for value in (module.bias, module.running_mean):
-                nn.init.normal_(value, 0, 0.1)
-    return net.eval()
 
 
 def normalised(units, pixels=PIXELS):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import harness
 import pytest
-from conftest import make_town, read_json, write_config
+from conftest import read_json, write_config
 from harness import WRONG, Case, files_spoilt, json_spoilt
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -30,28 +30,6 @@ COLOURS = "vaihingen/gts_for_participants/top_mosaic_09cm_area32.tif"
 HOME = ("--config", "config.py")
 LABEL = ("--device", "cpu", *HOME, "--dir", "out")
 TRAIN = ("--device", "cpu", "--niter", "3", *HOME)
-
-
-@pytest.fixture(scope="module")
-def warm():
-    """The process that runs the scripts."""
-    with harness.Warm() as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, warm):
-    """A small town with all that is made from it: patches, databases, two snapshots, maps."""
-    town = make_town(tmp_path_factory.mktemp("whole"), val_ids=[], train_ids=[1, 3], SNAPSHOT_EVERY=1, ROTATIONS=[0])
-    for tile in (5, 15):
-        for path in town.root.rglob(f"*area{tile}[._]*"):
-            path.unlink()
-    config = ["--config", str(town.config())]
-    jobs = {"extract_images": [], "create_db": [], "training": ["--niter", "2", "--device", "cpu"], "inference": ["32"]}
-    for script, words in jobs.items():
-        code, err = warm.run(script, [*words, *config], town.base)
-        assert code == 0, err
-    return town
 
 
 def settings(_: Path) -> Iterator[Case]:

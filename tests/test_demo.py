@@ -5,8 +5,10 @@ import json
 import sys
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import rasterio.features
 import shapely
 from rasterio.warp import transform
 from scipy import ndimage
@@ -202,6 +204,33 @@ def test_classes_of_like_material_share_their_colours(tiles, one, other):
     assert np.minimum(a, b).sum() > 0.3  # overlap of the two colour histograms, 1 where they are the same
 
 
+# --------------------------------------------------------------------------------------------------- the flight
+
+
+def test_the_flights_polygons_are_its_labels_but_for_streets_and_clutter(tmp_path):
+    count = demo.make_flight(tmp_path / "flight", seed=3, size=SIZE)
+    tile = demo.make_tile(3, demo.TILE_IDS[0], SIZE)
+    with rasterio.open(tmp_path / "flight/ortho.tif") as ortho:
+        assert np.array_equal(ortho.read(), tile.image)
+        transform, crs = ortho.transform, ortho.crs
+    about, _, shapes, (classes,) = pyogrio.raw.read(tmp_path / "flight/labels.shp")
+    assert about["fields"].tolist() == ["class"] and rasterio.CRS.from_string(about["crs"]) == crs
+    drawn = [(shapely.from_wkb(shape), demo.CLASSES.index(name)) for shape, name in zip(shapes, classes, strict=True)]
+    found = rasterio.features.rasterize(drawn, tile.labels.shape, fill=255, transform=transform)
+    covered = ~np.isin(tile.labels, [IMPERVIOUS, CLUTTER])
+    assert np.array_equal(found, np.where(covered, tile.labels, 255))
+    assert count == len(drawn) and {BUILDING, TREE, LOW_VEGETATION} <= set(np.unique(found))
+
+
+def test_flight_has_its_own_folder_and_size(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert demo.arguments(["--flight"]).size == demo.FLIGHT_PIXELS
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--flight", "--size", "64"])
+    run(demo.main)
+    assert "ortho.tif: 64 x 64 pixels" in capsys.readouterr().out
+    assert {"ortho.tif", "labels.shp", "labels.dbf", "labels.prj"} <= {p.name for p in (tmp_path / "data/flight").iterdir()}
+
+
 # --------------------------------------------------------------------------------------------- a user's mistakes
 
 
@@ -228,6 +257,7 @@ def test_overwrite_replaces_the_folder(tmp_path):
     [
         (["--size", "10"], "--size is 10"),
         (["--size", "99999"], "--size is 99999"),
+        (["--flight", "--size", "0"], "--size is 0"),
         (["--size", "big"], "big"),
         (["--seed", "-1"], "--seed is -1"),
         (["--sead", "1"], "--sead"),

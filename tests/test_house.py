@@ -13,7 +13,7 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
     ("nets",),
     ("tools.weights", "tools.labels"),
     ("tools.data",),
-    ("tools.record", "tools.export", "tools.solver", "tools.polygons"),
+    ("tools.record", "tools.export", "tools.solver", "tools.polygons", "tools.html"),
     ("tools.inference",),
     ("tools.training", "tools.maps", "tools.page"),
     ("tools.settings",),  # the wings' sections, together
@@ -30,6 +30,7 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
         "tools.blocks",
         "tools.caffe",
         "tools.adopt",
+        "tools.notebook",
         "tools.export.__main__",
     ),
     ("tools.osm",),  # finds tiles and their pixels' sizes as composites do

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from lively import lively, written
 from torch import nn
 
 import nets
@@ -24,14 +25,7 @@ def published(name, **options):
     import timm
 
     torch.manual_seed(7)
-    theirs = timm.create_model(f"tf_{name}", features_only=True, pretrained=False, **options).eval()
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.normal_(module.bias, 0, 0.1)
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return theirs
+    return lively(timm.create_model(f"tf_{name}", features_only=True, pretrained=False, **options), 7)
 
 
 def with_its_weights(rows, theirs):
@@ -45,16 +39,6 @@ def with_its_weights(rows, theirs):
             assert state[name].shape == value.shape
             state[name].copy_(value)
     return net
-
-
-def written(net, blobs, image):
-    """What the net writes under these names for an image."""
-    found = {}
-    for name in blobs:
-        getattr(net, name).register_forward_hook(lambda module, args, out, name=name: found.update({name: out}))
-    with torch.no_grad():
-        net(image)
-    return [found[name] for name in blobs]
 
 
 def assert_alike(found, wanted):

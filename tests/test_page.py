@@ -44,6 +44,7 @@ from tools.data.inputs import Input
 from tools.geo import raster
 from tools.geo.pixel_size import pixel_areas
 from tools.inference.labeller import Labeller, prepared
+from tools.inference.window_size import Windows
 from tools.page import assemble as page_of_export
 from tools.weights import snapshots
 
@@ -97,7 +98,7 @@ class Made:
         net, about = snapshots.load_net(self.weights)
         device = Device(torch.device("cpu"), bf16=False)
         inputs = [Input.from_dict(i) for i in about["inputs"]]
-        return Labeller(prepared(net, device), inputs, (32, 32), (16, 16), 8, device, blend="cosine").labels(paths)
+        return Labeller(prepared(net, device), inputs, Windows((32, 32), (16, 16)), 8, device, blend="cosine").labels(paths)
 
 
 def export(weights, page, config):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lively import lively, written
 from safetensors.torch import save_file
 from torch import nn
 
@@ -46,12 +47,7 @@ def torchvision_vgg(batch_norm=False, planes=PLANES):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
             nn.init.normal_(module.bias, 0, 0.1)
-        if isinstance(module, nn.BatchNorm2d):
-            for value in (module.weight, module.running_var):
-                nn.init.uniform_(value, 0.5, 1.5)
-            for value in (module.bias, module.running_mean):
-                nn.init.normal_(value, 0, 0.1)
-    return features.eval()
+    return lively(features)
 
 
 def file_of(path, features):
@@ -71,12 +67,8 @@ def encoder(norm, channels=3):
 
 def maps(net, layer, image):
     """What a layer writes for an image."""
-    found = []
-    handle = getattr(net, layer).register_forward_hook(lambda module, args, out: found.append(out))
-    with torch.no_grad():
-        net(image)
-    handle.remove()
-    return found[0][0] if isinstance(found[0], tuple) else found[0]
+    (found,) = written(net, [layer], image)
+    return found[0] if isinstance(found, tuple) else found
 
 
 def as_torchvision_wants_it(pixels):

@@ -16,6 +16,7 @@ import pytest
 import rasterio
 from conftest import CRS, call, refused, write_raster
 from PIL import Image
+from test_page import chromium, shown  # noqa: F401 (chromium: a fixture)
 
 from tools.labels import scores
 from tools.report import page as report
@@ -93,7 +94,7 @@ def write_json(folder, name, what):
 class Page(HTMLParser):
     """What a page holds: its tables as rows of texts, by section; all elements with their attributes; its text."""
 
-    EMPTY = ("meta", "link", "img", "br")
+    EMPTY = ("meta", "link", "img", "br", "input")
 
     def __init__(self, path):
         super().__init__()
@@ -528,3 +529,32 @@ def test_a_browser_opens_it_offline_sorts_its_tiles_and_complains_of_nothing(tmp
     assert found["sort"] == "descending"
     assert console == [] and found["broken"] == 0 and found["images"] == 12
     assert found["too_wide"] == 0
+
+
+@in_a_browser
+@pytest.mark.slow
+def test_a_click_on_a_tile_shows_its_image_under_its_map_in_the_view_of_the_page(tmp_path, chromium):  # noqa: F811
+    made = make(tmp_path / "results", [TILE, "two"])
+    with shown(chromium, report.write_report(tmp_path / "results")) as viewer:
+        page = viewer.page
+        page.locator("[data-tile]").nth(0).click()
+        page.select_option("#tile", "two")
+        page.wait_for_function("document.getElementById('view').ariaLabel === 'Image and map of tile two'")
+        box, (row, col) = page.locator("#view").bounding_box(), (HEIGHT // 2, WIDTH // 2 + 5)
+        label, grey = made["two"][1][row, col], 60 * int(made["two"][0][row, col])
+        at = 0.5 + 44 / box["width"], 0.5 + 4 / box["height"]  # a tile this small is shown at 8 times its size
+        page.evaluate("document.getElementById('opacity').value = 100")
+        page.dispatch_event("#opacity", "input")
+        assert viewer.colour(*at) == COLOURS[label]
+        page.mouse.move(box["x"] + at[0] * box["width"], box["y"] + at[1] * box["height"])
+        assert page.inner_text("#readout") == NAMES[label]
+        page.locator("#viewer [data-class]").nth(label).uncheck()
+        assert np.abs(np.array(viewer.colour(*at)) - grey).max() < 30  # the image, as JPEG keeps it
+        page.locator("#viewer [data-class]").nth(label).check()
+        page.get_by_text("Swipe", exact=True).click()
+        assert viewer.colour(*at) == COLOURS[label]
+        for _ in range(5):
+            page.press("#handle", "ArrowRight")
+        assert np.abs(np.array(viewer.colour(*at)) - grey).max() < 30
+        page.click("#close")
+        assert not page.locator("#view").is_visible()

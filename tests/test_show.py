@@ -10,8 +10,8 @@ from tools.data.operations import read_recipe
 from tools.data.patches import read_patch
 from tools.labels.palette import Palette
 from tools.settings import read_settings
-from tools.show import __main__ as show
-from tools.show.samples import Tiles, count, open_folder
+from tools.show import sheet
+from tools.show.samples import Tiles, count, open_folder, with_versions
 
 ISPRS = Palette(NAMES, COLOURS)
 
@@ -97,7 +97,7 @@ def test_patches_are_drawn_before_and_after_augmentation(databases, tmp_path, ki
 def test_each_patch_is_followed_by_what_is_made_of_it(databases):
     source = open_folder(databases.folder("lmdb"), "val")
     turned = Augmentation(read_recipe({"turn": {}}, ["irrg"], (32, 32)), bands_of(source.details["modalities"], []), 6, 1)
-    samples = show.with_versions(source, [4, 9], turned, 5)
+    samples = with_versions(source, [4, 9], turned, 5)
     assert len(samples) == 12
     for first, record in ((0, 4), (6, 9)):
         assert samples[first].name == source[record].name
@@ -152,16 +152,16 @@ def test_tiles_count_all_of_their_labels_though_they_are_drawn_small(tiles):
 
 def test_labels_without_a_class_are_black_and_unknown_ones_grey():
     labels = np.array([[0, 5, 6, 9]], np.uint8)
-    assert show.label_picture(labels, ISPRS)[0].tolist() == [[255, 255, 255], [255, 0, 0], [0, 0, 0], [160, 160, 160]]
+    assert sheet.label_picture(labels, ISPRS)[0].tolist() == [[255, 255, 255], [255, 0, 0], [0, 0, 0], [160, 160, 160]]
     without = Palette(NAMES[:2], {0: (9, 9, 9), 1: (200, 0, 0)})
-    assert show.label_picture(np.array([[255, 1]], np.uint8), without)[0].tolist() == [[0, 0, 0], [200, 0, 0]]
+    assert sheet.label_picture(np.array([[255, 1]], np.uint8), without)[0].tolist() == [[0, 0, 0], [200, 0, 0]]
 
 
 def test_heights_are_stretched_alike_in_all_patches():
     limits = ([250.0], [300.0])
-    low, high = (show.picture(np.full((1, 2, 2), v, np.float32), limits) for v in (260, 290))
+    low, high = (sheet.picture(np.full((1, 2, 2), v, np.float32), limits) for v in (260, 290))
     assert (low[0, 0].tolist(), high[0, 0].tolist()) == ([51] * 3, [204] * 3)
-    assert show.picture(np.array([[[np.nan, 400.0]]], np.float32), limits)[0].tolist() == [[0] * 3, [255] * 3]
+    assert sheet.picture(np.array([[[np.nan, 400.0]]], np.float32), limits)[0].tolist() == [[0] * 3, [255] * 3]
 
 
 # -------------------------------------------------------------------------------------------------------------- counting
@@ -175,20 +175,20 @@ def counts(**pixels_of):
 
 
 def test_shares_by_hand():
-    by_class, unlabelled = show.shares(counts(_0=30, _1=10, _3=60, _6=80, _255=20), ISPRS)
+    by_class, unlabelled = sheet.shares(counts(_0=30, _1=10, _3=60, _6=80, _255=20), ISPRS)
     assert by_class.tolist() == [0.3, 0.1, 0, 0.6, 0, 0]
     assert unlabelled == 0.5
 
 
 def test_absent_and_rare_classes_are_warned_of():
     few = counts(_0=10_000, _1=10_000, _2=10_000, _3=2, _4=4, _6=1_000_000)
-    warnings = show.find_warnings(few, ISPRS)
+    warnings = sheet.find_warnings(few, ISPRS)
     assert warnings == [
         "no pixel is clutter: a net cannot learn it.",
         "only 2 of 30,006 labelled pixels are tree, fewer than one in 10,000.",
     ]
-    assert show.find_warnings(counts(_6=10), ISPRS) == ["no pixel has a label."]
-    assert show.find_warnings(counts(**{f"_{i}": 5 for i in range(6)}), ISPRS) == []
+    assert sheet.find_warnings(counts(_6=10), ISPRS) == ["no pixel has a label."]
+    assert sheet.find_warnings(counts(**{f"_{i}": 5 for i in range(6)}), ISPRS) == []
 
 
 def test_warnings_reach_the_screen_and_the_picture(town, tmp_path):
@@ -204,7 +204,7 @@ def test_warnings_reach_the_screen_and_the_picture(town, tmp_path):
 
 @pytest.mark.parametrize(("share", "words"), [(0, "0.0 %"), (1, "100.0 %"), (0.0314, "3.1 %"), (0.000042, "0.0042 %")])
 def test_percent(share, words):
-    assert show.percent(share) == words
+    assert sheet.percent(share) == words
 
 
 # -------------------------------------------------------------------------------------------------------------- bad input

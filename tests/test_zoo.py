@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from lively import lively, written
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -115,18 +116,6 @@ def backbone_net(write, output_stride):
     return Net([nets.layers.data("data", 3), *rows]).eval(), low, high
 
 
-def randomise(net):
-    """Running statistics and affine values that are not 0 and 1."""
-    torch.manual_seed(4)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.normal_(module.bias, 0, 0.1)
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            nn.init.uniform_(module.running_var, 0.8, 1.2)
-    return net.eval()
-
-
 def load(ours, theirs):
     """torchvision's values into our layers, by the table of names; nothing may be left over on our side."""
     layers = from_torchvision(theirs.state_dict())
@@ -144,7 +133,7 @@ def load(ours, theirs):
 )
 def test_resnets_give_torchvisions_features(name, stride):
     dilate = [False, stride == 8, True]
-    theirs = randomise(getattr(torchvision.models, name)(weights=None, replace_stride_with_dilation=dilate))
+    theirs = lively(getattr(torchvision.models, name)(weights=None, replace_stride_with_dilation=dilate))
     ours, low, high = backbone_net(getattr(backbones, name), stride)
     load(ours, theirs)
     head = sum(p.numel() for p in theirs.fc.parameters())
@@ -158,7 +147,7 @@ def test_resnets_give_torchvisions_features(name, stride):
 
 
 def test_mobilenetv2_gives_torchvisions_features_once_those_are_dilated():
-    theirs = randomise(torchvision.models.mobilenet_v2(weights=None))
+    theirs = lively(torchvision.models.mobilenet_v2(weights=None))
     ours, low, high = backbone_net(backbones.mobilenetv2, 16)
     load(ours, theirs)
     features = theirs.features[:18]
@@ -175,13 +164,8 @@ def test_mobilenetv2_gives_torchvisions_features_once_those_are_dilated():
 
 def check_maps(net, image, wanted):
     """The blobs that a net writes for an image are these."""
-    found = {}
-    for name in wanted:
-        getattr(net, name).register_forward_hook(lambda module, args, out, name=name: found.update({name: out}))
-    with torch.no_grad():
-        net(image)
-    for name, blob in wanted.items():
-        torch.testing.assert_close(found[name], blob, rtol=1e-3, atol=1e-4 * blob.abs().max().item())
+    for found, blob in zip(written(net, wanted, image), wanted.values(), strict=True):
+        torch.testing.assert_close(found, blob, rtol=1e-3, atol=1e-4 * blob.abs().max().item())
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet50", "resnet101", "mobilenetv2"])
@@ -203,6 +187,51 @@ def test_deeplab_refuses_backbones_and_strides_that_there_are_not():
         on_meta("deeplabv3plus/resnet18")
     with pytest.raises(UserError, match="8 or 16, not 32"):
         on_meta("deeplabv3plus", output_stride=32)
+
+
+@pytest.mark.parametrize(("stride", "rates"), [(16, [2, 4, 8]), (8, [4, 8, 16])])
+@pytest.mark.parametrize(("backbone", "last"), [("resnet101", "layer4_{}_conv2"), ("vgg16", "conv5_{}")])
+def test_multi_grid_multiplies_the_dilations_of_the_last_stage_alone(stride, rates, backbone, last):
+    """DeepLabV3's rates: 2 x (1, 2, 4) at stride 16 (arXiv 1706.05587, 3.3)."""
+    nets_ = [on_meta(f"deeplabv3plus/{backbone}", output_stride=stride, multi_grid=grid) for grid in (None, (1, 2, 4))]
+    plain, net = (dict(n.named_modules()) for n in nets_)
+    names = [last.format(i + (backbone == "vgg16")) for i in range(3)]
+    assert [net[name].dilation[0] for name in names] == rates
+    others = [n for n, m in plain.items() if isinstance(m, nn.Conv2d) and n.removesuffix(".conv") not in names]
+    assert len(others) > 12 and all(plain[n].dilation == net[n].dilation for n in others)
+    assert [(n, p.shape) for n, p in nets_[0].named_parameters()] == [(n, p.shape) for n, p in nets_[1].named_parameters()]
+
+
+def test_the_decoder_of_deeplab_drops_values_in_training_alone():
+    net = nets.build("deeplabv3plus/mobilenetv2", {"irrg": 3}, 6, decoder_dropout=(0.5, 0.1))
+    assert [net.decoder1_drop.p, net.decoder2_drop.p] == [0.5, 0.1]
+    assert [row.reads for row in net.rows if row.name in ("decoder2", "score_low")] == [("decoder1_drop",), ("decoder2_drop",)]
+    image = torch.randn(1, 3, 64, 64)
+    for module in net.modules():
+        module.training = isinstance(module, nn.Dropout) and module is not net.aspp_drop  # nothing else is drawn or averaged
+    with torch.no_grad():
+        assert not torch.equal(net(image), net(image))
+        assert torch.equal(net.eval()(image), net(image))
+    assert not any("decoder" in row.name and row.kind == "dropout" for row in on_meta("deeplabv3plus/mobilenetv2").rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"multi_grid": (1, 2)}, r"multi_grid = \(1, 2\): it must be three whole numbers"),
+        ({"multi_grid": (1, 2, 0)}, "three whole numbers"),
+        ({"multi_grid": 2}, "three whole numbers"),
+        (
+            {"multi_grid": (1, 2, 4), "backbone": "mobilenetv2"},
+            "multi_grid is for vgg16, resnet50, resnet101, not for mobilenetv2",
+        ),
+        ({"decoder_dropout": 0.5}, r"decoder_dropout = 0.5: it must be two shares"),
+        ({"decoder_dropout": (0.5, 1)}, "two shares"),
+    ],
+)
+def test_other_grids_and_dropouts_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        on_meta(f"deeplabv3plus/{options.pop('backbone', 'resnet50')}", **options)
 
 
 # ---------------------------------------------------------------------------------------------------- all nets of the folder

@@ -9,8 +9,10 @@ tile, so one or few rasters can be split by place: folders = {"rgb": "blocks/ort
 Masks that are not labels yet are cut in the same way; convert_gt.py then makes gts_numpy/0_0.png ... of their blocks.
 """
 
+import argparse
 import os
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as Xml
@@ -29,7 +31,11 @@ MADE_BY = "tools.blocks"
 
 
 def main():
-    args = arguments()
+    make_blocks(arguments())
+
+
+def make_blocks(args: argparse.Namespace) -> None:
+    """Make the blocks of all rasters, as the command line (what `arguments` gives) says."""
     files = find_local(args.files)
     stems = [file.stem for file in files]
     twice = listing(sorted(stem for stem, count in Counter(stems).items() if count > 1))
@@ -42,13 +48,13 @@ def main():
     print(", ".join(f"{count} blocks of {stem}" for stem, count in zip(stems, counts, strict=True)) + f" in {args.out}")
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     parser.add_argument("files", nargs="+", type=Path, help="rasters: images and label arrays or masks, alike in size")
     parser.add_argument("--size", type=commands.whole_number(1), required=True, metavar="PIXELS", help="about a block's sides")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the blocks go")
     commands.add_overwrite(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def blocks(height: int, width: int, size: int) -> dict[tuple[int, int], Window]:

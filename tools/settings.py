@@ -78,6 +78,7 @@ class Settings:
             "folders": {m: str(self.data.folders[m]) for m in self.data.modalities},
             **self.classes.about(),
             "patch_size": list(self.patches.patch_size),
+            "resize": self.data.RESIZE,
         }
 
     def values(self) -> dict[str, Any]:

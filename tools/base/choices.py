@@ -22,7 +22,7 @@ def numbers_of(function: Callable, without: int = 1) -> dict[str, Any]:
 def read_choice(
     setting: str, given: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any]], limits: Limits | None = None
 ) -> dict[str, Any]:
-    """The numbers that such a setting gives.
+    """The parameters that such a setting gives, defaults filled in.
 
     choices: name -> its numbers with their defaults, as `numbers_of` gives them. limits: of the numbers, LIMITS where none are
     given. Raises UserError unless it names one of them, gives all that are required and nothing else, each in its limits.

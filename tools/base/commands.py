@@ -4,7 +4,7 @@ import argparse
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser whose --help begins with the script's own docstring: what it makes, from what, and an example."""
+    """An argument parser whose --help begins with the script's docstring: what it makes, from what, and an example."""
     return argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS
     )
@@ -23,7 +23,7 @@ def add_run(arguments: argparse.ArgumentParser) -> None:
 
 
 def with_run(args: argparse.Namespace) -> list[str]:
-    """The changes of settings that --set and --run name."""
+    """What --set and --run change in the config, as a list of NAME=VALUE."""
     return args.set + ([] if args.run is None else [f"RUN={args.run!r}"])
 
 

@@ -69,7 +69,7 @@ def _others(folder: Path, home: str, names: list[str], ours: Any) -> list[str]:
 
 
 def keep(files: Iterable[Path], old: Path, new: Path) -> None:
-    """Let files of an old folder stand in the new one, too. Raises UserError if that has files of the same names."""
+    """Link (or copy) files of an old folder into the new one. Raises UserError if the new one has files of the same names."""
     files = list(files)
     if taken := [file for file in files if os.path.lexists(new / file)]:
         raise UserError(f"{old} holds {listing(taken)}, which was not made there and would be replaced: move it elsewhere.")
@@ -82,7 +82,7 @@ def keep(files: Iterable[Path], old: Path, new: Path) -> None:
 
 
 def nested(output: Path, inputs: Iterable[str | Path]) -> str | None:
-    """What to say of inputs inside an output, or folders of inputs that it lies in; None if there are none."""
+    """The error text if inputs lie inside the output folder, or the output inside an input folder; None if neither."""
     output = output.resolve()
     for given in inputs:
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # remote, or no path at all

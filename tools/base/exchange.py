@@ -1,4 +1,4 @@
-"""Two folders exchange their names at once, if the system can; else the next start mends what a kill in between left."""
+"""Swap two folders atomically if the system can; otherwise the next run repairs what a kill between two renames left."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
 
 
 def replace_folder(new: Path, final: Path) -> None:
-    """Give a whole folder its final name; what had that name is removed."""
+    """Rename a finished folder to its final name; an older folder of that name is removed."""
     if not final.exists():
         new.rename(final)
         return
@@ -24,7 +24,7 @@ def replace_folder(new: Path, final: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Whether two folders, or files, have exchanged their names; False where the system or its disk has no such call."""
+    """Swap two folders, or files, atomically. Returns False if the system or the file system has no such call."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):  # no Linux, or an old one
@@ -33,7 +33,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def recover(final: Path) -> None:
-    """Give a folder its name back that a run, killed between two renames, left without one; called while it is locked."""
+    """Restore a folder that a run left under a temporary name, killed between two renames. Call it with the lock held."""
     old = _aside(final)
     if old.is_dir() and not final.exists():
         old.rename(final)

@@ -1,4 +1,4 @@
-"""The last border: what nobody expected becomes a sentence that owns up to it, and a file with the traceback."""
+"""The last resort: an unexpected exception becomes one sentence that says it is our bug, and a file with the traceback."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ _REPOSITORY = Path(__file__).parent.parent.parent
 
 
 def report(error: BaseException) -> str:
-    """The sentence on a fault of ours; its traceback goes to a file, or to the screen if SHOW or a lack of room says so."""
+    """The sentence that reports a bug of ours. Its traceback goes to a file, or to the screen (SHOW, or no room)."""
     text = _text(error)
     where = None if os.environ.get(SHOW, "0") not in ("", "0") else _kept(text)
     if where is None:
@@ -44,7 +44,7 @@ def _kept(text: str) -> Path | None:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of ours that was at work."""
+    """The last line of our own code in the traceback."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(_REPOSITORY)]
     frames = [f for f in frames if "site-packages" not in f.filename]
     if not frames:

@@ -118,7 +118,7 @@ def write_json(path: str | Path, what: Any) -> None:
 
 
 def plain(what: Any) -> Any:
-    """What `write_json` would make of something and one would read again: lists for tuples, text for paths."""
+    """A value as it is after a round trip through JSON: lists for tuples, text for paths."""
     return json.loads(json.dumps(what, default=_plain))
 
 

@@ -62,7 +62,7 @@ def _wrong(name: str, form: type) -> str:
 
 
 def parse(text: str | bytes, form: Form = object) -> Any:
-    """The value that a text of JSON is. Raises ValueError, with the reason, if it is none, or not of the form."""
+    """The value that a JSON text holds. Raises ValueError, with the reason, if it is no JSON or not of the form."""
     try:
         value = json.loads(text)
     except RecursionError:
@@ -73,7 +73,7 @@ def parse(text: str | bytes, form: Form = object) -> Any:
 
 
 def read_json(path: Path, form: Form, advice: str) -> Any:
-    """What a JSON file of ours says. Raises UserError, ending in the advice, if it is no file, no JSON, or of another form."""
+    """The content of a JSON file of ours. Raises UserError, ending in the advice, if it is missing or of another form."""
     if not path.is_file():  # a folder; a pipe, on which reading would wait for ever
         raise UserError(f"{path} is no file: {advice}.")
     try:

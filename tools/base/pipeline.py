@@ -1,4 +1,4 @@
-"""Work that is done ahead: what one stage makes while the next is still busy with what came before."""
+"""Prefetching: one stage computes its next items while the following stage still works on earlier ones."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Ahead(Iterator[T]):
-    """The same items in the same order, made in a thread of their own, up to `depth` of them before they are asked for.
+    """Iterate in a background thread: the same items in the same order, up to `depth` of them computed in advance.
 
     What is raised there is raised here, in its turn. The thread begins at once and ends with the last item, or with `close`,
     which also closes items that were made and not asked for, if they can be closed.
@@ -62,6 +62,6 @@ class Ahead(Iterator[T]):
 
 
 def _drop(item: Any) -> None:
-    """Nobody wants it any more."""
+    """Close an item that will not be consumed, if it can be closed."""
     if hasattr(item, "close"):
         item.close()

@@ -52,7 +52,7 @@ def _job(function: Callable, *args: Any, **kwargs: Any) -> Any:
 
 
 def _begin() -> None:
-    """In a helper: Ctrl-C ends its job alone, and it ends when the script does."""
+    """Set up a worker process: Ctrl-C cancels its current job only, and the worker ends when the script ends."""
     signal.signal(signal.SIGINT, _stop_job)
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):

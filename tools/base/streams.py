@@ -1,4 +1,4 @@
-"""Standard streams that no script fails on: closed ones, full ones, and terminals that lack letters."""
+"""Standard streams made safe: closed ones, full disks, and terminals whose encoding lacks characters."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ class OutputError(OSError):
 
 
 class Telling:
-    """A text stream whose failures, but for a reader who went away, are told from those of files: OutputError."""
+    """A text stream that raises OutputError when it cannot be written; a closed pipe still raises BrokenPipeError."""
 
     def __init__(self, stream: Any):
         self._stream = stream

@@ -176,7 +176,7 @@ class Database:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Within this block, what LMDB says of a damaged file becomes a sentence."""
+        """Turn LMDB's errors about a damaged file into a UserError."""
         try:
             yield
         except lmdb.Error as error:
@@ -193,7 +193,7 @@ class Database:
                 read = 0
 
     def close(self) -> None:
-        """Let go of the file and of the memory that it is mapped to; the next read opens it again."""
+        """Close the file and its memory map; the next read opens it again."""
         if self._env is not None:
             self._env.close()
             self._env = None

@@ -63,7 +63,7 @@ class Plan:
     mixed: list[str]
 
     def of(self, split: str, tile: TileId) -> list[Cell]:
-        """The cells of one split in one tile."""
+        """The cells of one split that lie in one tile."""
         return [cell for cell in self.cells if (cell.split, cell.tile) == (split, tile)]
 
     def places(self) -> list[tuple[str, TileId]]:
@@ -80,7 +80,7 @@ class Plan:
         return {split: n * len(cuttings[split].turns) for split, n in self.cells_by_split().items()}
 
     def notes(self) -> str:
-        """What a user should know of it, line by line."""
+        """Warnings and notes on the plan, a line each."""
         counts = ", ".join(f"{n} {split}" for split, n in self.cells_by_split().items())
         lines = [f"{len(self.cells)} cells of {self.about['file']}: {counts}"]
         lines += [f"the grid was brought {self.moved}"] if self.moved else []
@@ -273,7 +273,7 @@ def tile_places(dataset: Dataset, modalities: Sequence[str], tiles: Iterable[Til
     """For each tile its first file that says where on Earth it lies (a JPEG does not), or the first file."""
     found = {}
     for tile in tiles:
-        files = [raster.inspect(dataset.path(m, tile)) for m in modalities]
+        files = [raster.inspect(dataset.seen(m, tile)) for m in modalities]
         found[tile] = next((f for f in files if f.transform and f.crs), next((f for f in files if f.transform), files[0]))
     return found
 

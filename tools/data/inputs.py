@@ -66,7 +66,7 @@ class Input:
         return np.concatenate(planes)
 
     def type_fault(self, modality: str, dtype: str) -> str | None:
-        """What to say of a file of a modality whose values cannot be what the net was trained on, or None.
+        """The error text if a file's pixel type cannot be what the net was trained on, or None.
 
         Bytes go with bytes, wider whole numbers with each other, floats with floats. A single band may also be heights in
         metres, which are stored as signed whole numbers or as floats; but not where floats between -1 and 1 were trained on.
@@ -131,7 +131,7 @@ _HEIGHTS = {"int16", "int32", *_FLOATS}
 
 
 def _alike(trained: str, given: str, heights: bool) -> bool:
-    """Whether numbers of these pixel types can mean the same."""
+    """Whether two pixel types are close enough that a net trained on one can read the other."""
     kinds = [_WHOLE, _FLOATS, _HEIGHTS] if heights else [_WHOLE, _FLOATS]
     return trained == given or any({trained, given} <= kind for kind in kinds)
 

@@ -88,7 +88,7 @@ class Patches(Dataset):
         return labels
 
     def close(self) -> None:
-        """Let go of the files; one process can have them open once."""
+        """Close the databases; a process can have each of them open only once."""
         for database in [*self.images.values(), self.labels]:
             database.close()
 
@@ -108,7 +108,7 @@ class Patches(Dataset):
         return {m: reorder(image, self.inputs[0].bgr) for m, image in images.items()}, labels[0]
 
     def stack(self, images: dict[str, np.ndarray], labels: np.ndarray) -> tuple[list[Tensor], Tensor]:
-        """Such pixels as an item."""
+        """Images and labels, as `read` gives them, as an item of the dataset."""
         return [as_tensor(i.stack(images)) for i in self.inputs], torch.from_numpy(labels.copy())
 
 
@@ -184,13 +184,13 @@ class BatchOrder(Sampler):
         return [draw.record for draw in next(iter(whole))]
 
     def _share(self, draws: list[Draw]) -> list[Draw]:
-        """What this process takes of a batch."""
+        """This rank's part of a batch."""
         part = self.batch // self.parts
         own = part // self.ranks
         return [draw for first in range(self.rank * own, self.batch, part) for draw in draws[first : first + own]]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The records of an epoch: each as often as its weight wants, rounded up or down at random."""
+        """The shuffled records of an epoch, each as often as its weight says, rounded up or down at random."""
         random = np.random.default_rng([self.seed, epoch])
         if self.weights is None:
             return random.permutation(self.length)

@@ -74,7 +74,7 @@ class Cutting:
 
 
 def turn_name(rotation: int, flip: bool) -> str:
-    """What a patch's name says of its turn: "_r90_f", or nothing for a straight one."""
+    """The part of a patch's name that gives its rotation and flip: "_r90_f", or "" for an upright one."""
     return (f"_r{rotation}" if rotation else "") + "_f" * flip
 
 
@@ -127,7 +127,7 @@ def reflect(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def patch_suffix(bands: int, dtype: str) -> str:
-    """Pictures that every viewer shows are PNG; other band counts and pixel types are GeoTIFF."""
+    """The suffix of patch files: PNG for what every viewer shows, GeoTIFF for other band counts and pixel types."""
     return ".png" if dtype == "uint8" and bands in (1, 3) else ".tif"
 
 

@@ -111,12 +111,12 @@ def warnings(splits: Mapping[str, Sequence[TileId]], files: Mapping[TileId, Path
 
 
 def _divided(tiles: Sequence[TileId], home: Mapping[TileId, str]) -> bool:
-    """Whether some of these tiles are trained on and others are not."""
+    """Whether some of these tiles are training tiles and others are not."""
     return len({home[tile] == "train" for tile in tiles}) > 1
 
 
 def _series(tiles: Iterable[TileId]) -> list[list[TileId]]:
-    """Tiles whose names differ in the number at the end alone; none where all are one series, which says nothing."""
+    """Groups of tiles whose names differ only in the number at the end; none if all tiles are one such series."""
     found: dict[str, list[TileId]] = {}
     for tile in tiles:
         stem = re.sub(r"[\W_]*\d+$", "", tile_name(tile))

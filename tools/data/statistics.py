@@ -74,7 +74,7 @@ class Moments:
 
 
 def by_modality(found: Iterable[tuple[str, Moments]]) -> dict[str, Moments]:
-    """The moments of each modality, from those of its rasters."""
+    """The sum of the moments of all rasters, by modality."""
     moments: dict[str, Moments] = {}
     for modality, more in found:
         moments[modality] = moments[modality] + more if modality in moments else more

@@ -17,6 +17,7 @@ from tools.base.errors import UserError, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
 from tools.base.processes import pool
 from tools.demo import streetmap
+from tools.demo.flight import ORTHO, write_flight
 from tools.demo.scene import FINER, MARGIN_PIXELS, PIXEL_METRES, Scene, halved, photograph
 from tools.demo.town import draw_town
 from tools.geo import raster
@@ -24,6 +25,7 @@ from tools.labels.palette import Palette
 
 TRAIN_IDS, VAL_IDS, TEST_IDS = [1, 3, 5, 7, 11, 13], [15], [32, 34]
 TILE_IDS = [*TRAIN_IDS, *VAL_IDS, *TEST_IDS]
+TILE_PIXELS, FLIGHT_PIXELS = 512, 1536  # per side, if nobody says otherwise
 SIZES_PIXELS = (64, 2048)  # below, a tile is a few roofs; at 2048 a worker needs 2 GB, and four times that at twice
 
 FOLDERS = {  # as in ISPRS's downloads; {} is the tile's id
@@ -132,7 +134,7 @@ def in_colours(labels: np.ndarray) -> np.ndarray:
     return np.moveaxis(Palette(CLASSES, COLOURS).to_colours(labels), -1, 0)
 
 
-def make_dataset(out: Path, seed: int = 1, size: int = 512, overwrite: bool = False, tile_ids=TILE_IDS) -> dict:
+def make_dataset(out: Path, seed: int = 1, size: int = TILE_PIXELS, overwrite: bool = False, tile_ids=TILE_IDS) -> dict:
     """Write a whole dataset to a folder that does not exist yet; gives back the share of pixels of each class."""
     check_size(size)
     refuse_existing(out, overwrite, MADE_BY)
@@ -158,6 +160,20 @@ def make_dataset(out: Path, seed: int = 1, size: int = 512, overwrite: bool = Fa
             shares=shares,
         )
     return shares
+
+
+def make_flight(out: Path, seed: int = 1, size: int = FLIGHT_PIXELS, overwrite: bool = False) -> int:
+    """Write one orthomosaic and the shapefile of its labels to a folder; how many polygons there are comes back."""
+    check_size(size)
+    refuse_existing(out, overwrite, MADE_BY)
+    place = place_of(TILE_IDS[0], size)
+    with whole_folder(out, overwrite, MADE_BY) as folder:
+        tile = make_tile(seed, TILE_IDS[0], size)
+        count = write_flight(folder, tile.image, tile.labels, CLASSES, place, CRS)
+        what = "a synthetic orthomosaic of a made-up town and polygons of its classes; not a real place"
+        about = {"what": what, "seed": seed, "size_pixels": size, "pixel_metres": PIXEL_METRES, "crs": CRS}
+        write_details(folder, **{"made by": MADE_BY}, **about, polygons=count)
+    return count
 
 
 def write_map(path: Path, features: list[dict]) -> None:
@@ -194,20 +210,30 @@ def arguments(argv=None) -> argparse.Namespace:
         prog="python -m tools.demo",
         description=f"""Makes {len(TILE_IDS)} aerial tiles of a made-up town (infrared-red-green image, surface model,
             height above ground, colour ground truth, whole and eroded) from a seed, under ISPRS Vaihingen's file names, and
-            a map of it like OpenStreetMap's. Example: python -m tools.demo --out data/demo --seed 1""",
+            a map of it like OpenStreetMap's. With --flight, one large orthomosaic and a shapefile of digitised classes
+            instead. Example: python -m tools.demo --out data/demo --seed 1""",
     )
-    parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to make (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="folder to make (default: data/demo, with --flight data/flight)")
+    parser.add_argument("--flight", action="store_true", help="one orthomosaic and labels.shp, as of a drone's flight")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same pixels (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=512, help="pixels per side of a tile (default: %(default)s)")
+    parser.add_argument("--size", type=int,
+                        help=f"pixels per side of a tile (default: {TILE_PIXELS}, with --flight {FLIGHT_PIXELS})")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     given = parser.parse_args(argv)
     if given.seed < 0:
         raise UserError(f"--seed is {given.seed}: choose a whole number from 0 up.")
+    given.out = given.out or Path("data/flight" if given.flight else "data/demo")
+    if given.size is None:
+        given.size = FLIGHT_PIXELS if given.flight else TILE_PIXELS
     return given
 
 
 def main() -> None:
     given = arguments()
+    if given.flight:
+        count = make_flight(given.out, given.seed, given.size, given.overwrite)
+        print(f"{given.out / ORTHO}: {given.size} x {given.size} pixels; {count} polygons of its classes beside it")
+        return
     shares = make_dataset(given.out, given.seed, given.size, given.overwrite)
     print(f"{given.out}: {len(TILE_IDS)} tiles; " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
 

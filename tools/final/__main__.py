@@ -99,7 +99,7 @@ def score(settings: Settings, net: "nn.Module", inputs: "list[Input]", where: "D
         return by_cells.validate(forward, patches, chosen.THRESHOLD, classes.colours, classes.ignored, trained=loss)
     ids = settings.data.ids(split)
     settings.data.dataset.check(settings.data.with_labels, ids, classes.colours)
-    labeller = make_labeller(chosen, net, inputs, where)
+    labeller = make_labeller(chosen, net, inputs, where, resize=settings.data.RESIZE)
     return validation.validate(labeller, tiles_of(settings.data, ids), classes.colours, classes.ignored, trained=loss)
 
 

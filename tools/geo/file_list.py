@@ -1,4 +1,4 @@
-"""What the files of a command line mean: files, folders of them, patterns, lists, and remote ones as GDAL takes them."""
+"""Files named on a command line: files, folders, patterns, lists, and remote files as GDAL takes them."""
 
 import glob
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ def _local(word: str) -> list[File]:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise UserError for what is there but no file, such as a pipe, on which reading would wait for ever."""
+    """Raise UserError for a path that exists but is no regular file, such as a pipe: reading it would block forever."""
     try:
         special = path.exists() and not path.is_file() and not path.is_dir()
     except (OSError, ValueError) as error:  # a name that is too long, or no name at all

@@ -14,7 +14,7 @@ _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 
 @dataclass(frozen=True)
 class _Measure:
-    """A number of a unit, or of pixels; option: which said so."""
+    """A number with a unit, or of pixels. option: the command-line option that gave it, for error texts."""
 
     value: float
     in_pixels: bool
@@ -37,7 +37,7 @@ class _Measure:
         return partial(cls.of, option)
 
     def pixels(self, about: Raster) -> float:
-        """In pixels of a raster. Raises UserError where that does not say how large its pixels are."""
+        """The measure in pixels of a raster. Raises UserError if the raster does not say how large its pixels are."""
         if self.in_pixels:
             return self.value
         one = self._of_a_pixel(about)

@@ -30,7 +30,7 @@ def touching(bounds: Mapping[Hashable, Bounds]) -> list[tuple[Hashable, Hashable
 
 
 def components(bounds: Mapping[Hashable, Bounds]) -> list[list[Hashable]]:
-    """The tiles in sets, each of which hangs together by tiles that touch."""
+    """The tiles in connected sets: two tiles are in one set if a chain of touching tiles joins them."""
     root = {tile: tile for tile in bounds}
 
     def find(tile: Hashable) -> Hashable:
@@ -47,7 +47,7 @@ def components(bounds: Mapping[Hashable, Bounds]) -> list[list[Hashable]]:
 
 
 def areas(bounds: Mapping[Hashable, Bounds], most: int) -> list[list[Hashable]]:
-    """Tiles that hang together, halved across their longer side until no area holds more than `most` of them."""
+    """The connected sets of tiles, each halved across its longer side until no area holds more than `most` tiles."""
     return [area for joined in components(bounds) for area in _halved(joined, bounds, most)]
 
 

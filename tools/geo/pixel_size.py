@@ -62,7 +62,7 @@ def _corners(about: Raster, source: CRS, target: CRS) -> list[np.ndarray]:
 
 
 def _turned(across: np.ndarray) -> np.ndarray:
-    """Differences along the equator that do not go around the Earth where they cross the date line."""
+    """Differences of longitude, the short way round if they cross the date line."""
     return (across + _AROUND / 2) % _AROUND - _AROUND / 2
 
 

@@ -32,7 +32,7 @@ def reaching(bounds: np.ndarray, image: Raster) -> np.ndarray:
 
 
 def draw(shapes: Iterable[tuple[Any, int]], out: np.ndarray, place: Affine) -> np.ndarray:
-    """Write (shape, value) into the pixels of `out` (h x w, uint8) whose centres the shape holds, the later ones on top.
+    """Write (shape, value) into the pixels of `out` (h x w, integers) whose centres the shape holds, the later ones on top.
 
     place: what makes columns and rows of `out` into coordinates of the shapes.
     """

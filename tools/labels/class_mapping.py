@@ -1,4 +1,4 @@
-"""The legend of ground truth as delivered: what its colours, its numbers and its names of classes are in our labels."""
+"""The mapping from the ground truth's own colours, numbers and class names to our labels."""
 
 from collections.abc import Mapping
 

@@ -18,7 +18,7 @@ from skimage.measure import label as connected
 
 
 class _Held(NamedTuple):
-    """The rows that wait for what is below: their labels, which pixels are final, how many rows are given already (0 or 1)."""
+    """Rows kept back until the rows below are known: labels, which pixels are final, how many rows are given (0 or 1)."""
 
     labels: np.ndarray
     final: np.ndarray
@@ -103,7 +103,7 @@ def _borders(numbers: np.ndarray, small: np.ndarray) -> _Borders:
 
 
 def _touching(borders: _Borders, some: np.ndarray, large: np.ndarray) -> np.ndarray:
-    """Which small patches hang together, by way of others, with some of them."""
+    """Which small patches are connected, possibly through other small ones, to any of the given ones."""
     between = borders.where(~large[borders.source] & ~large[borders.target])
     graph = coo_array((np.ones(len(between.source), bool), (between.source, between.target)), shape=(len(large), len(large)))
     group = connected_components(graph, directed=False)[1]

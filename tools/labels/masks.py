@@ -1,6 +1,6 @@
 """Ground truth as delivered, made into labels: colour masks and masks of class numbers, with their faults.
 
-`Colours` and `Numbers` read a mask strip by strip; what means nothing comes back, is counted, and named in one sentence.
+`Colours` and `Numbers` read a mask strip by strip; values that belong to no class are counted and reported in one sentence.
 """
 
 from collections import Counter
@@ -26,12 +26,14 @@ Strip = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels (h x w, uint8); wher
 
 @dataclass(frozen=True)
 class Tally:
-    """What one mask gave: its pixels, those of each label, and the unknown ones by what stands in the mask."""
+    """What was found in one mask: its pixels, those of each label, and the unknown ones by their colour or number."""
 
     pixels: int
     by_label: np.ndarray  # pixels of each label, 256 numbers
     unknown: Counter
     empty: int = 0  # those that the mask says hold nothing: transparent, masked out, nodata
+    covered: int = 0  # by polygons
+    outside: int = 0  # of the polygons' area, and of all polygons
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
 
 
 class NoClassError(UserError):
-    """What stands in masks and means nothing: how many pixels, by colour or number. `+` joins that of two masks."""
+    """Values in masks that belong to no class: pixels by colour or number. `+` adds those of two masks."""
 
     def __init__(self, reader: Colours | Numbers, unknown: Counter, is_jpeg: bool):
         super().__init__(reader.fault(unknown, is_jpeg))

@@ -60,7 +60,7 @@ class Palette:
         return table[labels]
 
     def counted_from_one(self, pixels: np.ndarray, unit: str = "pixel") -> str | None:
-        """What to say if class 0 has no pixel and the label behind the last class has some, as in masks that count from 1.
+        """A warning if class 0 has no pixel but the label after the last class has some, as in masks that count from 1.
 
         pixels: of each label, 256 numbers. unit: what is counted.
         """

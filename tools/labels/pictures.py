@@ -76,7 +76,7 @@ def save(figure: Figure, path: Path, bottom: float = 0.05) -> None:
 
 
 def refuse_others(path: Path) -> None:
-    """Raise UserError if a file stands at a path that is no picture of ours, and so must not be replaced by one."""
+    """Raise UserError if a file at this path is no picture of ours, and so must not be overwritten."""
     if path.is_file() and (not path.stat().st_size or _OURS.encode() in path.read_bytes()):
         return
     if path.exists():

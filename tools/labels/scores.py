@@ -62,7 +62,7 @@ def frequency_weighted_iou(matrix: np.ndarray, classes: Sequence[int] | None = N
 
 
 def never_predicted(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
-    """The classes that have true pixels, none of which, nor any other, is labelled so."""
+    """The classes that occur in the truth but nowhere in the prediction."""
     return [name for name, true, found in zip(names, matrix.sum(1), matrix.sum(0), strict=True) if true and not found]
 
 

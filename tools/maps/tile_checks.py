@@ -6,6 +6,7 @@ from tools.base.errors import UserError, listing
 from tools.data.dataset import label_fault
 from tools.data.inputs import Input
 from tools.geo import place, raster
+from tools.geo.views import Size
 from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile
@@ -82,11 +83,13 @@ def place_fault(tile: Tile) -> str | None:
     return place.first_fault({modality: raster.inspect(path) for modality, path in tile.paths.items()})
 
 
-def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: float | None, resample: bool) -> None:
+def print_notes(
+    todo: list[Tile], failed: dict[str, str], count: int, trained: float | None, resample: bool, resize: Size | None = None
+) -> None:
     """Say what a user should know before the work begins.
 
     todo: of `count` tiles, those not finished yet. failed: what is wrong with some of them. trained: the size (metres) of the
-    pixels that the net was trained on, where it is known. resample: whether tiles are read at that size.
+    pixels that the net was trained on, where it is known. resample: whether tiles are read at that size. resize: RESIZE.
     """
     about = {tile.name: tile.inspect() for tile in todo if tile.name not in failed}
     if count > len(todo):
@@ -103,8 +106,9 @@ def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: f
             f"note: {listing(by_model)} are placed by control points or RPCs alone: so are the maps, without areas; gdalwarp"
             " makes them north-up."
         )
-    odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained))}
+    odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained, resize))}
     if odd:
         sizes = listing((f"{name} ({size:.3g})" for name, size in odd.items()), 4)
         remedy = "they are read at that size" if resample else "--resample reads them at that size"
+        remedy = remedy if resize is None else "RESIZE makes them so"
         print(f"warning: the net was trained on pixels of {trained:.3g} m, these tiles have other ones: {sizes}; {remedy}.")

@@ -24,7 +24,9 @@ from nets.net import check_size
 from tools.base.errors import UserError, listing
 from tools.base.folders import whole_file
 from tools.export.end_to_end import Program, file_order, raw
-from tools.inference.settings import InferenceSettings
+from tools.html.template import LOOK
+from tools.inference.settings import AUTO, InferenceSettings
+from tools.inference.window_size import windows_for
 
 SOURCES = Path(__file__).parent
 _LEAST_NODE = 18
@@ -39,10 +41,15 @@ def check(program: Program, about: Mapping[str, Any], classes: Sequence[str], in
             f"{about['name']} knows the classes {listing(about['classes'])}, the config's label_values are"
             f" {listing(classes)}: name the config that it was trained with, --config FILE."
         )
-    window, _ = inference.windows
-    check_size(*window, program.multiple)
-    if program.size and window != (program.size, program.size):
-        raise UserError(f"--size {program.size}: the page's windows are test_patch_size = {window}: leave out --size.")
+    if about.get("resize"):
+        raise UserError(
+            f"{about['name']} was trained with RESIZE = {about['resize']}, which a page does not do: label with inference.py,"
+            " or train without RESIZE."
+        )
+    windows = windows_for(inference, program.net.net, only=program.size if inference.test_patch_size == AUTO else None)
+    check_size(*windows.size, program.multiple)
+    if program.size and windows.size != (program.size, program.size):
+        raise UserError(f"--size {program.size}: the page's windows are test_patch_size = {windows.size}: leave out --size.")
 
 
 def write(path: Path, model: onnx.ModelProto, facts: Mapping[str, Any]) -> None:
@@ -63,10 +70,10 @@ def facts_of(
 
     on_processor: nodes that WebGPU lacks, poolings that also give indices.
     """
-    window, step = inference.windows
+    windows = windows_for(inference, program.net.net, only=program.size)
     return {name: about[name] for name in _OF_NET} | {
         "dataset": about.get("dataset"), "pixel_size": about.get("pixel_size"), "inputs": [_input(i) for i in program.inputs],
-        "window": window, "step": step, "blend": inference.BLEND,
+        **windows.to_dict(), "blend": inference.BLEND,
         "threshold": inference.THRESHOLD, "memory": inference.MEMORY_MB * 2**20,
         "on_processor": [n.name for n in model.graph.node if _gives_indices(n)],
         "made": {"weights": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "on": str(date.today())},
@@ -101,7 +108,8 @@ class _Parts:
         packed = {path.stem: path.read_bytes() for path in sorted(folder.iterdir()) if path.stem.startswith(("code-", "wasm-"))}
         packed |= {"net": in_planes(net), "licences-text": (folder / "licences.txt").read_bytes()}
         self.packed = {name: base64.b64encode(gzip.compress(content, 9, mtime=0)).decode() for name, content in packed.items()}
-        self.style = Markup((folder / "page.css").read_text(encoding="utf-8"))
+        sheets = (LOOK / "colours.css", LOOK / "viewer.css", SOURCES / "page.css")
+        self.style = Markup("".join(sheet.read_text(encoding="utf-8") for sheet in sheets))
         self.script = Markup((folder / "main.js").read_text(encoding="utf-8").replace("</script", "<\\/script"))
         about = json.loads((folder / "libraries.json").read_text(encoding="utf-8"))
         self.libraries = [f"{library['name']} {library['version']} ({library['license'].strip('()')})" for library in about]

@@ -44,7 +44,6 @@ for (const [name, entry] of Object.entries(CODE)) {
   }
 }
 copyFileSync(join(runtime, WASM), join(target, "wasm-compute.wasm"));
-copyFileSync(join(here, "page.css"), join(target, "page.css"));
 
 const about = [...packages].sort().map((name) => ({ folder: join(here, "node_modules", name), ...described(name) }));
 writeFileSync(join(target, "libraries.json"), JSON.stringify(about.map(({ name, version, license }) => ({ name, version, license }))));

@@ -1,9 +1,9 @@
 """What a run leaves beside its snapshots: a log, metrics.json, TensorBoard's events, a plot; a full disk does not stop it."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tools.base.errors import UserError
 from tools.record import plots, tensorboard
@@ -13,12 +13,20 @@ from tools.record.log import Log
 LOG, EVENTS, PLOT, GRAPH = "training.log", "tensorboard", "loss.png", "net.png"  # beside the snapshots
 
 
+class Watcher(Protocol):
+    """Who is told how a run goes: TensorBoard's curves, a notebook."""
+
+    def add(self, interval: Interval) -> None: ...
+
+    def add_validation(self, iteration: int, found: Validation) -> None: ...
+
+
 class Recorder:
     """Writes down how a run goes.
 
     folder: of the snapshots. plot: the picture's file. log: that of the run. about: what metrics.json says first. title: of the
-    plot. iteration: that training begins at. before: the folder of the snapshot that the run goes on from. writes: False for a
-    process that keeps the history and leaves it to another one to write it down.
+    plot. iteration: that training begins at. before: the folder of the snapshot that the run goes on from. watchers: are
+    told of it beside TensorBoard; None for a process that keeps the history and leaves it to another one to write it down.
     """
 
     def __init__(
@@ -30,12 +38,13 @@ class Recorder:
         title: str,
         iteration: int,
         before: Path | None = None,
-        writes: bool = True,
+        watchers: Sequence[Watcher] | None = (),
     ):
         self.folder, self.plot, self.log, self.title = folder, plot, log, title
         self.records = Records(folder / METRICS, about)
         self.records.begin(iteration, self._history(before / METRICS) if before else None)
-        self._curves = tensorboard.Curves(folder / EVENTS, iteration) if writes else None
+        self._writes = watchers is not None
+        self._watchers = [tensorboard.Curves(folder / EVENTS, iteration), *watchers] if self._writes else []
 
     def _history(self, path: Path) -> dict[str, list]:
         """That of the run that is gone on with; none where it cannot be read, which is said."""
@@ -52,10 +61,9 @@ class Recorder:
         """Write down how some iterations went."""
         self.log.note(f"iteration {interval.iteration}: {interval}")
         self.records.add(interval)
-        if self._curves is None:
-            return
         with self.log.training_goes_on("a point of TensorBoard's curves"):
-            self._curves.add(interval)
+            for watcher in self._watchers:
+                watcher.add(interval)
 
     def add_validation(self, iteration: int, found: Validation, better: list[str]) -> None:
         """Write down and say what a validation found, and by which criteria it is the best so far."""
@@ -66,17 +74,16 @@ class Recorder:
             loss = f"loss {found.trained_loss:.4f}, cross entropy {found.loss:.4f}, {scores}"
         self.log.say(f"iteration {iteration}: validation {loss}" + (f"; best {', '.join(better)} so far" if better else ""))
         self.records.add_validation(iteration, found.scores)
-        if self._curves is None:
-            return
         with self.log.training_goes_on("a validation of TensorBoard's"):
-            self._curves.add_validation(iteration, found)
+            for watcher in self._watchers:
+                watcher.add_validation(iteration, found)
 
     def write(self, losses: list[float], best: Mapping[str, tuple[int, float]], stopped_early: bool) -> None:
         """Bring metrics.json and the plot up to date.
 
         losses: of all iterations. best: (iteration, value) by criterion. stopped_early: whether patience is at its end.
         """
-        if self._curves is None:
+        if not self._writes:
             return
         with self.log.training_goes_on(self.records.path.name):
             self.records.write(best, stopped_early)

@@ -3,15 +3,12 @@
 inference.py writes it at its end; `python -m tools.report FOLDER` makes it again from what lies in the folder.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from tqdm import tqdm
 
@@ -20,6 +17,9 @@ from tools.base.folders import read_details, whole_file
 from tools.base.forms import Form, read_json
 from tools.geo import raster
 from tools.geo.windows import Window
+from tools.html.images import label_picture, photograph
+from tools.html.modules import modules
+from tools.html.template import render
 from tools.labels import pictures, scores
 from tools.maps import class_statistics
 from tools.report.geography import Mosaic, Place, mosaic
@@ -37,7 +37,8 @@ _SCORES = {  # what scores.json says of all tiles, or of one
 }  # fmt: skip
 _STATISTICS = {"tiles": {str: class_statistics.FORM}, "all": {"classes": class_statistics.FORM["classes"]}}
 _DETAILS = {name + "?": {str: {str: str}} for name in ("tiles", "truths")} | {"failed?": {str: str}, "made?": str}
-_TEMPLATE = "report.html.j2"
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_VIEWER = Path(__file__).with_name("viewer.js")
 _OF_TILES = ("tiles", "truths", "files", "failed", "contents")  # of details.json
 
 
@@ -49,7 +50,7 @@ def write_report(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     results = read(folder)
-    page = _environment().get_template(_TEMPLATE).render(results=results, **parts(results))
+    page = render(_TEMPLATE, results=results, modules=modules(_VIEWER), **parts(results))
     with whole_file(folder / REPORT) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / REPORT
@@ -309,24 +310,6 @@ def small_image(path: str | None, side: int, part: Mapping[str, int] | None = No
     return photograph(picture)
 
 
-def photograph(picture: Image.Image) -> str:
-    """A picture as the data URI of a JPEG."""
-    return _uri(picture, "jpeg", quality=80)
-
-
-def label_picture(labels: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> str:
-    """Labels (h x w, uint8) in their colours as the data URI of a PNG; what is no class has the last colour."""
-    picture = Image.fromarray(np.minimum(labels, len(colours) - 1).astype(np.uint8))
-    picture.putpalette([part for colour in colours for part in colour])
-    return _uri(picture, "png")
-
-
-def _uri(picture: Image.Image, kind: str, **options) -> str:
-    content = io.BytesIO()
-    picture.save(content, kind, optimize=True, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
 def show_window(results: Results, tile: str, block: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one of the worst windows: its place, its numbers, and crops as data URIs (or None)."""
     about = raster.inspect(results.labels(tile))
@@ -379,35 +362,3 @@ def _crop(
 def _in_other_pixels(block: Mapping[str, int], scale: tuple[float, float]) -> Window:
     """A block in a file that has so many times as many pixels, downward and to the right."""
     return Window(*(round(block[name] * f) for name, f in zip(("row", "col", "height", "width"), 2 * scale, strict=True)))
-
-
-# ------------------------------------------------------------------------------------------------------------ the template
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"percent": percent, "count": count, "decimals": decimals, "css": css}
-    return environment
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.8375 as 83.8; a dash where there is no number."""
-    return decimals(None if share is None else 100 * share, digits)
-
-
-def decimals(value: float | None, digits: int = 1) -> str:
-    """1234.56 as 1,234.6; a dash where there is no number."""
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def count(pixels: int | None) -> str:
-    """12345 as 12,345; a dash where there is no number."""
-    return "–" if pixels is None else f"{int(pixels):,}"
-
-
-def css(colour: Sequence[int]) -> str:
-    """(255, 0, 0) as #ff0000."""
-    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tools.base.errors import UserError, listing
+from tools.base.folders import require
+from tools.data.augmentation import Augmentation, bands_of
 from tools.data.database import Database, pair
 from tools.data.dataset import TileId, tile_name
 from tools.data.inputs import reorder
@@ -16,6 +18,7 @@ from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.geo.windows import Window
 from tools.labels.palette import Palette
+from tools.settings import Settings
 
 _ROWS = 1024  # of a tile, counted at a time
 
@@ -159,3 +162,30 @@ def open_folder(folder: Path, split: str) -> Source:
 def count(labels: Iterable[np.ndarray]) -> np.ndarray:
     """Pixels of each label from 0 to 255."""
     return sum((np.bincount(piece.ravel(), minlength=256) for piece in labels), np.zeros(256, np.int64))
+
+
+def augmentation_of(settings: Settings, source: Source) -> Augmentation:
+    """What the config's AUGMENTATION does to the patches of a folder. Raises UserError where they are not the config's."""
+    if not settings.training.AUGMENTATION:
+        raise UserError("AUGMENTATION is {}, there is nothing to draw: name operations, such as 'flip', in the config.")
+    require(
+        source.details, source.folder, "extract_images.py", dataset=settings.data.DATASET,
+        patch_size=list(settings.patches.patch_size), classes=list(settings.classes.label_values),
+    )  # fmt: skip
+    missing = [m for m in settings.data.modalities if m not in source.modalities]
+    if missing:
+        raise UserError(f"{source.folder} has no {listing(missing)}, which INPUTS of the config names: make it again.")
+    about = source.details["modalities"]
+    inputs = settings.data.inputs(about)
+    return Augmentation(settings.augmentation, bands_of(about, inputs), source.palette.no_label, settings.data.SEED)
+
+
+def with_versions(source: Source, chosen: Iterable[int], augmentation: Augmentation, versions: int) -> list[Sample]:
+    """Each of the chosen samples, followed by so many that the augmentation makes of it."""
+    samples = []
+    for i in chosen:
+        samples.append(source[i])
+        for version in range(versions):
+            images, labels = augmentation(lambda n: source[n][1:], len(source), i, len(samples))
+            samples.append(Sample(f"augmented, {version + 1}", images, labels))
+    return samples

@@ -8,8 +8,10 @@ holds polygons. config_NAME.py is called after the folder; tiles_NAME.csv, in th
 asks nothing; afterwards it prints the lines to run.
 """
 
+import argparse
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.base import commands
@@ -26,7 +28,11 @@ from tools.start.plan import Plan
 
 
 def main():
-    args = arguments()
+    look_and_write(arguments())
+
+
+def look_and_write(args: argparse.Namespace) -> Plan:
+    """Say what the folder that the command line (what `arguments` gives) names holds, and write its config."""
     if not args.folder.is_dir():
         raise UserError(f"{args.folder} is no folder: name the one that holds your images and masks.")
     name = re.sub(r"\W+", "_", args.folder.resolve().name).strip("_") or "mine"
@@ -37,16 +43,17 @@ def main():
         raise UserError(f"{args.folder} holds no images ({', '.join(raster.SUFFIXES)}) beside masks: put them there.")
     made = from_masks(args.folder, name, found) if found.masks else from_polygons(args.folder, name, found)
     write(made, config, f"python -m tools.start {args.folder.as_posix()}")
+    return made
 
 
-def arguments():
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = commands.parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where images and ground truth lie, in folders or together")
     parser.add_argument("--images", nargs="+", metavar="FILES", help="the images, where names do not tell: files, folders")
     parser.add_argument("--labels", nargs="+", metavar="FILES", help="the masks, or the vector file, where names do not tell")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the config to write (default: config_NAME.py)")
     commands.add_overwrite(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def refuse_written(files: list[Path], overwrite: bool) -> None:

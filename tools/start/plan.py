@@ -178,35 +178,42 @@ def _classes(plan: Plan) -> list[str]:
 
 def commands(plan: Plan, config: Path) -> list[str]:
     """The three lines to run: data, training, maps."""
-    own = f"--config {shlex.quote(config.as_posix())}"
-    first = [
-        *_making_blocks(plan),
-        _converting(plan, own),
-        f"python extract_images.py {own}",
-        f"python create_db.py {own}",
+    own = ["--config", config.as_posix()]
+    scripts = [
+        *(["-m", "tools.blocks", *words] for words in making_blocks(plan)),
+        ["convert_gt.py", *making_labels(plan), *own],
+        ["extract_images.py", *own],
+        ["create_db.py", *own],
     ]
-    return [" && \\\n    ".join(first), f"python training.py {own}", f"python inference.py {own}"]
+    first = " && \\\n    ".join(map(_line, scripts))
+    return [first, _line(["training.py", *own]), _line(["inference.py", *own])]
 
 
-def _making_blocks(plan: Plan) -> list[str]:
+def _line(words: Sequence[str]) -> str:
+    return shlex.join(["python", *words])
+
+
+def making_blocks(plan: Plan) -> list[list[str]]:
+    """What tools.blocks is told, for the image and for its mask; nothing where images are tiles as they are."""
     if not plan.in_blocks:
         return []
     size = block_size(plan.about.height, plan.about.width)
     whole = [("image", plan.images[0])] + ([] if plan.is_vector else [("mask", plan.truths[0])])
-    return [f"python -m tools.blocks {_quoted(file)} --size {size} --out {_quoted(plan.folder / f'blocks_{what}')}"
-            for what, file in whole]  # fmt: skip
+    return [
+        [file.as_posix(), "--size", str(size), "--out", (plan.folder / f"blocks_{what}").as_posix()] for what, file in whole
+    ]
 
 
-def _converting(plan: Plan, own: str) -> str:
+def making_labels(plan: Plan) -> list[str]:
+    """What convert_gt.py is told, beside the config."""
     truth, options = plan.truths[0], [*plan.classes.options]
     if plan.is_vector:
-        options += ["--like", *map(_quoted, _like(plan))]
+        options += ["--like", *(path.as_posix() for path in _like(plan))]
         if plan.attribute is None:
-            options += ["--class", shlex.quote(plan.classes.names[1])]
-        what = _quoted(truth)
+            options += ["--class", plan.classes.names[1]]
     else:
-        what = _quoted(plan.folder / "blocks_mask" / truth.stem if plan.in_blocks else plan.list_file)
-    return f"python convert_gt.py {what} {' '.join(options)} --out {_quoted(plan.folder / LABELS)} {own}"
+        truth = plan.folder / "blocks_mask" / truth.stem if plan.in_blocks else plan.list_file
+    return [truth.as_posix(), *options, "--out", (plan.folder / LABELS).as_posix()]
 
 
 def _like(plan: Plan) -> list[Path]:
@@ -216,7 +223,3 @@ def _like(plan: Plan) -> list[Path]:
     home = plan.images[0].parent
     holds_labels = plan.folder.is_relative_to(home)  # the output may not lie in the input
     return [home] if not holds_labels and sorted(find([home])) == sorted(plan.images) else plan.images
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(path.as_posix())

@@ -1,8 +1,8 @@
 // Squares of image and map at the resolution that the screen wants, drawn when they are needed.
 
 import { UNKNOWN } from "./map.js";
+import { SIDE } from "./view.js";
 
-export const SIDE = 512; // pixels of a tile
 const MOST_TILES = 160;
 const AT_ONCE = 2; // pictures that are asked for at a time
 

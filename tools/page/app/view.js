@@ -1,7 +1,6 @@
 // The view: image and map on one canvas, panned and zoomed.
 
-import { SIDE } from "./tiles.js";
-
+export const SIDE = 512; // pixels of a tile of image or map
 const MARGIN = 24; // CSS pixels around an image that fits
 
 export class View {
