@@ -20,11 +20,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from hypothesis import HealthCheck, settings
 
 from tools.base.errors import run
 
 torch.set_num_threads(1)  # nets this small are quicker so, above all beside other work
 
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded one, too
+settings.load_profile("any machine")
 os.environ["ORTHONETS_TRACEBACK"] = "1"  # a fault of ours is to be read in pytest's report, not in a file
 
 REPO = Path(__file__).parent.parent

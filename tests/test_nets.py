@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -70,7 +70,7 @@ def tables(draw):
     return [*rows, score("score", draw(st.sampled_from(sorted(blobs))), classes)], channels, classes
 
 
-quickly = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+quickly = settings(max_examples=40)
 
 
 @given(tables())

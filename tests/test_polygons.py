@@ -40,7 +40,7 @@ def painted(shapes, found, shape, transform=HALF):
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 6), st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_polygons_drawn_again_give_the_map_whatever_the_strips(tmp_path_factory, height, width, strip, grain, seed):
     rng = np.random.default_rng(seed)
     coarse = rng.choice([0, 1, 2, 255], (-(-height // grain), -(-width // grain))).astype(np.uint8)

@@ -131,8 +131,9 @@ def test_the_whole_is_seen_by_the_scripts_and_by_commands_alone():
             if isinstance(node, ast.ImportFrom) and node.module == "tools.settings":
                 seen.add(path.relative_to(REPO).as_posix())
     scripts = {f"{name}.py" for name in ("convert_gt", "extract_images", "create_db", "training", "inference")}
-    commands = {f"tools/{name}/__main__.py" for name in ("composite", "export", "show", "final", "check")}
-    assert seen - scripts == commands | {"tools/check/findings.py", "tools/check/forecast.py"}
+    commands = {f"tools/{name}/__main__.py" for name in ("composite", "export", "show", "final", "check", "osm")}
+    parts = {"tools/check/findings.py", "tools/check/forecast.py", "tools/show/samples.py", "tools/show/suspects.py"}
+    assert seen - scripts == commands | parts
 
 
 def test_a_setting_that_the_config_leaves_out_has_its_default_and_says_so(tmp_path):
