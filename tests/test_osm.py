@@ -329,5 +329,5 @@ def test_nets_of_two_inputs_train_on_images_and_map_and_label_tiles(town, net):
         done(call(script, *own, *words))
     done(train(town, 4))
     done(call("inference", *TEST, *words, "--device", "cpu"))
-    labels = pixels(town.base / f"vaihingen_results_{net}/top_mosaic_09cm_area{TEST[0]}_labels.tif")
+    labels = pixels(town.base / f"vaihingen_results_{net}/{TEST[0]}_labels.tif")
     assert labels.shape[1:] == pixels(town.path("irrg", TEST[0])).shape[1:]

@@ -1,4 +1,8 @@
-"""Files with OpenStreetMap's features, of any form, as shapes by theme, with widths: what they have near the tiles."""
+"""Files with OpenStreetMap's features, of any form, as shapes by theme, with widths: what they have near the tiles.
+
+GDAL makes the shapes of .osm and .pbf files. It leaves out a way's own tags where that way alone is the outer ring of a
+multipolygon that has tags: a house that is also the border of a meadow is meadow.
+"""
 
 import json
 import re
