@@ -10,11 +10,14 @@ import pytest
 import rasterio
 import rasterio.features
 import shapely
+from rasterio.warp import transform
 from scipy import ndimage
 
 from tools.base.errors import UserError, run
 from tools.demo import __main__ as demo
-from tools.demo.scene import BUILDING, CAR, CLUTTER, IMPERVIOUS, LOW_VEGETATION, TREE
+from tools.demo.scene import BUILDING, CAR, CLUTTER, IMPERVIOUS, LOW_VEGETATION, TREE, Scene
+from tools.demo.streetmap import streets
+from tools.demo.town import draw_town
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the JPEG has no place
 
@@ -271,3 +274,41 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(words, said, tmp_path, mon
     assert left.value.code == 2
     assert said in output.err and output.err.count("\n") == 1 and output.out == ""
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# ------------------------------------------------------------------------------------------------- the map of the town
+
+
+def on_tile(tile_id, feature, size=256):
+    """A feature of the map in pixels of a tile: column, row."""
+    place = demo.place_of(tile_id, size)
+    shape = shapely.geometry.shape(feature["geometry"])
+    return shapely.transform(shape, lambda xy: np.transpose(~place * np.array(transform("EPSG:4326", demo.CRS, *xy.T))))
+
+
+def test_the_map_has_most_houses_and_some_that_are_missing_moved_or_gone(tiles):
+    grid = shapely.points(*np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5))
+    both, drawn, there, gone = 0, 0, 0, 0
+    for tile_id, tile in zip((1, 5, 13), tiles, strict=True):
+        houses = [on_tile(tile_id, f) for f in tile.map if "building" in f["properties"]]
+        on_map, built = shapely.contains(shapely.union_all(houses), grid), tile.labels == BUILDING
+        both, drawn, there = both + (on_map & built).sum(), drawn + on_map.sum(), there + built.sum()
+        gone += sum(1 for h in houses if shapely.contains(h, grid).any() and not built[shapely.contains(h, grid)].any())
+    assert 0.6 < both / there < 0.95 and 0.6 < both / drawn < 0.95
+    assert gone
+
+
+def test_streets_of_the_map_are_middle_lines_a_metre_or_two_off(tiles):
+    scene = Scene(256, np.random.default_rng(np.random.SeedSequence([1, 1])))
+    true = shapely.union_all([line for line, _ in streets(draw_town(scene), scene)])
+    found = [on_tile(1, f) for f in tiles[0].map if "highway" in f["properties"]]
+    metres = shapely.transform(shapely.union_all(found), lambda xy: (xy - 128) * 0.25)
+    away = shapely.distance(shapely.points(shapely.get_coordinates(metres)), true)
+    assert away.max() == pytest.approx(1.5, abs=0.5) and (away < 2.05).all()
+
+
+def test_the_map_of_all_tiles_is_one_file_that_the_same_seed_gives_again(folder):
+    lines = (folder / demo.MAP).read_text()
+    on_map = json.loads(lines)["features"]
+    assert on_map == json.loads(json.dumps([feature for i in IDS for feature in demo.make_tile(1, i, SIZE).map]))
+    assert {key for feature in on_map for key in feature["properties"]} >= {"highway", "building"}

@@ -88,7 +88,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def image_of(data: DataSettings) -> str:
     """The modality whose grid the maps take if the command line names none."""
-    return next(name for name in (*data.modalities, *data.images) if name != KIND)
+    images = [name for name in (*data.modalities, *data.images) if name != KIND]
+    if not images:
+        raise UserError("folders has no images beside the map: name files whose grid the maps take, --image 'top/area{}.tif'.")
+    return images[0]
 
 
 def around(grids: list[Grid], metres: float):

@@ -1,4 +1,8 @@
-"""Files with OpenStreetMap's features, of any form, as shapes by theme, with widths: what they have near the tiles."""
+"""Files with OpenStreetMap's features, of any form, as shapes by theme, with widths: what they have near the tiles.
+
+GDAL makes the shapes of .osm and .pbf files. It leaves out a way's own tags where that way alone is the outer ring of a
+multipolygon that has tags: a house that is also the border of a meadow is meadow.
+"""
 
 import json
 import re
@@ -52,7 +56,7 @@ def read(paths: Sequence[Path], wanted: Mapping[str, Theme], near: Callable[[CRS
     for path in paths:
         for layer in _layers(path, near):
             count += len(layer.shapes)
-            parts += [p for name, theme in wanted.items() if len((p := _part(path, name, theme, layer)).shapes)]
+            parts += _parts(path, wanted, layer)
     if not count:
         raise UserError(_nowhere(paths, near))
     if not parts:
@@ -92,19 +96,23 @@ def _nowhere(paths: Sequence[Path], near: Callable[[CRS], tuple]) -> str:
     return f"{listing(paths, 3)} touches no tile (these lie within {bounds}, degrees W, S, E, N): fetch the map of that place."
 
 
-def _part(path: Path, name: str, theme: Theme, layer: Layer) -> Part:
-    """The features of a layer that are of a theme."""
-    shapes, widths = [], []
-    for shape, tags in zip(layer.shapes, tags_of(layer), strict=True):
-        if themes.is_hidden(tags):
-            continue
-        shape = _closed(shape, tags)
-        is_area = shape.geom_type in ("Polygon", "MultiPolygon")
-        width = themes.is_area(theme, tags) and np.nan if is_area else themes.width(theme, tags)
-        if width:
-            shapes.append(shape)
-            widths.append(width)
-    return Part(path, name, np.array(shapes, object), np.array(widths, float), layer.crs)
+def _parts(path: Path, wanted: Mapping[str, Theme], layer: Layer) -> Iterator[Part]:
+    """The features of a layer, by theme; a theme that has none is left out."""
+    seen = [
+        (_closed(s, tags), tags) for s, tags in zip(layer.shapes, tags_of(layer), strict=True) if not themes.is_hidden(tags)
+    ]
+    for name, theme in wanted.items():
+        found = [(shape, width) for shape, tags in seen if (width := _width(theme, shape, tags))]
+        if found:
+            shapes, widths = zip(*found, strict=True)
+            yield Part(path, name, np.array(shapes, object), np.array(widths, float), layer.crs)
+
+
+def _width(theme: Theme, shape: shapely.Geometry, tags: Mapping[str, str]) -> float | None:
+    """Metres that a shape is drawn wide, NaN for an area as it is, None where it is not of the theme."""
+    if shape.geom_type in ("Polygon", "MultiPolygon"):
+        return np.nan if themes.is_area(theme, tags) else None
+    return themes.width(theme, tags)
 
 
 def _closed(shape: shapely.Geometry, tags: Mapping[str, str]) -> shapely.Geometry:

@@ -66,8 +66,9 @@ class Grid:
             found = vectors.moved(found, part.crs, self.about.crs)
         a, b, c, d, e, f = tuple(Affine.scale(*self.pixel[::-1]) * ~self.about.transform)[:6]
         found = shapely.transform(found, lambda xy: xy @ np.array([[a, d], [b, e]]) + (c, f))
-        wide = np.maximum(part.widths, max(self.pixel))
-        return np.where(np.isnan(part.widths), found, shapely.buffer(found, np.nan_to_num(wide) / 2, quad_segs=8))
+        drawn = ~np.isnan(part.widths)
+        found[drawn] = shapely.buffer(found[drawn], np.maximum(part.widths[drawn], max(self.pixel)) / 2, quad_segs=8)
+        return found
 
 
 class TileMap:

@@ -12,17 +12,17 @@ from tools.base.errors import UserError, listing, nearest
 
 ANY = ("*",)  # every value but "no"
 
-# What has a width in metres is drawn from lines (and points: a tree) as well as from areas.
-Widths = dict[str, dict[str, float]]
-
 
 @dataclass(frozen=True)
 class Theme:
-    """A layer of the map. areas: key -> values of polygons; lines: key -> value -> metres; colour: of `--form colours`."""
+    """A layer of the map. colour: R, G, B in `--form colours`. areas: values of polygons, by key.
+
+    lines: by key and value, how many metres wide a line is drawn, or the circle around a point (a tree).
+    """
 
     colour: tuple[int, int, int]
     areas: dict[str, tuple[str, ...]]
-    lines: Widths = field(default_factory=dict)
+    lines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 _HIGHWAYS = {
