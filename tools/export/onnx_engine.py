@@ -105,7 +105,7 @@ class Processor(Device):
 
 def processor(name: str | None = None, engine: str | None = None) -> Processor:
     """The processor, for `--device` None or "cpu". Raises UserError for another name, or for an engine that is not there."""
-    engine = f"OpenVINO {_openvino().library().__version__}" if engine == OPENVINO else Processor.engine
+    engine = f"OpenVINO {_openvino().library().__version__.partition('-')[0]}" if engine == OPENVINO else Processor.engine
     if name not in (None, "cpu"):
         raise UserError(
             f"--device {name}: {engine.split()[0]} computes on the processor here; leave it out, or take --engine torch."
