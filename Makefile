@@ -1,5 +1,5 @@
 # `make demo`: from nothing to scored maps of made tiles. `make page`: its net in a page for browsers (takes node).
-# `make test`: the tests. All set up .venv first.
+# `make notebooks`: Jupyter, for notebooks/. `make test`: the tests. All set up .venv first.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 NITER ?= 600
 PAGE ?= data/demo_page.html
 
-.PHONY: demo page test test-all lint clean
+.PHONY: demo page notebooks test test-all lint clean
 
 demo: $(VENV)/ready
 	$(RUN) -m tools.demo --out data/demo --overwrite
@@ -20,6 +20,9 @@ demo: $(VENV)/ready
 
 page: $(VENV)/ready
 	$(RUN) -m tools.export "$$(ls data/demo_snapshots_unet_light_efficientnet_lite0/net_iter_*.safetensors | sort -V | tail -1)" --page $(PAGE) --overwrite
+
+notebooks: $(VENV)/notebooks
+	@echo "open them with $(VENV)/bin/jupyter lab notebooks/"
 
 test: $(VENV)/ready
 	$(RUN) -m pytest -q -m "not slow" -n 2 --dist loadfile
@@ -35,6 +38,10 @@ $(VENV)/ready: requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/notebooks: $(VENV)/ready requirements-notebooks.txt
+	$(RUN) -m pip install --quiet -r requirements-notebooks.txt
 	touch $@
 
 clean:

@@ -15,6 +15,7 @@ RUN = None  # a name for this experiment's snapshots and maps, e.g. "adam"; runs
 
 INPUTS = {"irrg": ["irrg"]}  # inputs of the net: name -> the modalities, or named bands of them, that it stacks in this order
 bands = {}  # names of a modality's bands, where INPUTS picks some: {"rgbir": ["red", "green", "blue", "ir"]}
+RESIZE = None  # size that tiles are read at before all else: (1000, 1000) pixels (DeepGlobe), or a share, 0.5; maps: their own
 # ISPRS's classes serve three of the blocks, the others set their own. A label beyond the last class (6, black): not scored.
 label_values = [
     "impervious surfaces",
@@ -38,6 +39,9 @@ SOURCE_CLASSES = None  # the ground truth's own classes where they differ: {"hut
 CLASS_MAPPING = None  # what becomes of each: {"hut": "building", "shadow": None}, several may join; None: not scored
 LABEL_ATTRIBUTE = None  # where folders["labels"] is a .gpkg, .shp or .geojson: the attribute that names a polygon's class
 LABEL_BACKGROUND = None  # and the class of pixels that no polygon covers; None: not scored
+LABEL_AREA = (
+    None  # where they are so, the others are not scored: "hull" (around all polygons), a vector file, or None: everywhere
+)
 
 if DATASET == "demo":  # made by `python -m tools.demo`: Vaihingen's layout, 512x512 pixels a tile
     DATASET_DIR = BASE_DIR + "demo/"
@@ -46,6 +50,7 @@ if DATASET == "demo":  # made by `python -m tools.demo`: Vaihingen's layout, 512
         "dsm": "dsm/dsm_09cm_matching_area{}.tif",
         "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
         "composite": "composite/composite_{}.tif",  # NDVI, DSM, nDSM, made by python -m tools.composite
+        "osm": "osm/osm_{}.tif",  # OpenStreetMap, made by python -m tools.osm data/demo/map/osm.geojson
         "labels": "gts_numpy/top_mosaic_09cm_area{}.tif",  # made from gts_for_participants by convert_gt.py
         "labels_eroded": "gts_eroded_numpy/top_mosaic_09cm_area{}_noBoundary.tif",  # optional; scores only
     }
@@ -62,6 +67,7 @@ elif DATASET == "vaihingen":
         "dsm": "dsm/dsm_09cm_matching_area{}.tif",
         "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
         "composite": "composite/composite_{}.tif",  # NDVI, DSM, nDSM, made by python -m tools.composite
+        "osm": "osm/osm_{}.tif",  # OpenStreetMap, made by python -m tools.osm EXTRACT
         "labels": "gts_numpy/top_mosaic_09cm_area{}.tif",
         "labels_eroded": "gts_eroded_numpy/top_mosaic_09cm_area{}_noBoundary.tif",
     }
@@ -80,6 +86,7 @@ elif DATASET == "potsdam":
         "dsm": "1_DSM/dsm_potsdam_{:02d}_{:02d}.tif",
         "ndsm": "1_DSM_normalisation/dsm_potsdam_{:02d}_{:02d}_normalized_lastools.jpg",
         "composite": "composite/composite_{}_{}.tif",
+        "osm": "osm/osm_{}_{}.tif",
         "labels": "gts_numpy/top_potsdam_{}_{}_label.tif",
         "labels_eroded": "gts_eroded_numpy/top_potsdam_{}_{}_label_noBoundary.tif",
     }
@@ -186,7 +193,8 @@ INIT_UNITS = None  # what those weights were trained on, if their source is not 
 # LR_POLICY = {"name": "step", "step_iterations": 25000, "gamma": 0.1}  # others in tools/solver/schedules.py
 # SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
 # SOLVER = "solver.prototxt" takes from a solver of Caffe's: BASE_LR, LR_POLICY, SOLVER, ITER_SIZE, SNAPSHOT_EVERY, NITER.
-MULTIPLIERS = {}  # of rate and decay by layer, such as {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's
+MULTIPLIERS = {}  # of rate and decay by layer, {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's; or by part: "encoder"
+# (layers that came from INIT_MODEL) and "head" (the others): {"encoder": {"lr": 1}, "head": {"lr": 10}}
 # PRETRAINED_RATE = 0.5  # of layers that came from INIT_MODEL, as a share of the rate of the others
 FREEZE_ITERATIONS = 0  # the first iterations, in which layers that came from INIT_MODEL stand still; None: for good
 # FROZEN_NORM = False  # True: batch norms that came with INIT_MODEL's statistics keep them; quicker, better for small batches
@@ -205,9 +213,10 @@ SYNC_BATCH_NORM = False  # under torchrun: batch norm over the whole batch, not 
 WORKERS = None  # processes that read the database, 0: the training process itself; None: as many as suit the device
 
 # ------------------------------------------------------------------------------------------------------------ inference.py
-# test_patch_size = (128, 128)  # pixels, height and width of the sliding window
-test_step_size = 0.5  # from one window to the next, as a share of it or in pixels (64, 64); smaller: slower, a little better
+# test_patch_size = (128, 128)  # pixels, height and width of the sliding window; "auto": up to 512, what suits net and tile
+# test_step_size = 0.5  # to the next window, as a share of it, in pixels (64, 64), or "auto": overlapping by what the net needs
 BLEND = "cosine"  # how windows that overlap are averaged: by their middle more ("cosine", "linear", "gaussian") or "flat"
 TEST_BATCH_SIZE = None  # windows that go through the net together; None: as many as the device wants and can hold
+# TTA = None  # looks at each window that are averaged: "flips" (4), "d4" (8, turned too), "scales" (3); so many times the time
 MEMORY_MB = 256  # for the sums of overlapping probabilities; if a tile is so wide that it takes more, it is done in strips
 THRESHOLD = None  # of two classes: the probability above which the second is chosen, such as 0.3; None: the likelier one

@@ -9,6 +9,9 @@ Classes and colours are those of the config's palette, or of SOURCE_CLASSES wher
 their names and their georeference. Without files, --from-vector draws the polygons of the config's folders["labels"].
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -87,6 +90,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--class", dest="of_class", metavar="NAME", help="polygons: the class of all of them")
     add("--background", metavar="NAME",
         help="polygons: the class of pixels that none covers (default: LABEL_BACKGROUND, else not scored)")  # fmt: skip
+    add("--area", metavar="AREA",
+        help="polygons: where that holds, hull or a vector file, the rest is not scored (default: LABEL_AREA)")  # fmt: skip
     commands.add_overwrite(parser)
     commands.add_config(parser)
     return check_arguments(parser, parser.parse_args(argv))
@@ -112,7 +117,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     """The arguments, once none is there that its way of converting does not read."""
     ways = {
         "--from-color": ["threshold", "nearest", "foreground"], "--from-index": ["foreground"],
-        "--from-vector": ["like", "attribute", "of_class", "background"], "--to-color": [],
+        "--from-vector": ["like", "attribute", "of_class", "background", "area"], "--to-color": [],
     }  # fmt: skip
     way = next(way for way in ways if getattr(args, way[2:].replace("-", "_")))
     for option in {option for options in ways.values() for option in options} - set(ways[way]):
@@ -202,13 +207,16 @@ def polygon_jobs(args, settings: Settings, file: Path, names: dict[Path, str]) -
     """The jobs that draw one vector file. names: of the files to write, by image."""
     legend, background = settings.classes.legend, args.background or settings.classes.LABEL_BACKGROUND
     uncovered = legend.palette.no_label if background is None else label_of(background, legend)
-    attribute = args.attribute or settings.classes.LABEL_ATTRIBUTE
-    polygons = vector_labels.read(file, legend, attribute, args.of_class, args.unknown)
+    attribute, area = args.attribute or settings.classes.LABEL_ATTRIBUTE, args.area or settings.classes.LABEL_AREA
+    if area and background is None:
+        raise UserError(f"the area {area} is where the background is scored: name its class, --background or LABEL_BACKGROUND.")
+    polygons = vector_labels.read(file, legend, attribute, args.of_class, args.unknown).within(area)
     found = vector_labels.placed(polygons, names)
     moved = {f"{vectors.name(polygons.crs)} to {vectors.name(p.crs)}" for p in found.values() if p.crs != polygons.crs}
     if moved:
         print(f"{file}: reprojected from {listing(sorted(moved))}")
-    draw = partial(vector_labels.draw, uncovered=uncovered, colours=legend.palette.colours)
+    outside = legend.palette.no_label if area else uncovered
+    draw = partial(vector_labels.draw, uncovered=uncovered, outside=outside, colours=legend.palette.colours)
     return [Job(names[image], image, partial(draw, found[image])) for image in names]
 
 
@@ -274,7 +282,7 @@ def check_known(args, settings: Settings, tallies: list[Tally | None]) -> None:
 def notes_on(args, settings: Settings, tallies: list[Tally | None]) -> list[str]:
     """What to say of pixels that hold nothing, and of masks of numbers that seem to count from 1."""
     found = [tally for tally in tallies if tally]
-    lines = []
+    lines = [shares_of_polygons(args, settings, found)] if args.from_vector else []
     if empty := sum(tally.empty for tally in found):
         pixels = sum(tally.pixels for tally in found)
         lines.append(f"{empty:,} of {pixels:,} pixels hold nothing (nodata, masked out, transparent) and are not scored.")
@@ -283,6 +291,26 @@ def notes_on(args, settings: Settings, tallies: list[Tally | None]) -> list[str]
         pixels[settings.classes.legend.palette.no_label] -= empty
         lines += [f"note: {line}"] if (line := settings.classes.legend.palette.counted_from_one(pixels)) else []
     return lines
+
+
+def shares_of_polygons(args, settings: Settings, tallies: list[Tally]) -> str:
+    """How much of the images polygons cover, and what becomes of the rest."""
+    pixels = sum(tally.pixels for tally in tallies)
+    covered, outside = (sum(getattr(tally, name) for tally in tallies) / pixels for name in ("covered", "outside"))
+    line, rest = f"polygons cover {covered:.1%} of the pixels", 1 - covered
+    background, area = args.background or settings.classes.LABEL_BACKGROUND, args.area or settings.classes.LABEL_AREA
+    if background is None:
+        return f"{line}, the other {rest:.1%} are not scored (LABEL_BACKGROUND would name their class)."
+    if area:
+        return (
+            f"{line}, {rest - outside:.1%} are {background}, {outside:.1%} lie outside of the area ({area}) and are not scored."
+        )
+    line = f"{line}, the other {rest:.1%} are {background}"
+    if not outside:
+        return f"{line}."
+    return (
+        f"{line}, {outside:.1%} of all outside of the polygons' hull: did nobody look there, LABEL_AREA = 'hull' leaves it out."
+    )
 
 
 def note(args, others: Counter, pixels: int) -> str:
@@ -309,7 +337,9 @@ def details(what: str, args, settings: Settings, jobs: list[Job], tallies: list[
         "polygons": (args.files or settings.data.folders["labels"]) if args.from_vector else None,
         "source_classes": settings.classes.SOURCE_CLASSES,
         "class_mapping": settings.classes.CLASS_MAPPING,
-        "options": {name: getattr(args, name) for name in ("unknown", "threshold", "nearest", "foreground", "background")},
+        "options": {
+            name: getattr(args, name) for name in ("unknown", "threshold", "nearest", "foreground", "background", "area")
+        },
         "pixels": {name: int(pixels[label]) for label, name in enumerate(palette.names)},
         "pixels_not_scored": int(pixels[palette.classes :].sum()),
     }

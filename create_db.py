@@ -8,6 +8,9 @@ patches in the order of their keys. A patch of which no pixel is scored (no labe
 counted.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 import hashlib
 import sys

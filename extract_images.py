@@ -13,6 +13,9 @@ resampled to patch_size, images bilinear and labels by nearest neighbour, with a
 Cells that no tile holds wholly are left out and counted.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 import contextlib
 import shutil
@@ -141,7 +144,7 @@ def extract(settings: Settings, dataset: Dataset, tiles: dict, plan: grid.Plan |
 def measure_tile(dataset: Dataset, memory: int, job: tuple) -> Moments:
     """The moments of one modality of one training tile."""
     modality, tile = job
-    return measure(dataset.path(modality, tile), memory, modality in dataset.any_band)
+    return measure(dataset.seen(modality, tile), memory, modality in dataset.any_band)
 
 
 def cut_tile(
@@ -200,7 +203,7 @@ def details(settings, dataset: Dataset, tiles: dict, counts: dict, moments: dict
 
 def training_pixel_size(dataset: Dataset, modality: str, tiles: list) -> float | None:
     """The middle one of the tiles' pixel sizes in metres (their own unit where they have no CRS), None where none says it."""
-    sizes = [pixel_size.pixel_size(raster.inspect(dataset.path(modality, tile))) for tile in tiles]
+    sizes = [pixel_size.pixel_size(raster.inspect(dataset.seen(modality, tile))) for tile in tiles]
     known = sorted(size for size in sizes if size)
     return known[len(known) // 2] if known else None
 

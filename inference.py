@@ -13,6 +13,9 @@ Without ids or --images, all test tiles are labelled. Each tile's files appear w
 breaks off is named at the end (exit code 1), and --resume does what is still to do.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +29,7 @@ from tools.base.locks import locked
 from tools.compute import options
 from tools.compute.waiting import choose_waiting
 from tools.data.dataset import tile_name
+from tools.inference.settings import AUTO
 from tools.maps import choice
 from tools.settings import Settings, read_settings
 
@@ -34,11 +38,9 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
 
     from tools.compute.device import Device
     from tools.compute.distributed import Ranks
-    from tools.data.inputs import Input
     from tools.inference.labeller import Labeller
     from tools.inference.ranks import Crew
     from tools.inference.tile_list import Tile
-    from tools.inference.window_size import Windows
     from tools.maps.choice import Choice
     from tools.maps.results import Results
     from tools.maps.writer import Mapmaker
@@ -64,6 +66,8 @@ def label(settings: Settings, args: argparse.Namespace) -> None:
     if args.tta:
         args.tta, args.samples, more = averages.read_looks(args.tta)
         args.tiles += more  # ids that stood behind it
+    else:
+        args.tta = settings.inference.TTA
     ids = set(map(tile_name, settings.data.all_ids))
     if swallowed := [str(path) for path in args.weights or [] if str(path) in ids and not path.exists()]:
         raise UserError(f"--weights takes all words after it, {listing(swallowed)} too: name the tiles first.")
@@ -99,7 +103,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
     net, about = load_all(Asked(data, settings.classes, settings.net), weights, tiles[0], args.engine)
     check_resampling(args.resample, about, weights[0])
     folder, size = args.dir or settings.results, about.get("pixel_size") if args.resample else None
-    labeller = ready(args, settings, prepared(net, where), about, where, tiles)
+    labeller = ready(args, settings, prepared(net, where), about, where)
     palette = Palette(about["classes"], {int(k): tuple(v) for k, v in about["palette"].items()})
     wanted = replace(choice.chosen(args, palette.names), variance=bool(args.samples))
     maps, crew = Mapmaker(labeller, palette, wanted, folder, size), Crew(ranks, where.device)
@@ -110,9 +114,7 @@ def label_tiles(args: argparse.Namespace, settings: Settings, weights: list[Path
         maps.help(crew)
 
 
-def ready(
-    args: argparse.Namespace, settings: Settings, net: "nn.Module", about: dict, where: "Device", tiles: list["Tile"]
-) -> "Labeller":
+def ready(args: argparse.Namespace, settings: Settings, net: "nn.Module", about: dict, where: "Device") -> "Labeller":
     """The net, ready to label tiles as the config and the command line say; about: what the weights say of themselves."""
     import torch
 
@@ -121,49 +123,23 @@ def ready(
     from tools.export import onnx_engine
     from tools.inference import averages
     from tools.inference.labeller import make_labeller
-    from tools.inference.window_size import shapes_of
+    from tools.inference.window_size import MOST, windows_for
 
-    inputs = [Input.from_dict(i) for i in about["inputs"]]
-    pixel_size = about.get("pixel_size") if args.resample else None
-    shapes = shapes_of(tiles, pixel_size) if args.window else []
-    windows = choose_windows(args, settings, net, inputs, where, shapes)
-    size, _ = windows
-    check_windows(net, *size)
-    onnx_engine.check_windows(net, size)
+    only, most = onnx_engine.fixed_size(net), MOST if args.window == AUTO else args.window
+    if only and most:
+        raise UserError(f"--window chooses a size, but the net was exported for {only}x{only} pixels alone: leave it out.")
+    windows = windows_for(settings.inference, net, most, only)
+    check_windows(net, *windows.size)
+    onnx_engine.check_windows(net, windows.size)
     if args.samples:
         torch.manual_seed(settings.data.SEED)  # the same map each time
         net = averages.Sampled(net, args.samples)
     elif args.tta:
-        averages.check(args.tta, size, net.multiple)
+        averages.check(args.tta, windows.size, net.multiple)
         net = averages.Augmented(net, args.tta)
-    return make_labeller(settings.inference, net, inputs, where, windows)
-
-
-def choose_windows(
-    args: argparse.Namespace,
-    settings: Settings,
-    net: "nn.Module",
-    inputs: list["Input"],
-    where: "Device",
-    shapes: list[tuple[int, int]],
-) -> "Windows":
-    """Size and step of the windows; if a run is resumed, those that it chose for the same --window.
-
-    shapes: height and width of the tiles.
-    """
-    from tools.export import onnx_engine
-    from tools.inference.window_size import large_windows
-    from tools.maps.results import windows_before
-
-    if not args.window:
-        side = onnx_engine.fixed_size(net)
-        return settings.inference.windows_of((side, side)) if side else settings.inference.windows
-    onnx_engine.refuse_window(net)
-    folder = args.dir or settings.results
-    before = windows_before(folder, args.overwrite, args.window) if args.resume else None
-    if before or not shapes:
-        return before or settings.inference.windows
-    return large_windows(net, inputs, where, args.window, shapes)
+    return make_labeller(
+        settings.inference, net, [Input.from_dict(i) for i in about["inputs"]], where, windows, resize=settings.data.RESIZE
+    )
 
 
 def lead(
@@ -194,9 +170,11 @@ def lead_alone(
     some_done = len(todo) < len(tiles)
     failed = check_images(todo, inputs, wanted, some_done) if args.images else check_tiles(todo, palette, inputs, wanted)
     print(f"{' and '.join(map(str, weights))} ({about['name']}, iteration {about['iteration']}) on {where}")
+    if maps.labeller.windows.grid:
+        print(maps.labeller.windows)
     for note in about.get("notes", ()):
         print(f"note: {about['name']}: {note}")
-    print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample)
+    print_notes(todo, failed, len(tiles), about.get("pixel_size"), args.resample, maps.labeller.resize)
     known = [tile for tile in todo if tile.name not in failed]
     for line in familiar.warnings(known, about.get("statistics", {}), about.get("folders", {})):
         print(f"warning: {line}")
@@ -225,8 +203,7 @@ def details(
         "weights": weights if len(weights) > 1 else weights[0], "weights_sha256": [fingerprint(path) for path in weights],
         "net": about["name"], "iteration": about["iteration"], "engine": args.engine or "by the weights", "tta": args.tta,
         "passes": args.samples or None, "precision": None if args.precision == "auto" else args.precision,
-        "windows_up_to": args.window, "window": labeller.size, "step": labeller.step, "blend": labeller.blend,
-        "threshold": labeller.threshold,
+        **labeller.windows.to_dict(), "blend": labeller.blend, "threshold": labeller.threshold, "resize": labeller.resize,
         "resampled_to": about.get("pixel_size") if args.resample else None, **wanted.to_dict(),
         "area": args.area, "area_attribute": args.area_attribute,
         **{name: about.get(name) for name in OF_CONFIG},  # none for weights that know it themselves
@@ -262,7 +239,9 @@ def print_end(results: "Results", count: int, failed: dict[str, str]) -> None:
     """Where the maps are. Raises PartlyFailedError that names the tiles which could not be labelled."""
     from tools.report.page import REPORT
 
-    print(f"\nmaps of {count - len(failed)} tiles in {results.folder}; report: {results.folder / REPORT}")
+    here, folder = Path.cwd(), results.folder
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    print(f"\nmaps of {count - len(failed)} tiles in {folder}; report: {folder / REPORT}")
     if failed:
         raise PartlyFailedError(
             f"{len(failed)} of {count} tiles could not be labelled: {' '.join(list(failed.values())[:20])} Mend them and add"
@@ -278,9 +257,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
                              " config's run by its validation tiles, else its newest snapshot)")  # fmt: skip
     parser.add_argument("--tta", nargs="+", metavar="LOOKS",
                         help="average several looks at each window: flips (4), d4 (8, turned too), scales (3), or dropout N:"
-                             " N passes with dropout on, whose variance is written, too")  # fmt: skip
-    parser.add_argument("--window", type=commands.whole_number(1), metavar="N",
-                        help="windows of up to NxN pixels; they overlap by as far as the net looks")  # fmt: skip
+                             " N passes with dropout on, whose variance is written, too; none: one look (default: the config's"
+                             " TTA)")  # fmt: skip
+    parser.add_argument("--window", type=whole_number_or_auto, metavar="N",
+                         help="windows of up to NxN pixels (auto: 512) that suit each tile and overlap by as far as the net"
+                              " looks, in place of the config's")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
     parser.add_argument("--images", nargs="+", metavar="FILE",
                         help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"
@@ -300,6 +281,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands.add_config(parser)
     parser.set_defaults(samples=0)
     return parser.parse_args(argv)
+
+
+def whole_number_or_auto(word: str) -> int | str:
+    """What --window takes."""
+    return AUTO if word == AUTO else commands.whole_number(1)(word)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ Ctrl-C or SIGTERM write a snapshot, validate and stop, SIGHUP writes one and goe
 Records are metrics.json, training.log, loss.png, net.png, and tensorboard/ for `tensorboard --logdir`.
 """
 
+import tools  # noqa: F401 (first of all: Ctrl-C while the others load is one word)
+
+# isort: split
 import argparse
 import contextlib
 from collections.abc import Callable, Sequence
@@ -24,7 +27,7 @@ from tools.base import commands
 from tools.base.errors import UserError, run
 from tools.compute import options
 from tools.compute.waiting import choose_waiting
-from tools.data.dataset import tile_name
+from tools.data.dataset import SPLITS, tile_name
 from tools.settings import Settings, read_settings
 from tools.solver.deadline import BY_THE_CLOCK, STEPS
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.record.history import Records, Validation
     from tools.record.log import Log
     from tools.record.recorder import Recorder, Watcher
+    from tools.record.selection import Selection
     from tools.training.run_setup import Setup
     from tools.training.trainer import Trainer
     from tools.weights.snapshots import Snapshot
@@ -69,6 +73,8 @@ def learn(settings: Settings, args: argparse.Namespace, watchers: Sequence["Watc
         device.be_deterministic()
     ranks = distributed.from_environment()
     ranks.divide(settings.training.BATCH_SIZE)
+    if args.test and (args.folds or ranks.count > 1):
+        raise UserError("--test is for one net, trained by one process: leave it out, and run python -m tools.final --test.")
     if args.compile:
         check_compilable(settings.training, ranks)
     where = device.choose(ranks.device(args.device), args.precision)
@@ -129,7 +135,28 @@ def train(
     with log, contextlib.closing(patches), run_setup.told_which_patches(patches, order), Signals() as signals, progress:
         loop.run(feed, progress, signals)
     loop.check_end()
+    if ranks.writer and not args.folds:
+        tell_scores(settings, args, where, recorder, selection)
     return recorder.records, signals.stop and not selection.exhausted
+
+
+def tell_scores(
+    settings: Settings, args: argparse.Namespace, where: "Device", recorder: "Recorder", selection: "Selection"
+) -> None:
+    """Print the scores of the best weights by class: those of their validation, or, with --test, on the tiles of all splits."""
+    from tools.final.__main__ import report
+    from tools.final.table import as_text
+    from tools.record.choose import choose
+
+    if args.test:
+        (best,) = choose([], recorder.folder)
+        report(settings, best.path, SPLITS, where)
+    elif "iou" in selection.best:
+        iteration, _ = selection.best["iou"]
+        found = next((v for v in recorder.records.validation if v["iteration"] == iteration), {})
+        if "dice" in found:  # histories of earlier versions have less
+            ignored = [settings.classes.label_values[i] for i in settings.classes.ignored]
+            print(f"the best weights by mean IoU, of iteration {iteration}:\n{as_text({'val': found}, ignored)}")
 
 
 def learnt_from(
@@ -178,6 +205,7 @@ def begin(
 ) -> tuple["Log", "Snapshot | None", "Trainer"]:
     """The log, the snapshot that the run goes on from if there is one, and the net with its solver."""
     from nets.net import check_size
+    from tools.inference.window_size import windows_for
     from tools.record.log import Log
     from tools.record.recorder import LOG
     from tools.training import resume, run_setup, validation
@@ -191,10 +219,11 @@ def begin(
     use = partial(run_setup.restored, setup, loss)
     before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
     trainer = trainer or run_setup.fresh(setup, loss, args.init)
-    window, palette = settings.inference.test_patch_size, settings.classes.colours
+    palette = settings.classes.colours
     if scored and scored.func is validate_cells:
         check_size(*settings.patches.patch_size, trainer.net.multiple)
     else:
+        window = windows_for(settings.inference, trainer.net).size
         validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
     run_setup.check_schedule(trainer, args.niter, scored is not None)
     return log, before, trainer
@@ -232,12 +261,13 @@ def in_words(weights: dict[str, float]) -> str:
 
 
 def validate(settings: Settings, trainer: "Trainer") -> "Validation":
-    """What the net, as it stands, is worth on the validation tiles, labelled as inference would."""
+    """What the net, as it stands, is worth on the validation tiles, labelled as inference would by one look (no TTA)."""
     from tools.inference.labeller import make_labeller, prepared
     from tools.inference.tile_list import tiles_of
     from tools.training import validation
 
-    labeller = make_labeller(settings.inference, prepared(trainer.net, trainer.device), trainer.inputs, trainer.device)
+    net, inputs, device = prepared(trainer.net, trainer.device), trainer.inputs, trainer.device
+    labeller = make_labeller(settings.inference, net, inputs, device, resize=settings.data.RESIZE)
     tiles = tiles_of(settings.data, settings.data.val_ids)
     classes = settings.classes
     return validation.validate(labeller, tiles, classes.colours, classes.ignored, trainer.ranks, trainer.loss)
@@ -319,6 +349,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
                              " snapshots go")  # fmt: skip
     parser.add_argument("--folds", type=count(2), metavar="K",
                         help="train K nets, each without a K-th of the training tiles, and score each on those")  # fmt: skip
+    parser.add_argument("--test", action="store_true",
+                        help="at the end, score the best weights on the test tiles too (tools.final)")  # fmt: skip
     parser.add_argument("--snapshot", type=Path, metavar="FOLDER", help="where snapshots go")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="the loss plot (default: loss.png beside the snapshots)")
     parser.add_argument("--graph", type=Path, metavar="PNG", help="the picture of the net (default: net.png there)")

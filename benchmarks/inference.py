@@ -24,7 +24,8 @@ from tools.data.inputs import Input
 from tools.geo import raster
 from tools.geo.windows import sliding
 from tools.inference.labeller import Labeller
-from tools.inference.window_size import large_windows
+from tools.inference.settings import InferenceSettings
+from tools.inference.window_size import Windows, windows_for
 from tools.labels import scores
 from tools.weights import snapshots
 
@@ -83,10 +84,10 @@ def made_image(path: str | None, bands: int, shape: tuple[int, int]) -> np.ndarr
 def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
     """Print the times of all ways at one step, and what the maps are worth."""
     size, fused = (args.window, args.window), where.place(net.fuse()).eval()
-    labeller = Labeller(fused, inputs, size, (step, step), args.batch, where, blend="cosine")
+    labeller = Labeller(fused, inputs, Windows(size, (step, step)), args.batch, where, blend="cosine")
     batch, image = labeller.forward.batch, raster.read(tile)
     count = len(list(sliding(*image.shape[1:], size, (step, step))))
-    patches = torch.randn(batch, inputs[0].channels, *size, device=where.device).contiguous(memory_format=where.memory_format())
+    patches = torch.randn(batch, inputs[0].channels, *size, device=where.device).contiguous(memory_format=where.memory_format)
     found = {}
 
     def bare():
@@ -105,8 +106,8 @@ def compare(net, inputs, where, args, step: int, tile: Path, out: Path) -> None:
 
     ways = {"the plain way": plain, "forward passes alone": bare, "tile to label map": partial(labelled, "ours", labeller)}
     if args.large:
-        larger, apart = large_windows(fused, inputs, where, args.large, [image.shape[1:]])
-        ways["the same by larger windows"] = partial(labelled, "larger windows", replace(labeller, size=larger, step=apart))
+        larger = windows_for(InferenceSettings(), fused, args.large)
+        ways["the same by larger windows"] = partial(labelled, "larger windows", replace(labeller, windows=larger))
     times = dict(zip(ways, in_turn(*ways.values(), runs=args.runs), strict=True))
     print(f"\nstep {step}: {count} windows, {batch} in a batch\n\n{HEADER}")
     pixels = image[0].size / 1e3

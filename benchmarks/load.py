@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from benchmarks.measure import machine
 
@@ -29,32 +30,40 @@ OWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 def main():
     args = arguments()
     cores = os.cpu_count() or 1
-    alone = {name: seconds(args, way) for name, way in WAYS.items()}
+    others = Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else "?"
+    alone = seconds(args)
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
     try:
         time.sleep(60)  # until the load average knows
-        loaded = {name: seconds(args, way) for name, way in WAYS.items()}
+        loaded = seconds(args)
     finally:
         for process in busy:
             process.kill()
     fair = 2 * min(alone.values())
-    print(f"{machine()}; training.py --niter {args.niter}, beside {cores} busy programs; medians of {args.runs}\n")
+    print(f"{machine()}; training.py --niter {args.niter}, beside {cores} busy programs; medians of {args.runs}, in turn;")
+    print(f"load average before: {others}\n")
     print("| threads wait | alone, s | beside them, s | of the fair share |\n|---|---|---|---|")
     for name in WAYS:
         print(f"| {name} | {alone[name]:.1f} | {loaded[name]:.1f} | {fair / loaded[name]:.0%} |")
 
 
-def seconds(args: argparse.Namespace, way: Mapping[str, str]) -> float:
-    """The median time of a training, start-up included."""
-    environment = {k: v for k, v in os.environ.items() if k not in OWN} | way
-    times = []
+def seconds(args: argparse.Namespace) -> dict[str, float]:
+    """The median time of a training by how threads wait, start-up included; run A B C A B C ..., so that a drift hits all."""
+    times: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(args.runs):
-        with tempfile.TemporaryDirectory() as folder:
-            words = ["--niter", str(args.niter), "--snapshot", folder, "--overwrite", "--config", args.config]
-            start = time.monotonic()
-            subprocess.run([sys.executable, "training.py", *words], env=environment, check=True, capture_output=True)
-            times.append(time.monotonic() - start)
-    return statistics.median(times)
+        for name, way in WAYS.items():
+            times[name].append(one(args, way))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def one(args: argparse.Namespace, way: Mapping[str, str]) -> float:
+    """The time of one training."""
+    environment = {k: v for k, v in os.environ.items() if k not in OWN} | way
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["--niter", str(args.niter), "--snapshot", folder, "--overwrite", "--config", args.config]
+        start = time.monotonic()
+        subprocess.run([sys.executable, "training.py", *words], env=environment, check=True, capture_output=True)
+        return time.monotonic() - start
 
 
 def arguments():

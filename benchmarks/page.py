@@ -114,7 +114,7 @@ def labellers(weights: Path, settings: InferenceSettings, image: Path) -> dict[s
 
 def labeller(settings: InferenceSettings, net, about: dict, device: Device, image: Path) -> Callable[[], object]:
     inputs = [Input.from_dict(i) for i in about["inputs"]]
-    made = make_labeller(settings, net, inputs, device)
+    made = make_labeller(settings, net, inputs, device, resize=None)
     paths = dict.fromkeys(modalities_of(inputs), image)
     return lambda: made.labels(paths)
 

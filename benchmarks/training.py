@@ -103,7 +103,7 @@ def frozen(args, where: device.Device) -> None:
         torch.manual_seed(1)
         net = nets.build(args.net, {"irrg": 3}, CLASSES)
         loaded = initialise(net, args.frozen, INPUTS).loaded
-        net = where.place(net, learning=True)
+        net = where.place(net)
         solver = Solver(net, 0.01, {"name": "fixed"}, SGD, loaded, freeze_iterations=iterations)
         works.append(steps(Trainer(net, solver, INPUTS, [IGNORED], where), args, ([images], labels)))
     learning, still = in_turn(*works, runs=args.runs)
@@ -115,7 +115,7 @@ def frozen(args, where: device.Device) -> None:
 def make_trainer(args, where: device.Device, compiled: bool = False) -> Trainer:
     """The net as training.py trains it."""
     torch.manual_seed(1)
-    net = where.place(nets.build(args.net, {"irrg": 3}, CLASSES), learning=True)
+    net = where.place(nets.build(args.net, {"irrg": 3}, CLASSES))
     solver = Solver(net, 0.01, {"name": "fixed"}, SGD)
     forward = compilation.compiled(net, where.device) if compiled else None
     return Trainer(net, solver, INPUTS, [IGNORED], where, forward=forward)

@@ -5,7 +5,8 @@ python -m benchmarks.windows --config config.py --weights net_iter_1500.safetens
 
 Writes windows.md, a table, and windows.png, a curve, anew after each way, the cheapest first. A window that is larger than a
 tile takes it whole, padded. The step that goes with each window, by how far the net looks, stands in the table as
-well, with a *: what --window of inference.py takes, which may also make the window smaller to suit the tiles.
+well, with a *: what --window of inference.py takes, which may also make the window smaller to suit each tile; a line
+with the window "auto" shows what that gives.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -24,12 +26,14 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from benchmarks.measure import machine
+from nets.receptive import reach
 from tools.compute import device
 from tools.data.dataset import tile_id, tile_name
 from tools.data.inputs import Input
 from tools.geo import raster
 from tools.inference.labeller import Labeller
-from tools.inference.window_size import effective_radius, step_for
+from tools.inference.settings import InferenceSettings
+from tools.inference.window_size import HALO, MOST, Windows, windows_for
 from tools.labels import scores
 from tools.settings import read_settings
 from tools.weights import snapshots
@@ -50,6 +54,7 @@ class Measured:
     seconds: float
     adds: float
     chosen: bool  # whether this step goes with how far the net looks
+    fitted: bool  # whether windows are as much smaller as suits each tile
 
 
 def main():
@@ -61,18 +66,17 @@ def main():
     tiles = [tile_id(word, list(settings.data.test_ids)) for word in args.tiles] if args.tiles else list(settings.data.test_ids)
     paths = [{m: dataset.path(m, t) for m in settings.data.modalities} for t in tiles]
     truths = [raster.read_labels(dataset.path("labels", t)) for t in tiles]
-    radius = effective_radius(net, [i.channels for i in inputs], where)
+    looks = reach(net)
     size = min(min(t.shape) for t in truths)
     windows = [w for w in args.windows if w % net.multiple == 0]
     names = ", ".join(map(tile_name, tiles))
     head = f"{machine()}; {about['name']}, iteration {about['iteration']}, {settings.data.DATASET}, tiles {names}"
-    head = f"{head}; effective radius {radius} pixels, blend {settings.inference.BLEND}"
+    head = f"{head}; it looks {looks or 'an unknown number of'} pixels far, blend {settings.inference.BLEND}"
     found = []
-    for window, step, chosen in tqdm(ways(windows, args.shares, radius, net.multiple, size), "windows and steps"):
-        labeller = Labeller(
-            net, inputs, (window, window), (step, step), None, where, settings.inference.THRESHOLD, settings.inference.BLEND
-        )
-        found = sorted([*found, measure(labeller, paths, truths, about, chosen)], key=lambda m: (m.window, m.step))
+    halo = min(looks or HALO, HALO)
+    for given, chosen in tqdm(ways(windows, args.shares, halo, net, size), "windows and steps"):
+        labeller = Labeller(net, inputs, given, None, where, settings.inference.THRESHOLD, settings.inference.BLEND)
+        found = sorted([*found, measure(labeller, paths, truths, about, chosen)], key=lambda m: (m.fitted, m.window, m.step))
         args.out.with_suffix(".md").write_text(f"{head}\n\n{as_table(found)}\n", encoding="utf-8")
         draw(args.out.with_suffix(".png"), found, f"{about['name']} on {settings.data.DATASET}")
     print(args.out.with_suffix(".md").read_text(encoding="utf-8"))
@@ -92,14 +96,15 @@ def arguments():
     return parser.parse_args()
 
 
-def ways(windows: list[int], shares: list[float], radius: int, multiple: int, size: int) -> list[tuple[int, int, bool]]:
-    """(window, step, whether it goes with how far the net looks) of all ways on tiles of this size, the cheapest first."""
+def ways(windows: list[int], shares: list[float], halo: int, net: nn.Module, size: int) -> list[tuple[Windows, bool]]:
+    """(windows, whether the step goes with how far the net looks) of all ways on tiles of this size, the cheapest first."""
     found = []
     for window in windows:
-        chosen = step_for(window, radius, multiple)
+        _, (chosen, _) = Windows((window, window), None, halo, net.multiple).on((size, size))
         steps = {chosen, *(max(1, round(share * window)) for share in shares)} if window < size else {window}
-        found += [(window, step, step == chosen) for step in steps]
-    return sorted(found, key=lambda way: (way[0] / way[1], way[0]))
+        found += [(Windows((window, window), (step, step)), step == chosen) for step in steps]
+    auto = windows_for(InferenceSettings(), net, MOST)
+    return [(auto, True), *sorted(found, key=lambda way: (way[0].size[0] / way[0].step[0], way[0].size[0]))]
 
 
 def measure(labeller: Labeller, paths: list[dict], truths: list, about: dict, chosen: bool) -> Measured:
@@ -110,16 +115,25 @@ def measure(labeller: Labeller, paths: list[dict], truths: list, about: dict, ch
         matrix = matrix + labeller.confusion(path, truth)
     seconds = clock() - start
     report = scores.report(matrix, about["classes"], about["ignored"])
-    window, step = labeller.size[0], labeller.step[0]
+    (window, _), (step, _) = labeller.windows.to_dict()["window"], labeller.windows.to_dict()["step"]
     pixels = sum(t.size for t in truths)
-    adds = multiply_adds(labeller) / step**2
+    adds, fitted = multiply_adds(labeller) / step**2, bool(labeller.windows.grid)
     iou = report["mean_iou_without_ignored"]
-    return Measured(window, step, 100 * report["overall_accuracy"], 100 * iou, 1e6 * seconds / pixels, adds / 1e3, chosen)
+    return Measured(
+        window,
+        step,
+        100 * report["overall_accuracy"],
+        100 * iou,
+        1e6 * seconds / pixels,
+        adds / 1e3,
+        chosen,
+        fitted,
+    )
 
 
 def multiply_adds(labeller: Labeller) -> float:
     """Of one window's pass."""
-    images = [torch.zeros(1, i.channels, *labeller.size, device=labeller.device.device) for i in labeller.inputs]
+    images = [torch.zeros(1, i.channels, *labeller.windows.size, device=labeller.device.device) for i in labeller.inputs]
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         labeller.net(*images)
     return counter.get_total_flops() / 2
@@ -130,15 +144,15 @@ def as_table(found: list[Measured]) -> str:
     lines = ["| window | step | overall accuracy, % | mean IoU, % | 1000 multiply-adds a pixel | seconds a megapixel |"]
     lines += ["|---|---|---|---|---|---|"]
     for m in found:
-        mark = " *" if m.chosen else ""
-        lines.append(f"| {m.window} | {m.step}{mark} | {m.accuracy:.2f} | {m.iou:.2f} | {m.adds:.1f} | {m.seconds:.2f} |")
+        mark, window = " *" if m.chosen else "", f"auto, up to {m.window}" if m.fitted else m.window
+        lines.append(f"| {window} | {m.step}{mark} | {m.accuracy:.2f} | {m.iou:.2f} | {m.adds:.1f} | {m.seconds:.2f} |")
     return "\n".join(lines)
 
 
 def draw(path: Path, found: list[Measured], title: str) -> None:
     """Mean IoU against multiply-adds, a line for each window; a ring marks the step that goes with how far the net looks."""
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for window, group in itertools.groupby(found, lambda m: m.window):
+    for window, group in itertools.groupby(found, lambda m: f"auto, {m.window}" if m.fitted else m.window):
         some = list(group)
         (line,) = axes.plot([m.adds for m in some], [m.iou for m in some], "o-", label=f"window {window}")
         for m in some:

@@ -3,6 +3,8 @@
 Each function writes the rows of an encoder that reads `x`, and says which blobs a decoder may use: (rows, blob at a quarter
 of the size, last blob). output_stride: input pixels per pixel of the last blob, 8 or 16. Where a stage would go below that, it
 keeps its size, and the convolutions after its first one are dilated instead, so that they see as far as they were trained to.
+grid: of VGG-16 and ResNets, what the dilations of the last stage's three 3x3 convolutions are multiplied by (the multi-grid of
+DeepLabV3, arXiv 1706.05587); None: as they are.
 The convolutions are torchvision's: tools/weights/torchvision_names.py has the names of both.
 """
 
@@ -11,8 +13,9 @@ from nets.layers import conv, eltwise, pooling, relu, relu6
 MOBILENET_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-def vgg16(x, output_stride):
+def vgg16(x, output_stride, grid=None):
     """VGG-16 (arXiv 1409.1556). Without its fifth pooling; conv5 is dilated in its place, as in DeepLab (arXiv 1412.7062)."""
+    rates = [32 // output_stride * times for times in grid or (1, 1, 1)]
     rows = [
         conv("conv1_1", x, 64),
         conv("conv1_2", "conv1_1", 64),
@@ -28,24 +31,24 @@ def vgg16(x, output_stride):
         conv("conv4_2", "conv4_1", 512),
         conv("conv4_3", "conv4_2", 512),
         pooling("pool4", "conv4_3", kernel=3, stride=output_stride // 8, pad=1, ceil=False),
-        conv("conv5_1", "pool4", 512, dilation=32 // output_stride),
-        conv("conv5_2", "conv5_1", 512, dilation=32 // output_stride),
-        conv("conv5_3", "conv5_2", 512, dilation=32 // output_stride),
+        conv("conv5_1", "pool4", 512, dilation=rates[0]),
+        conv("conv5_2", "conv5_1", 512, dilation=rates[1]),
+        conv("conv5_3", "conv5_2", 512, dilation=rates[2]),
     ]
     return rows, "conv3_3", "conv5_3"
 
 
-def resnet50(x, output_stride):
+def resnet50(x, output_stride, grid=None):
     """ResNet-50 (arXiv 1512.03385), the stride in the 3x3 convolutions."""
-    return resnet(x, (3, 4, 6, 3), output_stride)
+    return resnet(x, (3, 4, 6, 3), output_stride, grid)
 
 
-def resnet101(x, output_stride):
+def resnet101(x, output_stride, grid=None):
     """ResNet-101 (arXiv 1512.03385), the stride in the 3x3 convolutions."""
-    return resnet(x, (3, 4, 23, 3), output_stride)
+    return resnet(x, (3, 4, 23, 3), output_stride, grid)
 
 
-def resnet(x, blocks, output_stride):
+def resnet(x, blocks, output_stride, grid=None):
     """A ResNet of bottlenecks; blocks: how many each of the four stages has."""
     rows = [
         conv("conv1", x, 64, kernel=7, stride=2, bias=False),
@@ -55,12 +58,13 @@ def resnet(x, blocks, output_stride):
     for stage, (count, (stride, first, rest)) in enumerate(
         zip(blocks, dilated((1, 2, 2, 2), 4, output_stride), strict=True), 1
     ):
+        rates = [first, *[rest] * (count - 1)] if stage < 4 or grid is None else [rest * times for times in grid]
         for i in range(count):
             name = f"layer{stage}_{i}"
             if i == 0:
                 shortcut = f"{name}_downsample"
                 rows.append(conv(shortcut, last, 256 * 2 ** (stage - 1), 1, stride=stride, bias=False, relu=False))
-            rows += bottleneck(name, last, shortcut, 64 * 2 ** (stage - 1), 1 if i else stride, rest if i else first)
+            rows += bottleneck(name, last, shortcut, 64 * 2 ** (stage - 1), 1 if i else stride, rates[i])
             last = shortcut = name
     return rows, f"layer1_{blocks[0] - 1}", last
 

@@ -105,10 +105,16 @@ def data(channels: int):
 # ---------------------------------------------------------------------------------------------- layers that have weights
 
 
-class Unit(nn.Conv2d):
-    """Convolution, then batch norm and ReLU where asked: parameters weight, bias, bn.weight (gamma), bn.bias (beta)."""
+SIX = 6  # the highest value behind a ReLU6
 
-    def __init__(self, *args, norm: bool, relu: bool, eps: float = 1e-5, **kwargs):
+
+class Unit(nn.Conv2d):
+    """Convolution, then batch norm and ReLU where asked: parameters weight, bias, bn.weight (gamma), bn.bias (beta).
+
+    relu: True, or SIX for ReLU6.
+    """
+
+    def __init__(self, *args, norm: bool, relu: bool | int, eps: float = 1e-5, **kwargs):
         super().__init__(*args, **kwargs)
         self.bn = nn.BatchNorm2d(self.out_channels, eps) if norm else None
         self.relu = relu
@@ -126,6 +132,8 @@ class Unit(nn.Conv2d):
             if self.training and not torch.compiler.is_compiling() and x.numel() == x.shape[1]:
                 raise UserError(ONE_VALUE)
             x = self.bn(x)
+        if self.relu == SIX:
+            return F.relu6(x, inplace=True)
         return F.relu(x, inplace=True) if self.relu else x
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -176,8 +184,8 @@ def conv(
 ):
     """A unit of SegNet and its kind: convolution (He initialisation), batch norm, ReLU.
 
-    kernel, stride, dilation, pad: a number, or a pair of height and width. pad: None for "same"; "tensorflow" for TensorFlow's
-    "SAME", which differs from it at strides above 1. eps: of the batch norm.
+    relu: True, or 6 for ReLU6. kernel, stride, dilation, pad: a number, or a pair of height and width. pad: None for "same";
+    "tensorflow" for TensorFlow's "SAME", which differs from it at strides above 1. eps: of the batch norm.
     """
     kernel, stride, dilation = pair(kernel), pair(stride), pair(dilation)
     unit, pad = (TensorFlowUnit, 0) if pad == "tensorflow" else (Unit, same_pad(kernel, dilation) if pad is None else pair(pad))
@@ -248,6 +256,8 @@ class Resize(nn.Module):
     """Bilinear resizing: see `resize`."""
 
     def __init__(self, corners: bool):
+        if not isinstance(corners, bool):
+            raise UserError(f"corners = {corners!r}: it must be True or False.")
         super().__init__()
         self.corners = corners
 

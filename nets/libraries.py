@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.layers import ONE_VALUE, Row
-from nets.net import count_parameters
+from nets import drawing
+from nets.folding import folded
+from nets.layers import ONE_VALUE
+from nets.net import Box, count_parameters
 from tools.base.errors import UserError, listing, nearest
 from tools.compute.torchvision_guard import torchvision
 
@@ -26,6 +28,7 @@ timm = importlib.import_module("timm")  # after the guard, as is the next one
 smp = importlib.import_module("segmentation_models_pytorch")
 
 LIBRARIES = ("smp", "torchvision")
+_TRIAL = 96  # pixels, about, of the noise by which a net with folded norms is compared with the net
 _OURS = {"self", "kwargs", "encoder_name", "in_channels", "classes", "activation", "aux_params"}  # not left to options
 # What timm's encoders may need in order to take images of any size; which of these they know is found by trying.
 _ANY_SIZE = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
@@ -68,31 +71,20 @@ class LibraryNet(nn.Module):
         return written[:, :, :height, :width]
 
     def fuse(self) -> "LibraryNet":
-        """The net as it is: where batch norms follow convolutions, only the library knows."""
-        return self
+        """A copy for inference whose batch norms are folded into convolutions; if that cannot be done, the net as it is."""
+        weight = next(self.parameters())
+        side = max(self.least, _TRIAL // self.pad_to * self.pad_to, self.pad_to)
+        noise = torch.randn(1, *self.inputs.values(), side, side, generator=torch.Generator().manual_seed(1))
+        return folded(self, noise.to(weight))
 
     def settings(self) -> dict:
         """The arguments that make the same net again (with fresh weights, so that nothing is downloaded)."""
         options = {k: v for k, v in self.options.items() if k != "encoder_weights"}
         return {"name": self.name, "inputs": self.inputs, "classes": self.classes} | options
 
-    @property
-    def rows(self) -> list[Row]:
-        """The input and the net's large parts, as if they were a table (for pictures)."""
-        parts = [(name, type(part).__name__) for name, part in self.net.named_children()]
-        names = [next(iter(self.inputs)), *(name for name, _ in parts)]
-        rows = [Row(kind, name, (before,)) for (name, kind), before in zip(parts, names, strict=False)]
-        return [Row("data", names[0], ()), *rows]
-
-    @property
-    def writes(self) -> dict[str, list[str]]:
-        """Part -> the blobs that it writes."""
-        return {row.name: [row.name] for row in self.rows}
-
-    def table(self) -> list[tuple[str, str, str, tuple, int]]:
-        """(part, kind, reads, no size, learnable values) per row, as `Net.table` has them."""
-        learnable = {name: count_parameters(part) for name, part in self.net.named_children()}
-        return [(row.name, row.kind, ", ".join(row.reads), (), learnable.get(row.name, 0)) for row in self.rows]
+    def boxes(self) -> list[Box]:
+        """The input and the net's stages, for pictures."""
+        return drawing.boxes(self, self.net)
 
     def __repr__(self) -> str:
         parts = [f"{name} {count_parameters(part):,}" for name, part in self.net.named_children()]

@@ -15,15 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+import harness
 import numpy as np
 import pytest
 import rasterio
 import torch
+from hypothesis import HealthCheck, settings
 
 from tools.base.errors import run
 
 torch.set_num_threads(1)  # nets this small are quicker so, above all beside other work
 
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded one, too
+settings.load_profile("any machine")
 os.environ["ORTHONETS_TRACEBACK"] = "1"  # a fault of ours is to be read in pytest's report, not in a file
 
 REPO = Path(__file__).parent.parent
@@ -218,6 +222,18 @@ def town(tmp_path):
     return make_town(tmp_path)
 
 
+def copy_checkout(folder):
+    """A copy of the checkout without what was made in it, for what writes into the project's own folder."""
+    made = {REPO / name for name in ("data", "results", "snapshots")}
+
+    def left_out(place, names):
+        caches = [name for name in names if name.startswith(".") or name in ("__pycache__", "node_modules")]
+        return [*caches, *(name for name in names if Path(place) / name in made or name.endswith(".safetensors"))]
+
+    shutil.copytree(REPO, folder, ignore=left_out)
+    return Path(folder)
+
+
 # ------------------------------------------------------------------------------------------------------ running scripts
 
 
@@ -373,3 +389,28 @@ def trained(databases):
     assert ran.code == 0, ran.err
     databases.config()
     return databases
+
+
+# ------------------------------------------------------------------------------------------ scripts in a warm process (harness)
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """The process that runs scripts in forked children."""
+    with harness.Warm() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, warm):
+    """A small town with all that is made from it: patches, databases, two snapshots, maps."""
+    town = make_town(tmp_path_factory.mktemp("whole"), val_ids=[], train_ids=[1, 3], SNAPSHOT_EVERY=1, ROTATIONS=[0])
+    for tile in (5, 15):
+        for path in town.root.rglob(f"*area{tile}[._]*"):
+            path.unlink()
+    config = ["--config", str(town.config())]
+    jobs = {"extract_images": [], "create_db": [], "training": ["--niter", "2", "--device", "cpu"], "inference": ["32"]}
+    for script, words in jobs.items():
+        code, err = warm.run(script, [*words, *config], town.base)
+        assert code == 0, err
+    return town

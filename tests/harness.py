@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tools.base.errors import run
@@ -80,15 +80,37 @@ class Warm:
     def __exit__(self, *_) -> None:
         self._process.communicate("")
 
-    def run(self, script: str, words: list[str], base: Path) -> tuple[int | None, str]:
-        """Exit code (None: it hung) and standard error of a script that runs in a folder."""
-        err = base.parent / f"{base.name}.err"
-        self._process.stdin.write(json.dumps([script, words, str(base), str(err), SECONDS]) + "\n")
+    def run(self, script: str, words: list[str], base: Path, **kill) -> tuple[int | None, str]:
+        """Exit code (None: it hung; -9: killed) and standard error of a script that runs in a folder. kill: as in `Job`."""
+        return self.run_together([Job(script, words, str(base), str(base.parent / f"{base.name}.err"), SECONDS, **kill)])[0]
+
+    def run_together(self, jobs: list["Job"]) -> list[tuple[int | None, str]]:
+        """The same of scripts that run at once."""
+        for job in jobs:
+            Path(job.err).touch()  # one that is killed at once makes none
+        self._process.stdin.write(json.dumps([asdict(job) for job in jobs]) + "\n")
         self._process.stdin.flush()
-        code = json.loads(self._process.stdout.readline())
-        text = err.read_text(errors="replace")
-        err.unlink()
-        return code, text
+        codes = json.loads(self._process.stdout.readline())
+        found = [(code, Path(job.err).read_text(errors="replace")) for code, job in zip(codes, jobs, strict=True)]
+        for job in jobs:
+            Path(job.err).unlink()
+        return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """A script to run in a folder; err: the file that gets its standard error.
+
+    It is killed after some seconds, or right before it gives a file or folder its n-th new name (n counts from 1), if so said.
+    """
+
+    script: str
+    words: list[str]
+    base: str
+    err: str
+    seconds: float
+    kill_after: float | None = None
+    kill_at: int | None = None
 
 
 def serve() -> None:
@@ -98,11 +120,33 @@ def serve() -> None:
     plots = importlib.import_module("tools.record.plots")
     plots.net_graph = plots.loss_plot = lambda path, *_: path.touch()  # real ones take longer than a few iterations
     for line in sys.stdin:
-        script, words, base, err, seconds = json.loads(line)
-        child = os.fork()
-        if not child:
-            _be_the_script(script, words, Path(base), Path(err))
-        print(json.dumps(_wait(child, seconds)), flush=True)
+        jobs = [Job(**about) for about in json.loads(line)]
+        children = [_child(job) for job in jobs]
+        print(json.dumps([_wait(child, job) for child, job in zip(children, jobs, strict=True)]), flush=True)
+
+
+def _child(job: Job) -> int:
+    child = os.fork()
+    if not child:
+        if job.kill_at:
+            _kill_at(job.kill_at)
+        _be_the_script(job.script, job.words, Path(job.base), Path(job.err))
+    return child
+
+
+def _kill_at(number: int) -> None:
+    """Have this process killed before its so-manieth renaming: Python's own, or the exchange of two names."""
+    left, exchange = [number], importlib.import_module("tools.base.exchange")
+
+    def count(event: str, _=None) -> None:
+        if event == "os.rename":
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    real = exchange.exchange
+    exchange.exchange = lambda *paths: count("os.rename") or real(*paths)
+    sys.addaudithook(count)
 
 
 def _be_the_script(script: str, words: list[str], base: Path, err: Path) -> None:
@@ -130,12 +174,14 @@ def _be_the_script(script: str, words: list[str], base: Path, err: Path) -> None
         os._exit(code)
 
 
-def _wait(child: int, seconds: float) -> int | None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def _wait(child: int, job: Job) -> int | None:
+    start = time.monotonic()
+    while time.monotonic() < start + job.seconds:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if job.kill_after is not None and time.monotonic() > start + job.kill_after:
+            os.kill(child, signal.SIGKILL)
         time.sleep(0.01)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -1,11 +1,13 @@
 """Serves parts of files as GDAL asks for them over HTTP: python range_server.py FOLDER; it prints its port.
 
+It also answers GetMap of WMS 1.1.1, whose layer is a raster of the folder.
 Where there is a file NAME.fail with a number beside a file NAME, so many requests for its bytes lose their connection.
 """
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 
 class Ranges(BaseHTTPRequestHandler):
@@ -18,8 +20,23 @@ class Ranges(BaseHTTPRequestHandler):
         if self.is_lost():
             self.close_connection = True
             return
-        data = self.answer()
-        self.wfile.write(data)
+        asked = {name.upper(): values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        self.wfile.write(self.answer() if asked.get("REQUEST") != "GetMap" else self.draw(asked))
+
+    def draw(self, asked):
+        """Send the headers of a picture of a raster within bounds; the picture comes back."""
+        import rasterio
+
+        size = int(asked["HEIGHT"]), int(asked["WIDTH"])
+        with rasterio.open(Path(sys.argv[1]) / asked["LAYERS"]) as file, rasterio.MemoryFile() as memory:
+            window = file.window(*map(float, asked["BBOX"].split(",")))
+            pixels = file.read(window=window, boundless=True, out_shape=(file.count, *size))
+            with memory.open(driver="PNG", count=file.count, height=size[0], width=size[1], dtype="uint8") as picture:
+                picture.write(pixels)
+            self.send_response(200)
+            self.send_header("Content-Type", "image/png")
+            self.end_headers()
+            return memory.read()
 
     def is_lost(self):
         """Whether the connection is to break, as often as NAME.fail says."""

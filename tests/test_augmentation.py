@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, names, refused, write_config
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -224,7 +224,6 @@ def test_the_image_beyond_its_border_is_its_mirror_image():
     assert np.allclose(found, np.pad(image, ((0, 0), (3, 3), (4, 4)), mode="symmetric"), atol=1e-4)
 
 
-@settings(deadline=None)
 @given(position=st.integers(0, 10_000), few=st.sets(st.integers(0, NO_LABEL), min_size=1, max_size=3))
 def test_no_class_appears_that_was_not_there(position, few):
     chosen = np.array(sorted(few), np.uint8)

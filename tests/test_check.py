@@ -57,6 +57,10 @@ def test_windows_that_the_net_cannot_take_are_named(town):
     refused(check(town, test_patch_size=(50, 50), test_step_size=(25, 25)), "50")
 
 
+def test_windows_that_suit_net_and_tiles_are_taken(town):
+    assert "FAULT" not in done(check(town, test_patch_size="auto", test_step_size="auto")).out
+
+
 def test_a_plateau_without_validation_tiles_is_named(town):
     refused(
         check(town, val_ids=[], LR_POLICY={"name": "plateau", "gamma": 0.1, "patience_validations": 2}), "plateau", "val_ids"

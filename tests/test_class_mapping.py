@@ -14,6 +14,7 @@ from PIL import Image
 
 from tools.base.errors import UserError
 from tools.inference.labeller import Labeller
+from tools.inference.window_size import Windows
 from tools.labels import masks
 from tools.labels.class_mapping import Legend, label_of
 from tools.labels.palette import Palette
@@ -264,9 +265,9 @@ def test_a_foreground_needs_two_classes_and_the_right_form(convert, tmp_path):
 def test_the_threshold_chooses_the_second_class_above_it():
     probabilities = torch.tensor([[[0.8, 0.65, 0.3]], [[0.2, 0.35, 0.7]]])
     two = SimpleNamespace(classes=2)
-    labeller = Labeller(two, [], (1, 1), (1, 1), 1, None)
+    labeller = Labeller(two, [], Windows((1, 1), (1, 1)), 1, None)
     assert labeller.choose(probabilities).tolist() == [[0, 0, 1]]
-    labeller = Labeller(two, [], (1, 1), (1, 1), 1, None, 0.3)
+    labeller = Labeller(two, [], Windows((1, 1), (1, 1)), 1, None, 0.3)
     assert labeller.choose(probabilities).tolist() == [[0, 1, 1]]
     assert labeller.choose(probabilities).dtype == torch.uint8
 

@@ -60,7 +60,7 @@ def maps(draw):
 
 
 @given(maps(), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_all_at_once_it_is_the_rule_patch_by_patch(labels, least):
     found = cleaned(labels, least)
     assert np.array_equal(found, one_by_one(labels, least))
@@ -69,13 +69,13 @@ def test_all_at_once_it_is_the_rule_patch_by_patch(labels, least):
 
 
 @given(maps(), st.integers(1, 40), st.integers(1, 12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_bands_give_the_same_as_all_at_once(labels, least, band):
     assert np.array_equal(cleaned(labels, least, band), cleaned(labels, least))
 
 
 @given(maps(), st.integers(2, 40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_small_patch_is_left_beside_a_large_one(labels, least):
     found = cleaned(labels, least)
     large = np.zeros(labels.shape, bool)

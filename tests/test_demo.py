@@ -5,13 +5,19 @@ import json
 import sys
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import rasterio.features
+import shapely
+from rasterio.warp import transform
 from scipy import ndimage
 
 from tools.base.errors import UserError, run
 from tools.demo import __main__ as demo
-from tools.demo.scene import BUILDING, CAR, CLUTTER, IMPERVIOUS, LOW_VEGETATION, TREE
+from tools.demo.scene import BUILDING, CAR, CLUTTER, IMPERVIOUS, LOW_VEGETATION, TREE, Scene
+from tools.demo.streetmap import streets
+from tools.demo.town import draw_town
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the JPEG has no place
 
@@ -198,6 +204,33 @@ def test_classes_of_like_material_share_their_colours(tiles, one, other):
     assert np.minimum(a, b).sum() > 0.3  # overlap of the two colour histograms, 1 where they are the same
 
 
+# --------------------------------------------------------------------------------------------------- the flight
+
+
+def test_the_flights_polygons_are_its_labels_but_for_streets_and_clutter(tmp_path):
+    count = demo.make_flight(tmp_path / "flight", seed=3, size=SIZE)
+    tile = demo.make_tile(3, demo.TILE_IDS[0], SIZE)
+    with rasterio.open(tmp_path / "flight/ortho.tif") as ortho:
+        assert np.array_equal(ortho.read(), tile.image)
+        transform, crs = ortho.transform, ortho.crs
+    about, _, shapes, (classes,) = pyogrio.raw.read(tmp_path / "flight/labels.shp")
+    assert about["fields"].tolist() == ["class"] and rasterio.CRS.from_string(about["crs"]) == crs
+    drawn = [(shapely.from_wkb(shape), demo.CLASSES.index(name)) for shape, name in zip(shapes, classes, strict=True)]
+    found = rasterio.features.rasterize(drawn, tile.labels.shape, fill=255, transform=transform)
+    covered = ~np.isin(tile.labels, [IMPERVIOUS, CLUTTER])
+    assert np.array_equal(found, np.where(covered, tile.labels, 255))
+    assert count == len(drawn) and {BUILDING, TREE, LOW_VEGETATION} <= set(np.unique(found))
+
+
+def test_flight_has_its_own_folder_and_size(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert demo.arguments(["--flight"]).size == demo.FLIGHT_PIXELS
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--flight", "--size", "64"])
+    run(demo.main)
+    assert "ortho.tif: 64 x 64 pixels" in capsys.readouterr().out
+    assert {"ortho.tif", "labels.shp", "labels.dbf", "labels.prj"} <= {p.name for p in (tmp_path / "data/flight").iterdir()}
+
+
 # --------------------------------------------------------------------------------------------- a user's mistakes
 
 
@@ -224,6 +257,7 @@ def test_overwrite_replaces_the_folder(tmp_path):
     [
         (["--size", "10"], "--size is 10"),
         (["--size", "99999"], "--size is 99999"),
+        (["--flight", "--size", "0"], "--size is 0"),
         (["--size", "big"], "big"),
         (["--seed", "-1"], "--seed is -1"),
         (["--sead", "1"], "--sead"),
@@ -240,3 +274,41 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(words, said, tmp_path, mon
     assert left.value.code == 2
     assert said in output.err and output.err.count("\n") == 1 and output.out == ""
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# ------------------------------------------------------------------------------------------------- the map of the town
+
+
+def on_tile(tile_id, feature, size=256):
+    """A feature of the map in pixels of a tile: column, row."""
+    place = demo.place_of(tile_id, size)
+    shape = shapely.geometry.shape(feature["geometry"])
+    return shapely.transform(shape, lambda xy: np.transpose(~place * np.array(transform("EPSG:4326", demo.CRS, *xy.T))))
+
+
+def test_the_map_has_most_houses_and_some_that_are_missing_moved_or_gone(tiles):
+    grid = shapely.points(*np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5))
+    both, drawn, there, gone = 0, 0, 0, 0
+    for tile_id, tile in zip((1, 5, 13), tiles, strict=True):
+        houses = [on_tile(tile_id, f) for f in tile.map if "building" in f["properties"]]
+        on_map, built = shapely.contains(shapely.union_all(houses), grid), tile.labels == BUILDING
+        both, drawn, there = both + (on_map & built).sum(), drawn + on_map.sum(), there + built.sum()
+        gone += sum(1 for h in houses if shapely.contains(h, grid).any() and not built[shapely.contains(h, grid)].any())
+    assert 0.6 < both / there < 0.95 and 0.6 < both / drawn < 0.95
+    assert gone
+
+
+def test_streets_of_the_map_are_middle_lines_a_metre_or_two_off(tiles):
+    scene = Scene(256, np.random.default_rng(np.random.SeedSequence([1, 1])))
+    true = shapely.union_all([line for line, _ in streets(draw_town(scene), scene)])
+    found = [on_tile(1, f) for f in tiles[0].map if "highway" in f["properties"]]
+    metres = shapely.transform(shapely.union_all(found), lambda xy: (xy - 128) * 0.25)
+    away = shapely.distance(shapely.points(shapely.get_coordinates(metres)), true)
+    assert away.max() == pytest.approx(1.5, abs=0.5) and (away < 2.05).all()
+
+
+def test_the_map_of_all_tiles_is_one_file_that_the_same_seed_gives_again(folder):
+    lines = (folder / demo.MAP).read_text()
+    on_map = json.loads(lines)["features"]
+    assert on_map == json.loads(json.dumps([feature for i in IDS for feature in demo.make_tile(1, i, SIZE).map]))
+    assert {key for feature in on_map for key in feature["properties"]} >= {"highway", "building"}

@@ -180,6 +180,20 @@ def test_ctrl_c_is_one_word(capsys):
     assert (code, err.count("\n")) == (130, 1)
 
 
+@pytest.mark.parametrize("words", [[f"{name}.py"] for name in SCRIPTS] + [["-m", "tools.choices"], ["-m", "tools.show"]])
+def test_ctrl_c_while_a_script_imports_what_it_needs_is_one_word(tmp_path, words):
+    """A module that all of them import is one here that takes its time."""
+    (tmp_path / "argparse.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, *words], cwd=REPO, env=environment, **pipes) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        name = words[-1].removeprefix("tools.")
+        assert process.stderr.read() in (f"{name}: stopped.\n", f"{name}.py: stopped.\n")
+
+
 def test_one_of_several_processes_ends_without_pythons_way_out_once_all_is_said():
     """gloo's threads, which outlive the process group, now and then abort a process while Python clears up."""
     code = "import atexit\nfrom tools.base.errors import run\natexit.register(print, 'cleared up')\n"

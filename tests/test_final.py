@@ -1,10 +1,13 @@
 """Proves that tools.final scores train, validation and test tiles (or a grid's cells) as inference and validation do."""
 
 import numpy as np
-from conftest import call, done, names, read_json, refused
+from conftest import call, done, names, pixels, read_json, refused, train
 from test_cells import own, scene  # noqa: F401 (fixtures)
 
+from tools.data.dataset import SPLITS
 from tools.final.table import as_text
+from tools.geo.windows import Window
+from tools.training import cells
 
 
 def final(town, *words, **changes):
@@ -33,13 +36,37 @@ def test_test_tiles_are_scored_as_inference_scores_them(trained, tmp_path):
     assert "train" not in found
 
 
-def test_a_grids_cells_have_a_final_score(own, without_pictures):  # noqa: F811
+def test_a_grids_scene_is_labelled_by_windows_and_scored_inside_the_cells(own, without_pictures, tmp_path):  # noqa: F811
+    """Cells of 18 x 18 pixels; their patches were resampled to 32 x 32, which has no part in the score."""
     done(call("training", "--niter", 3, "--device", "cpu", "--config", own.config(SNAPSHOT_EVERY=3)))
-    ran = done(final(own, "--test"))
-    found = read_json(own.snapshots / "final.json")
-    assert {split: found[split]["pixels"] for split in ("val", "test")} == {"val": 3 * 32 * 32, "test": 2 * 32 * 32}
+    ran = done(final(own, "--test", "--weights", "newest"))
     assert "test" in ran.out.splitlines()[1].split()
-    assert found["train"]["pixels"] == 15 * 32 * 32  # straight patches alone
+    found = read_json(own.snapshots / "final.json")
+    windows = read_json(own.folder("lmdb") / "details.json")["grid"]["windows"]
+    words = ["--weights", "newest", "--device", "cpu", "--dir", tmp_path / "maps", "--config", own.config()]
+    done(call("inference", 1, *words))
+    labels, truth = pixels(tmp_path / "maps/1_labels.tif")[0], pixels(own.path("labels", 1))[0]
+    for split, count in (("train", 15), ("val", 3), ("test", 2)):
+        matrix = np.zeros((6, 6), int)
+        for row, col, height, width in (windows[cell] for cell in cells.cells_of(own.folder("lmdb"), split)):
+            here = slice(row, row + height), slice(col, col + width)
+            np.add.at(matrix, (truth[here], labels[here]), 1)
+        assert found[split]["pixels"] == matrix.sum() == count * 18 * 18
+        assert np.abs(matrix - found[split]["confusion"]).sum() <= 2  # ties of bf16
+
+
+def test_cells_lie_where_they_lay_on_tiles_of_another_size():
+    """A cell of 9 x 9 pixels at 9, 18 of a tile that nets see at half its size."""
+    (area,) = cells.areas_of({"a_cell000001": [9, 18, 9, 9]}, {"a": ((72, 90), (36, 45))}).values()
+    assert tuple(area.window) == (18, 36, 18, 18) and area.mask(Window(0, 0, 72, 90)).sum() == 18 * 18
+
+
+def test_cells_of_tiles_that_the_config_does_not_name_are_refused(own, without_pictures):  # noqa: F811
+    done(call("training", "--niter", 1, "--device", "cpu", "--config", own.config(SNAPSHOT_EVERY=1)))
+    refused(
+        final(own, "--test", "--weights", "newest", train_ids=[3]),
+        "cells of the grid lie on 1, which the config's ids do not name",
+    )
 
 
 def test_a_run_that_is_not_there_is_refused(trained):
@@ -52,3 +79,17 @@ def test_a_score_that_is_not_known_is_a_dash():
     rows = [line.split() for line in as_text(found, ["a"]).splitlines()]
     assert rows[1:3] == [["cross", "entropy", "0.5000"], ["overall", "accuracy", "-"]]
     assert rows[-2:] == [["IoU", "a", "(ignored)", "25.00"], ["Dice", "a", "(ignored)", "-"]]
+
+
+def test_training_ends_with_the_table_of_its_best_validation_and_with_test_of_all_splits(databases, tmp_path, without_pictures):
+    town = databases.copy(tmp_path / "own", "lmdb")
+    ran = done(train(town, 2, SNAPSHOT_EVERY=2))
+    best = read_json(town.snapshots / "metrics.json")["validation"][-1]
+    lines = {" ".join(line.split()[:-1]): line.split()[-1] for line in ran.out.splitlines() if line.strip()}
+    assert "the best weights by mean IoU, of iteration 2:" in ran.out
+    assert lines["IoU building"] == f"{100 * best['iou']['building']:.2f}" and lines["Dice clutter (ignored)"]
+    assert not (town.snapshots / "final.json").exists()
+    ran = done(train(town, 2, "--test", "--overwrite", SNAPSHOT_EVERY=2))
+    assert [name for name in read_json(town.snapshots / "final.json") if name in SPLITS] == list(SPLITS)
+    assert "   train       val      test" in ran.out
+    refused(train(town, 2, "--test", "--folds", 2), "--test is for one net")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,7 @@ def test_an_output_around_its_inputs_or_inside_a_folder_of_them_is_refused(tmp_p
 def test_two_runs_never_write_into_one_folder(tmp_path):
     code = """
 import sys
+from pathlib import Path
 from tools.base.folders import whole_folder
 with whole_folder(sys.argv[1]) as folder:
     (folder / "a.txt").write_text("first")
@@ -274,6 +276,12 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
         raise ZeroDivisionError
     assert json.loads(path.read_text()) == {"n": 1}
     assert names(path.parent) == ["a.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
+def test_a_folder_that_takes_no_files_is_said_as_it_is():
+    with pytest.raises(UserError, match=r"/proc/a\.json cannot be written: /proc takes no files"):
+        write_json("/proc/a.json", {})
 
 
 def test_details_hold_paths_and_numpy_numbers(tmp_path):

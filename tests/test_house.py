@@ -33,6 +33,7 @@ ORDER = [  # a folder imports from folders of the lines above its own, and from 
         "tools.notebook",
         "tools.export.__main__",
     ),
+    ("tools.osm",),  # finds tiles and their pixels' sizes as composites do
     SCRIPTS,
 ]
 LEVEL = {folder: level for level, line in enumerate(ORDER) for folder in line}

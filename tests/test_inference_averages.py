@@ -90,17 +90,41 @@ def test_looks_are_averaged_over_the_whole_map(own):
     assert json.loads((own.base / "out/details.json").read_text())["tta"] == "flips"
 
 
+def test_the_config_says_which_looks_and_the_command_line_wins(own):
+    path = made_weights(own, "a.safetensors", 1)
+    asked = {word: shares(own, "--weights", path, "--tta", word) for word in ("flips", "d4")}
+    one = shares(own, "--weights", path)
+    assert min(np.abs(found - one).max() for found in asked.values()) > 1e-3
+    np.testing.assert_array_equal(shares(own, "--weights", path, TTA="flips"), asked["flips"])
+    np.testing.assert_array_equal(shares(own, "--weights", path, "--tta", "d4", TTA="flips"), asked["d4"])
+    np.testing.assert_array_equal(shares(own, "--weights", path, "--tta", "none", TTA="flips"), one)
+    refused(infer(own, 32, "--weights", path, TTA="spin"), "TTA = 'spin': it must be one of flips, d4, scales, or None")
+
+
 def test_sizes_that_the_net_cannot_take_are_refused(own):
     refused(infer(own, 32, "--weights", made_weights(own, "a.safetensors", 1), "--tta", "scales"), "windows of 128x128 or more")
     assert call("inference", 32, "--tta", "spin", "--config", own.config()).code == 2
 
 
-def test_larger_windows_overlap_by_as_far_as_the_net_looks_but_are_no_larger_than_the_tiles(own):
+def test_windows_that_suit_each_tile_are_no_larger_than_it_and_stand_in_the_details(own):
     path = made_weights(own, "a.safetensors", 1)
-    ran = infer(own, 32, "--weights", path, "--window", 1024)
-    assert ran.code == 0, ran.err
-    assert "windows of 96x96 pixels, 32x32 apart: the net looks about" in ran.out
-    refused(infer(own, 32, "--weights", path, "--window", 100), "multiples of 32", "96x96")
+    for words, most in ((("--window", 1024), 1024), (("--window", "auto"), 512)):
+        ran = infer(own, 32, "--weights", path, "--dir", own.base / "out", "--overwrite", *words)
+        assert ran.code == 0, ran.err
+        assert f"windows of up to {most}x{most} pixels that suit each tile" in ran.out
+        details = json.loads((own.base / "out/details.json").read_text())
+        assert (details["window"], details["fitted"]["grid"], details["fitted"]["multiple"]) == ([most, most], 32, 32)
+        assert details["windows"] == {"32": [[96, 96], [32, 32]]}
+    refused(infer(own, 32, "--weights", path, "--overwrite", "--window", 20), "up to 20 pixels are too small", "32 at least")
+
+
+def test_the_config_s_own_auto_gives_the_map_of_the_option_and_so_does_onnxruntime(own):
+    path = made_weights(own, "a.safetensors", 1)
+    by_option = shares(own, "--weights", path, "--window", "auto")
+    auto = {"test_patch_size": "auto", "test_step_size": "auto"}
+    assert np.array_equal(shares(own, "--weights", path, **auto), by_option)
+    np.testing.assert_allclose(shares(own, "--weights", path, "--engine", "onnxruntime", **auto), by_option, atol=1e-4)
+    assert json.loads((own.base / "out/details.json").read_text())["windows"] == {"32": [[96, 96], [32, 32]]}
 
 
 def test_a_share_of_the_window_is_a_step(own):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import nets
+from nets.folding import folded
 from nets.libraries import architectures, encoders, pad, torchvision_names
 from tools.base.errors import UserError
 from tools.training.pretrained import initialise
@@ -157,3 +158,85 @@ def test_the_guard_hides_no_other_failure(monkeypatch):
     monkeypatch.setattr(torchvision_guard.importlib, "import_module", broken)
     with pytest.raises(RuntimeError, match="something else"):
         torchvision_guard.import_torchvision()
+
+
+# ------------------------------------------------------------------------------------------------- batch norm for labelling
+
+
+def stirred(net):
+    """The net with statistics and factors of its batch norms that are those of no fresh net, as after training."""
+    random = torch.Generator().manual_seed(2)
+    for norm in norms(net):
+        norm.running_mean.normal_(0, 0.3, generator=random)
+        norm.running_var.uniform_(0.5, 2, generator=random)
+        with torch.no_grad():
+            norm.weight.uniform_(0.5, 1.5, generator=random)
+            norm.bias.normal_(0, 0.2, generator=random)
+    return net
+
+
+def norms(net):
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize(
+    "name", ["smp:Unet/resnet18", "smp:Unet/tu-tf_efficientnet_lite0", "torchvision:lraspp_mobilenet_v3_large"]
+)
+def test_a_net_without_its_batch_norms_labels_as_before_and_the_net_itself_stays(name):
+    torch.manual_seed(1)
+    net = stirred(nets.build(name, {"irrg": 4}, 5))
+    before, count = {k: v.clone() for k, v in net.state_dict().items()}, len(norms(net))
+    less, image = net.fuse(), torch.randn(2, 4, 75, 50)
+    assert count > 10 and not norms(less)
+    assert net.training and not less.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    with torch.no_grad():
+        expected = net.eval()(image)
+        assert (less(image) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+class Twice(nn.Module):
+    """What its convolution writes is read by more than a norm, or its norm runs twice."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.conv, self.norm, self.way = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), way
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) + y if self.way == "read" else self.norm(self.norm(y))
+
+
+@pytest.mark.parametrize("way", ["read", "run"])
+def test_a_norm_that_cannot_be_folded_stays(way):
+    net = stirred(Twice(way))
+    assert norms(folded(net, torch.randn(1, 1, 8, 8))) != []
+
+
+def test_a_librarys_net_is_drawn_by_stage_with_what_each_reads():
+    """smp's U-Net: each block of the decoder reads the one before it and the encoder's map of its size."""
+    net = nets.build("smp:Unet/resnet18", {"irrg": 3}, 6).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    found = {box.name: box for box in net.boxes()}
+    assert list(found) == [
+        "irrg", "encoder.conv1", "encoder.maxpool", *(f"encoder.layer{i}" for i in (1, 2, 3, 4)),
+        *(f"decoder.blocks.{i}" for i in range(5)), "segmentation_head.0",
+    ]  # fmt: skip
+    assert found["encoder.conv1"].reads == ("irrg",) and found["encoder.layer1"].reads == ("encoder.maxpool",)
+    assert found["decoder.blocks.0"].reads == ("encoder.layer4", "encoder.layer3")
+    assert found["decoder.blocks.3"].reads == ("decoder.blocks.2", "encoder.conv1")
+    assert found["decoder.blocks.4"].reads == ("decoder.blocks.3",)
+    assert (found["encoder.layer4"].size, found["segmentation_head.0"].size) == ((512, 4, 4), (6, 128, 128))
+    assert found["encoder.layer4"].learnable == sum(p.numel() for p in net.net.encoder.layer4.parameters())
+    assert all(module.training for module in net.modules())  # as it was
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("name", ["torchvision:deeplabv3_resnet50", "smp:UPerNet/tu-convnext_atto"])
+def test_stages_of_other_libraries_form_one_graph(name):
+    with torch.device("cpu"):
+        boxes = nets.build(name, {"irrg": 3}, 6).boxes()
+    names = [box.name for box in boxes]
+    assert len(names) > 8 and all(box.reads and set(box.reads) <= set(names[:i]) for i, box in enumerate(boxes) if i)
+    assert set(names[:-1]) - {read for box in boxes for read in box.reads} <= {"aux_classifier.4"}

@@ -12,7 +12,7 @@ import nets
 from nets import efficientnet_lite
 from nets.caffe.prototxt import read_prototxt
 from nets.caffe.prototxt_write import write_prototxt
-from nets.layers import conv, data
+from nets.layers import conv, data, eltwise, relu6
 from nets.net import Net
 from tools.base.errors import UserError
 from tools.compute import torchvision_guard  # noqa: F401  (timm imports torchvision)
@@ -92,10 +92,25 @@ def test_fused_the_net_says_the_same(name):
             net(torch.randn(2, 3, 64, 64))  # statistics that are not 0 and 1
     net.eval()
     fused, image = net.fuse(), torch.randn(1, 3, 64, 96)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.ReLU6) for module in fused.modules())
     with torch.no_grad():
         wanted = net(image)
         torch.testing.assert_close(fused(image), wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
+
+
+def test_what_others_read_before_it_is_cut_off_stays():
+    """A ReLU6 joins the convolution before it where nothing else reads that one; its own input is left as it was."""
+    torch.manual_seed(3)
+    rows = [data("x", 3), conv("a", "x", 4, relu=False), relu6("b", "a"), conv("c", "b", 4, relu=False), relu6("d", "c")]
+    net = Net([*rows, eltwise("sum", "a", "d"), relu6("end", "sum")]).eval()
+    fused, image = net.fuse(), 20 * torch.randn(1, 3, 8, 8)
+    assert [row.name for row in fused.rows] == ["x", "a", "b", "c", "sum", "end"]
+    with torch.no_grad():
+        assert net(image).max() == 6
+        torch.testing.assert_close(fused(image), net(image), rtol=0, atol=1e-4)
+    assert Net.from_json(fused.to_json()).c.relu == 6
+    with pytest.raises(UserError, match=r"layer 'c' cuts off what is above 6 \(ReLU6\)"):
+        write_prototxt(Net([data("x", 3), conv("c", "x", 4, relu=6)]))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -70,7 +70,7 @@ def tables(draw):
     return [*rows, score("score", draw(st.sampled_from(sorted(blobs))), classes)], channels, classes
 
 
-quickly = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+quickly = settings(max_examples=40)
 
 
 @given(tables())
@@ -204,6 +204,11 @@ def test_a_layer_that_no_memory_can_hold_is_refused_before_memory_is_asked_for(s
 def test_wrong_values_of_a_nets_options_are_named(options):
     with pytest.raises(UserError, match="the net segnet cannot be made with"):
         nets.build("segnet", {"irrg": 3}, 6, **options)
+
+
+def test_an_option_that_the_library_would_stumble_over_when_the_net_runs_is_refused_when_it_is_made():
+    with pytest.raises(UserError, match="corners = 5: it must be True or False"):
+        nets.build("deeplabv3plus/vgg16", {"irrg": 3}, 6, corners=5)
 
 
 def test_a_table_of_a_newer_kind_is_refused_when_rebuilt():

@@ -16,6 +16,7 @@ from tools.export.end_to_end import raw
 from tools.geo import raster
 from tools.geo.windows import Window
 from tools.inference.labeller import NO_DATA, Labeller, TileReader
+from tools.inference.window_size import Windows
 from tools.labels.class_weights import count
 from tools.settings import read_settings
 from tools.training.run_setup import check_database
@@ -37,7 +38,7 @@ def net_of(spec):
 
 
 def labels_of(path, spec=HEIGHTS):
-    labeller = Labeller(net_of(spec), [spec], (32, 32), (16, 16), 4, CPU, blend="cosine")
+    labeller = Labeller(net_of(spec), [spec], Windows((32, 32), (16, 16)), 4, CPU, blend="cosine")
     return labeller.labels({spec.name: path})
 
 

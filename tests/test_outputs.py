@@ -10,7 +10,23 @@ import pyogrio
 import pytest
 import rasterio
 import torch
-from conftest import COLOURS, CRS, NAMES, REPO, call, erode, make_town, paint, pixels, place, refused, write_raster
+from conftest import (
+    COLOURS,
+    CRS,
+    NAMES,
+    REPO,
+    call,
+    done,
+    erode,
+    make_town,
+    names,
+    paint,
+    pixels,
+    place,
+    refused,
+    write_raster,
+)
+from PIL import Image
 from test_inference import infer, own, read_scores  # noqa: F401 (own is a fixture)
 
 import nets
@@ -318,3 +334,33 @@ def test_a_net_that_gives_no_numbers_makes_no_map(own, tmp_path):  # noqa: F811
     assert ran.code in (1, 2)
     assert "the net gives no numbers" in ran.sentence
     assert not list((tmp_path / "out").glob("32_*"))
+
+
+# ---------------------------------------------------------------------------------------------------------- plain pictures
+
+
+def test_png_is_the_colour_map_at_the_images_size_with_a_world_file(maps, tmp_path):
+    done(call("inference", 32, "--png", "--stac", "--dir", tmp_path, "--device", "cpu", "--config", maps.config()))
+    with Image.open(tmp_path / "32_colours.png") as picture:
+        found = np.asarray(picture)
+    expected = paint(pixels(maps.folder("results") / "32_labels.tif")[0]).transpose(1, 2, 0)
+    assert found.shape == (72, 90, 4)
+    assert np.array_equal(found[..., 3], np.where(MISSING, 0, 255)) and np.array_equal(found[~MISSING, :3], expected[~MISSING])
+    world = [float(line) for line in (tmp_path / "32_colours.pgw").read_text().split()]
+    a = place(32)
+    assert world == pytest.approx([a.a, 0, 0, a.e, a.c + a.a / 2, a.f + a.e / 2], abs=1e-9)
+    with rasterio.open(tmp_path / "32_colours.png") as file:
+        assert (file.crs, file.transform.almost_equals(a, 1e-6)) == (CRS, True)
+    assets = json.loads((tmp_path / "32.json").read_text())["assets"]
+    assert (assets["colours"]["href"], assets["colours_png"]["href"]) == ("./32_colours.tif", "./32_colours.png")
+
+
+def test_a_folder_of_pictures_gives_plain_pictures(maps, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels(maps.path("irrg", 15)).transpose(1, 2, 0)).save(tmp_path / "in/a.png")
+    words = ["--png", "--dir", tmp_path / "out", "--device", "cpu", "--config", maps.config()]
+    done(call("inference", "--images", tmp_path / "in", *words))
+    assert [name for name in names(tmp_path / "out") if name.startswith("a_colours")] == ["a_colours.png", "a_colours.tif"]
+    with Image.open(tmp_path / "out/a_colours.png") as picture:
+        assert (picture.size, picture.mode) == ((90, 72), "RGB")
+        assert np.array_equal(np.asarray(picture).transpose(2, 0, 1), paint(pixels(tmp_path / "out/a_labels.tif")[0]))

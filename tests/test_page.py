@@ -44,6 +44,7 @@ from tools.data.inputs import Input
 from tools.geo import raster
 from tools.geo.pixel_size import pixel_areas
 from tools.inference.labeller import Labeller, prepared
+from tools.inference.window_size import Windows
 from tools.page import assemble as page_of_export
 from tools.weights import snapshots
 
@@ -67,6 +68,26 @@ def test_the_modules_of_the_page_pass_their_own_tests():
     files = sorted(str(path) for path in (SOURCES / "test").glob("*.test.js"))
     ran = subprocess.run(["node", "--test", *files], cwd=SOURCES, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stdout[-5000:]
+
+
+CHOSEN = [  # of windows that suit each tile: a step by the halo, by a share of the window, a net that wants multiples
+    Windows((512, 512), None, 64, 1, 32), Windows((512, 512), 0.3, 64, 1, 32), Windows((480, 480), None, 17, 48, 96),
+    Windows((32, 64), (16, 16)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("windows", CHOSEN, ids=str)
+def test_the_page_chooses_the_windows_that_inference_chooses(windows):
+    if not shutil.which("node"):
+        pytest.skip("there is no node")
+    shapes = [[int(n) for n in pair] for pair in np.random.default_rng(1).integers(1, 4000, (300, 2))]
+    program = f"""
+        import {{ windowsOn }} from {json.dumps((SOURCES / "label" / "windows.js").as_uri())};
+        const found = {json.dumps(shapes)}.map((shape) => windowsOn({json.dumps(windows.to_dict())}, shape));
+        console.log(JSON.stringify(found.map(({{ window, step }}) => [window, step])));
+    """
+    ran = subprocess.run(["node", "--input-type=module", "-e", program], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == [[list(size), list(step)] for size, step in map(windows.on, shapes)]
 
 
 # ------------------------------------------------------------------------------------------------------- the made pages
@@ -97,7 +118,7 @@ class Made:
         net, about = snapshots.load_net(self.weights)
         device = Device(torch.device("cpu"), bf16=False)
         inputs = [Input.from_dict(i) for i in about["inputs"]]
-        return Labeller(prepared(net, device), inputs, (32, 32), (16, 16), 8, device, blend="cosine").labels(paths)
+        return Labeller(prepared(net, device), inputs, Windows((32, 32), (16, 16)), 8, device, blend="cosine").labels(paths)
 
 
 def export(weights, page, config):

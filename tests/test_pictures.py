@@ -132,3 +132,29 @@ def test_the_graph_shows_a_box_for_every_layer(tmp_path):
     shown = png(tmp_path / "net.png")
     blue = (shown == (0x9E, 0xCA, 0xE1)).all(-1).sum(1) > 50  # rows of the picture that pass through a convolution
     assert np.count_nonzero(np.diff(blue.astype(int)) == 1) == sum(row.kind == "conv" for row in net.rows)
+
+
+def places_of(name):
+    """Where the boxes of a net with two inputs lie, column and row, and the boxes."""
+    boxes = nets.build(name, {"irrg": 3, "dsm": 1}, 6, planes=(4, 4, 8, 8, 8)).boxes()
+    return plots._places(boxes, plots._columns(boxes)), boxes
+
+
+@pytest.mark.parametrize("name", ["segnet_rc", "fusenet", "fusenet_sum", "vfusenet"])
+def test_two_inputs_are_two_columns_that_meet(name):
+    places, boxes = places_of(name)
+    assert places["irrg"][0] == -places["dsm"][0] < 0 and places["irrg"][1] == places["dsm"][1] == 0
+    assert all(places[box.name][0] == places["dsm"][0] for box in boxes if box.name.startswith("dsm_"))
+    assert places[boxes[-1].name][0] == 0
+    assert len(set(places.values())) == len(boxes)  # none lies on another
+    assert all(places[box.name][1] < places[read][1] for box in boxes for read in box.reads)  # all arrows go down
+    middle = {y for x, y in places.values() if x == 0}
+    beside = {y for x, y in places.values() if x}
+    far = 1 if middle & beside else 0.5  # a column that runs beside the others takes room of its own
+    assert places["dsm"][0] == far * plots._APART
+
+
+def test_a_net_with_one_input_is_one_column():
+    boxes = nets.build("segnet_slim", {"irrg": 3}, 6).boxes()
+    places = plots._places(boxes, plots._columns(boxes))
+    assert list(places.values()) == [(0, -i) for i in range(len(boxes))]

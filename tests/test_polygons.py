@@ -43,14 +43,14 @@ MAPS = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.
 
 
 @given(MAPS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_polygons_drawn_again_give_the_map_whatever_the_strips(tmp_path_factory, drawn_map):
     check_drawn_again(tmp_path_factory, *drawn_map)
 
 
 @pytest.mark.slow
 @given(MAPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_polygons_of_many_maps_drawn_again_give_the_map(tmp_path_factory, drawn_map):
     check_drawn_again(tmp_path_factory, *drawn_map)
 

@@ -145,7 +145,7 @@ def test_a_picture_whose_bands_are_alike_is_answered_as_a_grey_one_whatever_thei
 
 
 @given(st.integers(1, 12))
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_the_filters_of_all_bands_add_up_to_the_filters_of_red_green_and_blue(bands):
     weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(bands))
     torch.testing.assert_close(spread(weight, bands).sum(1), weight.sum(1))

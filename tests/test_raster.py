@@ -128,3 +128,11 @@ def test_every_block_goes_through_the_check(tmp_path):
         raise UserError("that will not do.")
 
     assert raster.read_fault(path, refuse) == f"{path}: that will not do."
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.tif")
+    path.touch()
+    for action in (raster.inspect, lambda name: raster.write(name, np.zeros((2, 2), np.uint8))):
+        with pytest.raises(UserError, match="is not written in UTF-8"):
+            action(path)

@@ -23,6 +23,7 @@ from tools.geo.gaps import Gaps
 from tools.geo.pixel_size import pixel_areas
 from tools.inference.labeller import Labeller
 from tools.inference.tile_list import Tile
+from tools.inference.window_size import Windows
 from tools.labels.palette import Palette
 from tools.maps.outputs import Choice
 from tools.maps.writer import Mapmaker
@@ -106,7 +107,7 @@ def maps(folder, image, confidence="uint8", probabilities=None, cog=False, bands
     """The folder with the maps of an image, by a net of random weights."""
     bands = bands or len(read_image(image)[0])
     spec = Input("x", ("x",), (bands,), False, (120.0,) * bands)
-    labeller = Labeller(net_of(spec), [spec], (32, 32), (16, 16), 4, Device(torch.device("cpu"), bf16=False))
+    labeller = Labeller(net_of(spec), [spec], Windows((32, 32), (16, 16)), 4, Device(torch.device("cpu"), bf16=False))
     palette = Palette(NAMES[:4], {i: COLOURS[i] for i in range(4)} | {4: (0, 0, 0)})
     choice = Choice(confidence=confidence, probabilities=probabilities, cog=cog)
     out = folder / "maps"
@@ -238,6 +239,16 @@ def test_a_mask_and_a_nodata_value_both_count(tmp_path):
     heights[0, 35] = -9999
     _, empty = read_image(save(tmp_path / "a.tif", heights, ~HOLE, nodata=-9999))
     assert np.array_equal(empty, HOLE | (np.arange(SIDE)[:, None] == 35))
+
+
+@cell("mask of the file", "images")
+def test_what_any_bands_own_mask_masks_out_is_empty(tmp_path):
+    path = save(tmp_path / "a.tif", RGB)
+    with rasterio.open(tmp_path / "a.tif.msk", "w", driver="GTiff", count=3, height=SIDE, width=SIDE, dtype="uint8") as file:
+        file.write(np.where([HOLE, HOLE & False, np.arange(SIDE)[:, None] + HOLE * 0 == 30], 0, 255).astype(np.uint8))
+        file.update_tags(**{f"INTERNAL_MASK_FLAGS_{band}": 0 for band in (1, 2, 3)})
+    found, empty = read_image(path)
+    assert np.array_equal(empty, HOLE | (np.arange(SIDE)[:, None] == 30)) and np.array_equal(found, RGB)
 
 
 @cell("mask of the file", "masks")
@@ -411,6 +422,14 @@ def test_scale_and_offset_are_applied_but_not_to_nodata(tmp_path, dtype, nodata)
     assert found.dtype == "float32" and raster.inspect(path).dtype == "float32"
     assert np.array_equal(empty, HOLE & (nodata is not None))
     assert found[:, ~empty] == pytest.approx(image[:, ~empty] * 0.1 - 20, abs=1e-4)
+
+
+@cell("scale and offset", "images")
+@pytest.mark.parametrize(("scale", "offset"), [(0, 5), (np.nan, 0), (1, np.inf)])
+def test_a_scale_that_leaves_nothing_of_an_image_is_refused(tmp_path, scale, offset):
+    path = scaled(tmp_path / "a.tif", RGB, scale, offset)
+    with pytest.raises(UserError, match=r"a\.tif says that band 1 has a scale of"):
+        read_image(path)
 
 
 @cell("scale and offset", "masks")
@@ -633,7 +652,11 @@ ONE = {"crs": "EPSG:32632", "transform": PLACE}
     (ONE, True),
     (ONE | {"crs": "EPSG:32632+5773"}, True),
     (ONE | {"crs": "EPSG:25832"}, True),  # another name for the same place, to a metre
-    (ONE | {"crs": None}, True),  # does not say
+    (ONE | {"crs": None}, True),  # a world file
+    (ONE | {"crs": None, "transform": PLACE * Affine.translation(30, 0)}, False),
+    (ONE | {"crs": None, "transform": Affine(1e-5, 0, 9, 0, -1e-5, 48)}, True),  # in another unit: nothing to compare
+    (ONE | {"crs": None, "transform": Affine(0.5, 0, 0, 0, -0.5, SIDE / 2)}, True),  # from its own corner
+    (ONE | {"transform": None}, True),  # does not say
     ({"crs": None, "transform": None}, True),
     (ONE | {"transform": PLACE * Affine.translation(0.4, 0)}, True),  # within half a pixel
     (ONE | {"transform": PLACE * Affine.translation(0, 0.6)}, False),
@@ -645,6 +668,45 @@ ONE = {"crs": "EPSG:32632", "transform": PLACE}
 def test_a_mask_must_lie_where_its_image_lies_if_both_say_so(tmp_path, other, same):
     fault = place.fault(placed(tmp_path / "a.tif", **ONE), placed(tmp_path / "b.tif", **other), ("rgb", "labels"))
     assert fault is None if same else f"{tmp_path}/b.tif (labels) does not lie where {tmp_path}/a.tif (rgb) lies" in fault
+
+
+@cell("control points", "masks")
+@pytest.mark.parametrize(("bend", "apart"), [(0, None), (3, 3)])
+def test_control_points_are_compared_with_the_place_of_the_image(tmp_path, bend, apart):
+    image, mask = placed(tmp_path / "a.tif", **ONE), raster.inspect(by_points(tmp_path / "b.tif", LABELS, bend), raster.NUMBERS)
+    assert place.fault(mask, mask) is None
+    for one, other in ((image, mask), (mask, image)):
+        fault = place.fault(one, other)
+        assert fault is None if apart is None else f"it is {apart} pixels off" in fault
+
+
+@pytest.mark.parametrize(("name", "way"), [("labels", "near"), ("dsm", "bilinear")])
+def test_the_command_that_brings_a_file_onto_the_others_grid_is_said(tmp_path, name, way):
+    image = placed(tmp_path / "a.tif", **ONE)
+    coarse = PLACE * Affine.translation(-8, -8) * Affine.scale(4)
+    heights = raster.inspect(write_raster(tmp_path / "b.tif", HEIGHTS[:, :14, :14], **ONE | {"transform": coarse}))
+    numbers = "500000 5399980 500020 5400000 -ts 40 40"
+    said = f"(gdalwarp -t_srs EPSG:32632 -te {numbers} -r {way} {tmp_path}/b.tif {tmp_path}/b_aligned.tif)"
+    assert said in place.fault(image, heights, ("irrg", name))
+    nowhere = raster.inspect(write_raster(tmp_path / "c.tif", HEIGHTS[:, :14, :14], crs=None, transform=None))
+    assert place.fault(image, nowhere).endswith("has 40x40): make the one as large as the other.")
+
+
+@cell("side-car .aux.xml", "masks")
+def test_labels_of_a_png_with_a_place_say_where_they_lie(tmp_path):
+    mask = tmp_path / "m.png"
+    Image.fromarray(painted()).save(mask)
+    (tmp_path / "m.pgw").write_text("0.5\n0\n0\n-0.5\n600000.25\n4999999.75\n")
+    done(convert(tmp_path, mask, "--from-color")[0])
+    labels = raster.inspect(tmp_path / "out/m.png", raster.NUMBERS)
+    assert labels.transform.almost_equals(Affine(0.5, 0, 6e5, 0, -0.5, 5e6))
+    assert f"{tmp_path}/out/m.png does not lie where" in place.fault(placed(tmp_path / "a.tif", **ONE), labels)
+
+
+@cell("transform", "images")
+def test_a_crs_alone_is_no_place_and_pixels_have_no_area(tmp_path):
+    about = raster.inspect(save(tmp_path / "a.tif", RGB, transform=None))
+    assert about.crs.to_epsg() == 32632 and about.transform is None and pixel_areas(about) is None
 
 
 @cell("CRS", "masks")

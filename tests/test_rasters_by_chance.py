@@ -16,7 +16,7 @@ import pytest
 import rasterio
 from affine import Affine
 from conftest import COLOURS, NAMES, call, done, pixels, read_json, write_config
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
@@ -207,7 +207,7 @@ def check(drawn):
         check_inference(base, drawn, path, empty)
 
 
-ALWAYS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+ALWAYS = {"database": None}
 
 
 @settings(max_examples=5, derandomize=True, phases=[Phase.generate], **ALWAYS)

@@ -51,6 +51,12 @@ def test_a_net_of_ones_own_begins_at_random_and_learns_more_slowly():
     assert own.training.BASE_LR < settings().training.BASE_LR
 
 
+def test_maps_average_the_mirror_images_that_were_learned():
+    own = settings()
+    assert own.inference.TTA == "flips" and "flip" in own.augmentation
+    assert settings("DATASET=vaihingen").inference.TTA is None
+
+
 def test_a_recipe_that_is_not_there_is_refused():
     with pytest.raises(UserError, match="RECIPE = 'modrn': it must be one of modern, original"):
         settings("RECIPE=modrn")
@@ -73,7 +79,7 @@ def test_the_run_prints_and_keeps_where_each_setting_came_from(databases, tmp_pa
 
 def test_what_is_left_to_the_run_is_settled_by_its_length():
     own = settings().training
-    assert own.SNAPSHOT_EVERY is None and own.NITER == 800
+    assert own.SNAPSHOT_EVERY is None and own.NITER == 1200
     run = own.for_run(600)
     assert (run.SNAPSHOT_EVERY, run.validate_every, run.LR_POLICY["max_iterations"]) == (150, 150, 600)
     rates = [Schedule(1.0, run.LR_POLICY).rate(i) for i in (0, 14, 29, 300)]

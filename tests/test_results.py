@@ -62,18 +62,19 @@ def test_a_broken_file_is_named_at_the_end_and_the_others_are_whole(own, flight)
     assert not [n for n in names(out) if "partial" in n]
 
 
-def test_large_windows_stay_the_same_when_a_file_that_was_no_raster_is_mended_and_the_rest_is_labelled(own, flight):  # noqa: F811
+def test_windows_of_a_tile_stay_the_same_when_a_file_that_was_no_raster_is_mended_and_the_rest_is_labelled(own, flight):  # noqa: F811
     (flight / "d.tif").write_text("no raster")
     write_raster(flight / "e.tif", np.zeros((3, 40, 200), np.uint8))
     ran = label(own, flight, "--window", 128)
     assert ran.code == 1
     assert "1 of 5 tiles could not be labelled" in ran.sentence
-    window = read_details(flight.parent / "out")["window"]
-    write_raster(flight / "d.tif", np.zeros((3, 300, 40), np.uint8))  # for which other windows would be chosen
+    windows = read_details(flight.parent / "out")["windows"]
+    write_raster(flight / "d.tif", np.zeros((3, 300, 40), np.uint8))  # which has other windows
     ran = label(own, flight, "--window", 128, "--resume")
     assert ran.code == 0, ran.err
-    assert read_details(flight.parent / "out")["window"] == window
-    refused(label(own, flight, "--window", 96, "--resume"), "windows_up_to")
+    found = read_details(flight.parent / "out")["windows"]
+    assert found == windows | {"d": [[128, 64], [64, 32]]}
+    refused(label(own, flight, "--window", 96, "--resume"), "window")
 
 
 def test_resume_completes_the_folder_where_none_of_the_rest_can_be_read(own, flight):  # noqa: F811

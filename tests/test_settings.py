@@ -131,8 +131,9 @@ def test_the_whole_is_seen_by_the_scripts_and_by_commands_alone():
             if isinstance(node, ast.ImportFrom) and node.module == "tools.settings":
                 seen.add(path.relative_to(REPO).as_posix())
     scripts = {f"{name}.py" for name in ("convert_gt", "extract_images", "create_db", "training", "inference")}
-    commands = {f"tools/{name}/__main__.py" for name in ("composite", "export", "show", "final", "check")}
-    assert seen - scripts == commands | {"tools/check/findings.py", "tools/check/forecast.py"}
+    commands = {f"tools/{name}/__main__.py" for name in ("composite", "export", "show", "final", "check", "osm")}
+    parts = {"tools/check/findings.py", "tools/check/forecast.py", "tools/show/samples.py", "tools/show/suspects.py"}
+    assert seen - scripts == commands | parts
 
 
 def test_a_setting_that_the_config_leaves_out_has_its_default_and_says_so(tmp_path):
@@ -259,6 +260,19 @@ def test_an_error_while_the_config_runs_is_named_with_its_line(tmp_path):
     path.write_text("SEED = 1\n\nBASE_LR = 1 / 0\n")
     with pytest.raises(UserError, match=r"config\.py, line 3: ZeroDivisionError"):
         read_settings(path)
+
+
+@pytest.mark.parametrize("line", ["import sys; sys.exit(0)", "raise SystemExit", "quit()", "raise BaseException('enough')"])
+def test_a_config_that_ends_the_script_is_refused(tmp_path, line):
+    path = config(tmp_path)
+    path.write_text(f"SEED = 1\n{line}\n")
+    with pytest.raises(UserError, match=r"config\.py, line 2: (it ends the script|BaseException: enough)"):
+        read_settings(path)
+
+
+def test_net_options_do_not_say_what_other_settings_say(tmp_path):
+    with pytest.raises(UserError, match="NET_OPTIONS gives classes"):
+        read_settings(config(tmp_path, NET_OPTIONS={"classes": 3})).net.build([], 6)
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path):

@@ -9,6 +9,7 @@ from rasterio.warp import transform_bounds
 from test_inference import infer
 
 from tools.geo import raster
+from tools.geo.windows import Window
 
 ZOOM = 21  # 5 cm at this latitude
 EDGE = 20037508.342789244
@@ -18,6 +19,24 @@ SERVICE = """<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}
 <LowerRightY>-{edge}</LowerRightY><TileLevel>{zoom}</TileLevel><TileCountX>1</TileCountX><TileCountY>1</TileCountY>
 <YOrigin>top</YOrigin></DataWindow><Projection>EPSG:3857</Projection><BlockSizeX>256</BlockSizeX><BlockSizeY>256</BlockSizeY>
 <BandsCount>3</BandsCount><ZeroBlockHttpCodes>404</ZeroBlockHttpCodes></GDAL_WMS>"""
+
+
+WMS = """<GDAL_WMS><Service name="WMS"><Version>1.1.1</Version><ServerUrl>{url}/wms?</ServerUrl><SRS>EPSG:3857</SRS>
+<ImageFormat>image/png</ImageFormat><Layers>local/tiles.tif</Layers></Service>
+<DataWindow><UpperLeftX>{west!r}</UpperLeftX><UpperLeftY>{north!r}</UpperLeftY><LowerRightX>{east!r}</LowerRightX>
+<LowerRightY>{south!r}</LowerRightY><SizeX>{width}</SizeX><SizeY>{height}</SizeY></DataWindow><Projection>EPSG:3857</Projection>
+<BlockSizeX>200</BlockSizeX><BlockSizeY>150</BlockSizeY><BandsCount>3</BandsCount></GDAL_WMS>"""
+WMTS = """<GDAL_WMTS><GetCapabilitiesUrl>{url}/capabilities.xml</GetCapabilitiesUrl><Layer>town</Layer>
+<BandsCount>3</BandsCount><ZeroBlockHttpCodes>404</ZeroBlockHttpCodes></GDAL_WMTS>"""
+CAPABILITIES = """<?xml version="1.0"?>
+<Capabilities xmlns="http://www.opengis.net/wmts/1.0" xmlns:ows="http://www.opengis.net/ows/1.1" version="1.0.0"><Contents>
+<Layer><ows:Identifier>town</ows:Identifier><Style isDefault="true"><ows:Identifier>default</ows:Identifier></Style>
+<Format>image/png</Format><TileMatrixSetLink><TileMatrixSet>g</TileMatrixSet></TileMatrixSetLink>
+<ResourceURL format="image/png" resourceType="tile" template="{url}/{{TileMatrix}}/{{TileCol}}/{{TileRow}}.png"/></Layer>
+<TileMatrixSet><ows:Identifier>g</ows:Identifier><ows:SupportedCRS>urn:ogc:def:crs:EPSG::3857</ows:SupportedCRS>
+<TileMatrix><ows:Identifier>{zoom}</ows:Identifier><ScaleDenominator>{scale!r}</ScaleDenominator>
+<TopLeftCorner>-{edge} {edge}</TopLeftCorner><TileWidth>256</TileWidth><TileHeight>256</TileHeight>
+<MatrixWidth>{matrix}</MatrixWidth><MatrixHeight>{matrix}</MatrixHeight></TileMatrix></TileMatrixSet></Contents></Capabilities>"""
 
 
 @pytest.fixture
@@ -57,6 +76,22 @@ def test_a_tile_service_is_labelled_in_an_area_at_the_trained_pixel_size_as_a_lo
         same = here.read(1)[window] == there.read(1)[window]
         assert same.mean() > 0.8  # their grids begin at different fractions of a pixel, and the image is all specks
     refused(infer(trained, "--images", service, "--dir", tmp_path / "all"), "as services of the whole Earth do: add --area")
+
+
+@pytest.mark.parametrize("kind", ["WMS", "WMTS"])
+def test_wms_and_wmts_give_the_pixels_that_their_server_shows(tmp_path, server, kind):
+    image = np.random.default_rng(1).integers(1, 256, (3, 512, 768)).astype(np.uint8)
+    _, _, (west, south, east, north) = make_service(tmp_path, server, image)
+    about = {"url": server, "zoom": ZOOM, "edge": EDGE, "west": west, "south": south, "east": east, "north": north}
+    about |= {"width": 768, "height": 512, "scale": SIZE / 0.00028, "matrix": 2**ZOOM}  # a standard pixel has 0.28 mm
+    (tmp_path / "capabilities.xml").write_text(CAPABILITIES.format(**about))
+    (tmp_path / "service.xml").write_text({"WMS": WMS, "WMTS": WMTS}[kind].format(**about))
+    with raster.open_image(tmp_path / "service.xml") as file:
+        place = raster.inspect(tmp_path / "service.xml").transform
+        col, row = (round(n) for n in ~place * (west, north))
+        assert place.a == pytest.approx(SIZE, rel=1e-9)
+        found = raster.read_window(file, Window(row + 100, col + 50, 300, 600))
+    assert np.array_equal(found, image[:, 100:400, 50:650])
 
 
 @pytest.mark.usefixtures("no_waiting")

@@ -124,7 +124,7 @@ def cases(draw):
 
 
 @given(cases())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_an_image_of_any_size_is_labelled_as_if_it_were_whole(case):
     image, sliding = case
     found, parts = label(Opinionated(), image, *sliding)
@@ -136,7 +136,7 @@ def test_an_image_of_any_size_is_labelled_as_if_it_were_whole(case):
 
 
 @given(cases())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_pixel_gets_its_own_label_also_in_the_last_row_and_column_and_nothing_is_transposed(case):
     image, sliding = case
     image = image % 5
@@ -145,7 +145,7 @@ def test_every_pixel_gets_its_own_label_also_in_the_last_row_and_column_and_noth
 
 
 @given(cases())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_constant_net_gives_a_constant_map_without_seams(case):
     class Constant(nn.Module):
         classes = 3
@@ -160,7 +160,7 @@ def test_a_constant_net_gives_a_constant_map_without_seams(case):
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_moved_image_gets_the_moved_labels_inside(down, right, seed):
     """Where no window's border is near: a pixel's label must not depend on where the windows happen to stand."""
     scene = np.random.default_rng(seed).integers(0, 256, (70, 80)).astype(np.uint8)
@@ -230,7 +230,7 @@ def test_strips_cover_the_width_begin_at_blocks_and_take_no_more_memory_than_all
 
 
 @given(cases(), st.integers(1, 9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_sections_have_all_rows_of_windows_and_overlap_with_the_next_one_at_most(case, classes):
     image, sliding = case
     sections = Plan(image.shape, classes, sliding).sections
@@ -293,7 +293,7 @@ def test_the_canvas_never_holds_more_rows_than_a_window():
 
 
 @given(cases())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_nothing_outside_the_image_is_read_and_in_a_strip_no_pixel_twice(case):
     image, sliding = case
     times = np.zeros(image.shape, int)

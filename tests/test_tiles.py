@@ -12,6 +12,7 @@ from tools.base.errors import UserError
 from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.inference.labeller import NO_DATA, Labeller, TileReader
+from tools.inference.window_size import Windows
 
 CPU = Device(torch.device("cpu"), bf16=False)
 GREY = Input("grey", ("grey",), (1,), False, (0.0,))
@@ -27,7 +28,7 @@ class Same(nn.Module):
 
 
 def labeller(**changes):
-    given = {"net": Same(), "inputs": [GREY], "size": (16, 16), "step": (8, 8), "batch": 4, "device": CPU}
+    given = {"net": Same(), "inputs": [GREY], "windows": Windows((16, 16), (8, 8)), "batch": 4, "device": CPU}
     return Labeller(**given | changes)
 
 

@@ -358,6 +358,12 @@ def test_windows_that_the_net_cannot_take_are_refused_before_training_begins(own
     assert "training: " not in ran.err  # no progress bar
 
 
+def test_validation_tiles_have_windows_that_suit_net_and_tile(own, without_pictures):
+    ran = train(own, 1, val_ids=[15], test_patch_size="auto", test_step_size="auto")
+    assert ran.code == 0, ran.err
+    assert "validation" in ran.out
+
+
 def test_validation_tiles_that_are_missing_are_named_before_training_begins(own):
     own.path("labels", 15).unlink()
     ran = train(own, 1, val_ids=[15])

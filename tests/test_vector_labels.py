@@ -145,6 +145,60 @@ def test_an_image_without_a_place_is_refused(draw, tmp_path):
     refused(draw(write_vector(tmp_path / "a.geojson", SHAPES), "--class", "house", like=nowhere), nowhere, "no place on Earth")
 
 
+# ---------------------------------------------------------------------------------- polygons that do not cover the image
+
+APART = [(square(1, 2, 1, 1), {}), (square(1, 7, 1, 1), {}), (square(5, 2, 1, 6), {})]  # the hull: rows 1 to 5, columns 2 to 7
+
+
+def apart(outside):
+    labels = np.full((8, 10), outside, np.uint8)
+    labels[1:6, 2:8] = 0
+    labels[1, [2, 7]] = labels[5, 2:8] = 1
+    return labels
+
+
+def test_outside_of_the_hull_is_not_scored_where_the_area_is_the_hull(draw, tmp_path):
+    path = write_vector(tmp_path / "a.geojson", APART)
+    ran = draw(path, "--class", "house", "--background", "land", "--area", "hull")
+    assert ran.code == 0 and np.array_equal(pixels(tmp_path / "out/a.tif")[0], apart(3))
+    assert (
+        "polygons cover 10.0% of the pixels, 27.5% are land, 62.5% lie outside of the area (hull) and are not scored" in ran.out
+    )
+
+
+def test_a_background_alone_holds_everywhere_and_the_share_beyond_the_hull_is_said(draw, tmp_path):
+    ran = draw(write_vector(tmp_path / "a.geojson", APART), "--class", "house", "--background", "land")
+    assert ran.code == 0 and np.array_equal(pixels(tmp_path / "out/a.tif")[0], apart(0))
+    assert "polygons cover 10.0% of the pixels, the other 90.0% are land, 62.5% of all outside of the polygons' hull" in ran.out
+
+
+def test_without_a_background_the_share_that_is_not_scored_is_said(draw, tmp_path):
+    ran = draw(write_vector(tmp_path / "a.geojson", APART), "--class", "house")
+    assert "polygons cover 10.0% of the pixels, the other 90.0% are not scored" in ran.out
+    assert (pixels(tmp_path / "out/a.tif")[0] == 3).mean() == 0.9
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:25832"])
+def test_a_given_area_says_where_the_background_holds_and_polygons_beyond_it_count(draw, tmp_path, crs):
+    """EPSG:25832 is the same place to a few centimetres, in another CRS."""
+    area = write_vector(tmp_path / "area.geojson", [(square(0, 0, 4, 10), {})], crs)
+    path = write_vector(tmp_path / "a.geojson", APART)
+    ran = draw(path, "--class", "house", LABEL_BACKGROUND="land", LABEL_AREA=str(area))
+    assert ran.code == 0, ran.err
+    labels = np.full((8, 10), 3, np.uint8)
+    labels[:4] = 0
+    labels[1, [2, 7]] = labels[5, 2:8] = 1
+    assert np.array_equal(pixels(tmp_path / "out/a.tif")[0], labels)
+    assert json.loads((tmp_path / "out/details.json").read_text())["pixels_not_scored"] == 34
+
+
+def test_an_area_without_a_background_or_without_a_file_is_refused(draw, tmp_path):
+    path = write_vector(tmp_path / "a.geojson", APART)
+    refused(draw(path, "--class", "house", "--area", "hull"), "the area hull", "--background or LABEL_BACKGROUND")
+    ran = draw(path, "--class", "house", "--background", "land", "--area", tmp_path / "none.gpkg")
+    refused(ran, "none.gpkg does not exist")
+
+
 # ---------------------------------------------------------------------------------------------------- labels of the config
 
 

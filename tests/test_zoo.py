@@ -189,6 +189,51 @@ def test_deeplab_refuses_backbones_and_strides_that_there_are_not():
         on_meta("deeplabv3plus", output_stride=32)
 
 
+@pytest.mark.parametrize(("stride", "rates"), [(16, [2, 4, 8]), (8, [4, 8, 16])])
+@pytest.mark.parametrize(("backbone", "last"), [("resnet101", "layer4_{}_conv2"), ("vgg16", "conv5_{}")])
+def test_multi_grid_multiplies_the_dilations_of_the_last_stage_alone(stride, rates, backbone, last):
+    """DeepLabV3's rates: 2 x (1, 2, 4) at stride 16 (arXiv 1706.05587, 3.3)."""
+    nets_ = [on_meta(f"deeplabv3plus/{backbone}", output_stride=stride, multi_grid=grid) for grid in (None, (1, 2, 4))]
+    plain, net = (dict(n.named_modules()) for n in nets_)
+    names = [last.format(i + (backbone == "vgg16")) for i in range(3)]
+    assert [net[name].dilation[0] for name in names] == rates
+    others = [n for n, m in plain.items() if isinstance(m, nn.Conv2d) and n.removesuffix(".conv") not in names]
+    assert len(others) > 12 and all(plain[n].dilation == net[n].dilation for n in others)
+    assert [(n, p.shape) for n, p in nets_[0].named_parameters()] == [(n, p.shape) for n, p in nets_[1].named_parameters()]
+
+
+def test_the_decoder_of_deeplab_drops_values_in_training_alone():
+    net = nets.build("deeplabv3plus/mobilenetv2", {"irrg": 3}, 6, decoder_dropout=(0.5, 0.1))
+    assert [net.decoder1_drop.p, net.decoder2_drop.p] == [0.5, 0.1]
+    assert [row.reads for row in net.rows if row.name in ("decoder2", "score_low")] == [("decoder1_drop",), ("decoder2_drop",)]
+    image = torch.randn(1, 3, 64, 64)
+    for module in net.modules():
+        module.training = isinstance(module, nn.Dropout) and module is not net.aspp_drop  # nothing else is drawn or averaged
+    with torch.no_grad():
+        assert not torch.equal(net(image), net(image))
+        assert torch.equal(net.eval()(image), net(image))
+    assert not any("decoder" in row.name and row.kind == "dropout" for row in on_meta("deeplabv3plus/mobilenetv2").rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"multi_grid": (1, 2)}, r"multi_grid = \(1, 2\): it must be three whole numbers"),
+        ({"multi_grid": (1, 2, 0)}, "three whole numbers"),
+        ({"multi_grid": 2}, "three whole numbers"),
+        (
+            {"multi_grid": (1, 2, 4), "backbone": "mobilenetv2"},
+            "multi_grid is for vgg16, resnet50, resnet101, not for mobilenetv2",
+        ),
+        ({"decoder_dropout": 0.5}, r"decoder_dropout = 0.5: it must be two shares"),
+        ({"decoder_dropout": (0.5, 1)}, "two shares"),
+    ],
+)
+def test_other_grids_and_dropouts_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        on_meta(f"deeplabv3plus/{options.pop('backbone', 'resnet50')}", **options)
+
+
 # ---------------------------------------------------------------------------------------------------- all nets of the folder
 
 

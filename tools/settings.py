@@ -78,6 +78,7 @@ class Settings:
             "folders": {m: str(self.data.folders[m]) for m in self.data.modalities},
             **self.classes.about(),
             "patch_size": list(self.patches.patch_size),
+            "resize": self.data.RESIZE,
         }
 
     def values(self) -> dict[str, Any]:
@@ -228,12 +229,14 @@ def _run(path: Path, changes: Mapping[str, Any], below: frozenset[Path] = frozen
             theirs = _run(base, _plain_values(tree) | changes, below | {path.resolve()})
             names |= {name: value for name, value in theirs.items() if not name.startswith("_")}
         exec(compile(_Changes(changes).visit(tree), str(path), "exec"), names)
-    except _OtherConfigError:
+    except (_OtherConfigError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines or ["?"])[-1]
-        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}."
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".rstrip(": ") + "."
+        if isinstance(error, SystemExit):
+            what = f"it ends the script ({what[:-1]}): a config sets names, so take this line out."
         raise _OtherConfigError(f"{path}, line {line}: {what}") from None
     return names
 

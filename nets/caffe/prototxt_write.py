@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import torch
 
 from nets.caffe.prototxt_text import Field, Word, write
-from nets.layers import Row, pair, same_pad
+from nets.layers import SIX, Row, pair, same_pad
 from nets.net import Net, trial
 from tools.base.errors import UserError, listing
 
@@ -153,6 +153,8 @@ def _conv(row: Row, writing: Writing) -> list[CaffeLayer]:
     args, name = row.args, caffe_name(row.name)
     if args.get("pad") == "tensorflow":
         raise UserError(f"layer '{row.name}' pads as TensorFlow does, below and to the right more: Caffe's layers cannot.")
+    if args.get("relu") == SIX:
+        raise UserError(f"layer '{row.name}' cuts off what is above 6 (ReLU6): Caffe's layers cannot.")
     kernel, dilation = pair(args.get("kernel", 3)), pair(args.get("dilation", 1))
     pad = same_pad(kernel, dilation) if args.get("pad") is None else args["pad"]
     filler = [("weight_filler", [("type", "msra")])]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+import tools
 from tools.base import faults, streams
 
 
@@ -55,13 +56,18 @@ def run(main: Callable[[], None]) -> None:
     streams.prepare()
     _listen()
     try:
+        tools.stop_with_care()
         main()
         sys.stdout.flush()
+        tools.stop_at_once()
         return _end_at_once() if _one_of_many() else None
     except BrokenPipeError:  # the reader of our output went away (`... | head`)
         streams.drop_output()
         sys.exit(141)
-    except (Exception, KeyboardInterrupt) as error:
+    except SystemExit:
+        raise
+    except BaseException as error:
+        tools.stop_at_once()
         sentence, code = _in_words(error)
     _leave(sentence, code)  # out here, where progress bars are closed and the sentence is the last line
 

@@ -84,10 +84,20 @@ def whole_file(final: str | Path) -> Iterator[Path]:
     temporary = final.with_name(f".{final.stem}.partial{final.suffix}")
     try:
         with disk_full_is_said(final.parent):
+            _try_out(temporary, final)
             yield temporary
             temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _try_out(temporary: Path, final: Path) -> None:
+    """Raise UserError if a folder that is there takes no files, as /proc."""
+    try:
+        temporary.touch()
+        temporary.unlink()
+    except FileNotFoundError:
+        raise UserError(f"{final} cannot be written: {final.parent} takes no files; choose another place.") from None
 
 
 @contextlib.contextmanager

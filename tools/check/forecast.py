@@ -49,7 +49,7 @@ def describe_inputs(settings: Settings) -> list["Input"]:
     """The net's inputs, with numbers of one reduced training tile in place of those that extract_images.py will measure."""
     dataset, tile, about = settings.data.dataset, settings.data.train_ids[0], {}
     for modality in settings.data.modalities:
-        path = dataset.path(modality, tile)
+        path = dataset.seen(modality, tile)
         header, pixels = raster.inspect(path), raster.read_small(path, _SAMPLE)
         about[modality] = {"bands": header.bands, "dtype": header.dtype} | Moments.of(pixels[: header.bands]).to_dict()
     return settings.data.inputs(about)
@@ -59,6 +59,7 @@ def forecast(settings: Settings, inputs: list["Input"], where: "Device", niter: 
     """Build and begin as training does, and time it. tiles: of validation. Raises UserError for what training refuses."""
     from nets.net import check_windows, count_parameters
     from tools.compute.distributed import ALONE
+    from tools.inference.window_size import windows_for
     from tools.labels.class_weights import class_weights
     from tools.solver.losses import Loss
     from tools.training import run_setup
@@ -73,7 +74,7 @@ def forecast(settings: Settings, inputs: list["Input"], where: "Device", niter: 
     with contextlib.redirect_stdout(said):
         trainer = run_setup.fresh(setup, Loss(training.LOSS, weights), None)
     if settings.data.val_ids:
-        check_windows(trainer.net, *settings.inference.test_patch_size)
+        check_windows(trainer.net, *windows_for(settings.inference, trainer.net).size)
     elif training.PATIENCE:
         raise UserError(f"PATIENCE = {training.PATIENCE} counts validations, but val_ids is empty: name some tiles.")
     run_setup.check_schedule(trainer, niter, bool(settings.data.val_ids))
@@ -109,15 +110,18 @@ def time_validation(trainer: "Trainer", settings: Settings, inputs: list["Input"
     """Seconds of labelling all validation tiles, from one timed window."""
     import torch
 
-    size, step = settings.inference.windows
-    windows = sum(1 for a in tiles for _ in sliding(a.height, a.width, size, step))
+    from tools.inference.window_size import windows_for
+
+    chosen = windows_for(settings.inference, trainer.net)
+    places = [(a, *chosen.on((a.height, a.width))) for a in tiles]
+    pixels_of_all = sum(size[0] * size[1] for a, size, step in places for _ in sliding(a.height, a.width, size, step))
     trainer.net.eval()
-    pixels = [trainer.device.send(torch.zeros(1, i.channels, *size)) for i in inputs]
+    pixels = [trainer.device.send(torch.zeros(1, i.channels, *chosen.size)) for i in inputs]
     with torch.inference_mode(), trainer.device.autocast():
         start = time.perf_counter()
         trainer.net(*pixels)
         _wait(trainer.device)
-    return windows * (time.perf_counter() - start)
+    return pixels_of_all / (chosen.size[0] * chosen.size[1]) * (time.perf_counter() - start)
 
 
 def _wait(where: "Device") -> None:

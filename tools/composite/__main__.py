@@ -54,8 +54,8 @@ def main():
     args = arguments()
     by_name = any(not is_pattern(word) for word in sources(args).values())
     data = read_settings(args.config, args.set).data if by_name else None
-    dataset, tiles = layout(args, data)
-    out, name = destination(args, data, dataset, tiles)
+    dataset, tiles = layout(sources(args), args.ids, data)
+    out, name = destination("composite", args.out, args.name, data, dataset, tiles)
     recipe = recipe_of(args, data)
     jobs = [Job(t, {s: path_of(dataset, s, t) for s in dataset.patterns}, filled(name, t)) for t in tiles]
     refuse_existing(out, args.overwrite, MADE_BY, [path for job in jobs for path in job.paths.values()])

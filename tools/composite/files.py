@@ -25,16 +25,16 @@ def sources(args: argparse.Namespace) -> dict[str, str]:
     return {role: getattr(args, role) for role in roles if getattr(args, role) is not None}
 
 
-def layout(args: argparse.Namespace, data: DataSettings | None) -> tuple[Dataset, list[TileId]]:
-    """Where the files of each role are, and the tiles to work on."""
-    patterns = {role: _pattern(role, word, data) for role, word in sources(args).items()}
+def layout(given: dict[str, str], ids: list[str] | None, data: DataSettings | None) -> tuple[Dataset, list[TileId]]:
+    """Where the files of each role are, and the tiles to work on. given: the sources; ids: as the command line names them."""
+    patterns = {role: _pattern(role, word, data) for role, word in given.items()}
     dataset = Dataset(".", patterns)
     known = data and data.all_ids
-    if known is None or is_pattern(args.image):
+    if known is None or is_pattern(given["image"]):
         known = matching(patterns["image"])
-    tiles = [tile_id(word, known) for word in args.ids] if args.ids else known
+    tiles = [tile_id(word, known) for word in ids] if ids else known
     if not tiles:
-        raise UserError(f"--image '{args.image}' matches no file: give a pattern with {{}} for the tile's id, or --ids.")
+        raise UserError(f"--image '{given['image']}' matches no file: give a pattern with {{}} for the tile's id, or --ids.")
     twice = [tile_name(t) for t, n in Counter(tiles).items() if n > 1]
     if twice:
         raise UserError(f"--ids names {listing(twice)} twice: name each tile once.")
@@ -92,20 +92,22 @@ def _parts(tile: TileId) -> tuple:
     return tile if isinstance(tile, tuple) else (tile,)
 
 
-def destination(args, data: DataSettings | None, dataset: Dataset, tiles: list[TileId]) -> tuple[Path, str]:
-    """The folder to make, and the pattern of the files in it."""
-    usual = data.folders.get("composite") if data else None
-    name = args.name or (Path(usual).name if usual else f"composite_{'_'.join(['{}'] * len(_parts(tiles[0])))}.tif")
-    if not args.out and not data:
-        raise UserError("there is no --out: name the folder for the composites, such as --out data/mine/composite.")
-    out = args.out or Path(data.DATASET_DIR) / (Path(usual).parent if usual else "composite")
+def destination(
+    kind: str, out: Path | None, name: str | None, data: DataSettings | None, dataset: Dataset, tiles: list[TileId]
+) -> tuple[Path, str]:
+    """The folder to make, and the pattern of the files in it. kind: the modality; out, name: of the command line."""
+    usual = data.folders.get(kind) if data else None
+    name = name or (Path(usual).name if usual else f"{kind}_{'_'.join(['{}'] * len(_parts(tiles[0])))}.tif")
+    if not out and not data:
+        raise UserError(f"there is no --out: name the folder to make, such as --out data/mine/{kind}.")
+    out = out or Path(data.DATASET_DIR) / (Path(usual).parent if usual else kind)
     if _FIELD.search(str(out)):
-        raise UserError(f"composites go into one folder, and '{out}' has a {{}}: name another with --out.")
+        raise UserError(f"all files go into one folder, and '{out}' has a {{}}: name another with --out.")
     _check_name(name, tiles)
     for role in dataset.patterns:
         path = path_of(dataset, role, tiles[0]).resolve()
         if out.resolve() in path.parents:
-            raise UserError(f"{out} holds {path}, one of the sources: choose another --out, a folder for composites alone.")
+            raise UserError(f"{out} holds {path}, one of the sources: choose another --out, a folder for what is made alone.")
     return out, name
 
 
@@ -121,7 +123,7 @@ def _check_name(name: str, tiles: list[TileId]) -> None:
             f"--name '{name}' gives {len(tiles)} tiles {len(names)} name(s): it needs a {{}} for each part of an id."
         )
     if "/" in name or Path(name).suffix.lower() not in (".tif", ".tiff"):
-        raise UserError(f"--name '{name}' must be a file name that ends in .tif: composites carry a mask and a georeference.")
+        raise UserError(f"--name '{name}' must be a file name that ends in .tif: a GeoTIFF keeps its place on Earth.")
 
 
 def bands_of(args: argparse.Namespace, data: DataSettings | None = None) -> dict[str, int]:

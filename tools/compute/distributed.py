@@ -43,9 +43,12 @@ class Ranks:
         return self.rank == 0
 
     def device(self, name: str | None) -> str | None:
-        """The name of this process's device: with CUDA, each process on a machine has its own GPU."""
-        cuda = name == "cuda" or (name is None and torch.cuda.is_available())
-        return f"cuda:{self.local}" if cuda and self.count > 1 else name
+        """The name of this process's device: with CUDA, each process on a machine has its own GPU; None: it is chosen."""
+        if self.count == 1:
+            return name
+        if name == "cuda" or (name is None and torch.cuda.is_available()):
+            return f"cuda:{self.local}"
+        return name or "cpu"
 
     def divide(self, batch: int) -> int:
         """This process's share of a batch. Raises UserError where it does not come out even."""

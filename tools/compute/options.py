@@ -7,7 +7,7 @@ PRECISIONS = ("auto", "bf16", "tf32", "fp32")
 
 def add_device(arguments: argparse.ArgumentParser) -> None:
     """The --device option."""
-    arguments.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ... (default: CUDA if there is one)")
+    arguments.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps ... (default: the GPU if there is one)")
 
 
 def add_precision(arguments: argparse.ArgumentParser) -> None:

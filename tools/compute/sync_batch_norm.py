@@ -45,14 +45,14 @@ class _Synchronised:
 class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(variance + eps) * weight + bias, by plane; with mean, variance and the values that they are of.
 
-    Statistics, and the sums of the gradient, are added up over the processes in float32. The variance is taken around the
-    common mean, in a second sum, since a difference of squares would lose its digits.
+    Statistics, and the sums of the gradient, are added up over the processes in float32, of double in double. The variance is
+    taken around the common mean, in a second sum, since a difference of squares would lose its digits.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
-        own = torch.tensor([x.numel() / x.shape[1]], device=x.device)
-        sums = _total(torch.cat([_by_plane(x), own]))
+        sums = _by_plane(x)
+        sums = _total(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
         count, mean = sums[-1], sums[:-1] / sums[-1]
         variance = _total(_by_plane((x - _planes(mean, x)) ** 2)) / count
         ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps), count)
@@ -76,8 +76,8 @@ def _total(values: Tensor) -> Tensor:
 
 
 def _by_plane(x: Tensor) -> Tensor:
-    """The sum of each plane, N x C x ... -> C."""
-    return x.sum([d for d in range(x.dim()) if d != 1], dtype=torch.float32)
+    """The sum of each plane, N x C x ... -> C, in float32 at least."""
+    return x.sum([d for d in range(x.dim()) if d != 1], dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _planes(values: Tensor, x: Tensor) -> Tensor:

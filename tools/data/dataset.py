@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tools.base.errors import UserError, listing
 from tools.geo import place, raster
 from tools.geo.gaps import Gaps
+from tools.geo.views import Resized, Size
 from tools.labels.palette import Palette
 
 TileId = int | str | tuple
@@ -156,11 +157,15 @@ class Dataset:
     root: the folder of the dataset. patterns: {modality: file below root}, with one {} per part of a tile's id, or
     {modality: {tile: file below root}}. Labels may be polygons (one vector file for all tiles, or one for each): the label
     arrays that convert_gt.py makes of them are then `labels_numpy/TILE.tif`. any_band: modalities of which a pixel is empty
-    if one band has its value for no data, whatever that is (see tools/geo/gaps.py).
+    if one band has its value for no data, whatever that is (see tools/geo/gaps.py). resize: the size that all tiles are `seen`
+    at (see tools/geo/views.py), None for their own.
     """
 
-    def __init__(self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]], any_band: Collection[str] = ()):
-        self.root, self.patterns, self.any_band = Path(root), patterns, any_band
+    def __init__(
+        self, root: str | Path, patterns: Mapping[str, str | Mapping[TileId, str]], any_band: Collection[str] = (),
+        resize: Size | None = None,
+    ):  # fmt: skip
+        self.root, self.patterns, self.any_band, self.resize = Path(root), patterns, any_band, resize
         self.found: list[Content] = []  # what `check` saw
         self.turned: list[Path] = []
 
@@ -170,9 +175,14 @@ class Dataset:
             return self.root / f"{modality}_numpy" / f"{tile_name(tile)}.tif"
         return self.given(modality, tile)
 
-    def open(self, modality: str, tile: TileId) -> rasterio.DatasetReader:
-        """The raster of one modality of one tile, open for reading; use it in a `with`."""
+    def seen(self, modality: str, tile: TileId) -> Path | Resized:
+        """The same as nets see it: at the size `resize`, for the readers of tools/geo/raster.py."""
         path = self.path(modality, tile)
+        return path if self.resize is None else Resized(path, self.resize)
+
+    def open(self, modality: str, tile: TileId) -> rasterio.DatasetReader:
+        """The raster of one modality of one tile, as nets see it, open for reading; use it in a `with`."""
+        path = self.seen(modality, tile)
         return raster.open_numbers(path) if is_labels(modality) else raster.open_image(path, modality in self.any_band)
 
     @property
@@ -211,8 +221,8 @@ class Dataset:
     def check(self, modalities: list[str], tiles: list[TileId], palette: Palette | None = None) -> dict[TileId, raster.Raster]:
         """Make sure that every tile is there in every modality, is readable to its last pixel, and has one size throughout.
 
-        palette: labels must have its numbers. Returns what the file of the first modality says of each tile. Raises
-        UserError that names all that is wrong.
+        palette: labels must have its numbers. Returns what the file of the first modality says of each tile, as it is `seen`.
+        Raises UserError that names all that is wrong.
         """
         for modality in modalities:
             if tiles and not any(self.path(modality, t).exists() for t in tiles):
@@ -228,7 +238,7 @@ class Dataset:
         faults = problems or self._mismatches(modalities, tiles)
         if faults:
             raise UserError(" ".join(faults[:20]) + (f" (+{len(faults) - 20} more)" if len(faults) > 20 else ""))
-        return {tile: raster.inspect(self.path(modalities[0], tile)) for tile in tiles}
+        return {tile: raster.inspect(self.seen(modalities[0], tile)) for tile in tiles}
 
     def notes(self, palette: Palette) -> list[str]:
         """What a user should know of what `check` saw: labels that count from 1, and pixels without data."""
@@ -273,7 +283,8 @@ class Dataset:
             self.turned += [r.path for r in about[tile].values() if r.turned]
             sizes = {m: f"{r.height}x{r.width}" for m, r in about[tile].items()}
             if len(set(sizes.values())) > 1:
-                faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}).")
+                remedy = place.first_fault(about[tile])
+                faults.append(f"tile {tile_name(tile)}: its modalities differ in size ({_pairs(sizes)}): {remedy}")
             elif fault := place.first_fault(about[tile]):
                 faults.append(f"tile {tile_name(tile)}: {fault}")
             for m, r in about[tile].items():

@@ -273,7 +273,7 @@ def tile_places(dataset: Dataset, modalities: Sequence[str], tiles: Iterable[Til
     """For each tile its first file that says where on Earth it lies (a JPEG does not), or the first file."""
     found = {}
     for tile in tiles:
-        files = [raster.inspect(dataset.path(m, tile)) for m in modalities]
+        files = [raster.inspect(dataset.seen(m, tile)) for m in modalities]
         found[tile] = next((f for f in files if f.transform and f.crs), next((f for f in files if f.transform), files[0]))
     return found
 

@@ -26,6 +26,7 @@ from tools.base.sections import (
 from tools.data.dataset import SPLITS, Dataset, TileId, tile_name
 from tools.data.inputs import NORMALISATIONS, Input, Part, find_parts, is_normalisation, make_inputs
 from tools.data.patches import Cutting
+from tools.geo.views import is_resize
 from tools.geo.windows import check_step
 
 
@@ -97,6 +98,9 @@ class DataSettings(Section):
         mapping(is_normalisation),
         f"one of {', '.join(NORMALISATIONS)} by modality, or {{'name': 'percentile', 'low': 0, 'high': 99}}, or {{}}", {},
     )  # fmt: skip
+    RESIZE: tuple | float | None = setting(
+        optional(is_resize), "(height, width) in pixels, such as (1000, 1000), a share such as 0.5, or None", None
+    )
     EMPTY_IF: Mapping[str, str] = setting(
         mapping(lambda v: v in ("all", "any")), "'all' or 'any' of the bands, by modality, such as {'rgbir': 'any'}, or {}", {}
     )
@@ -153,7 +157,8 @@ class DataSettings(Section):
     @property
     def dataset(self) -> Dataset:
         """The files of the tiles."""
-        return Dataset(self.DATASET_DIR, self.folders, [m for m, bands in self.EMPTY_IF.items() if bands == "any"])
+        any_band = [m for m, bands in self.EMPTY_IF.items() if bands == "any"]
+        return Dataset(self.DATASET_DIR, self.folders, any_band, self.RESIZE)
 
     @property
     def images(self) -> list[str]:

@@ -16,14 +16,17 @@ from tools.data.settings import DataSettings
 from tools.geo import raster
 from tools.labels.settings import ClassSettings
 
-MAPPING = ("SOURCE_CLASSES", "CLASS_MAPPING", "LABEL_ATTRIBUTE", "LABEL_BACKGROUND")
+MAPPING = ("SOURCE_CLASSES", "CLASS_MAPPING", "LABEL_ATTRIBUTE", "LABEL_BACKGROUND", "LABEL_AREA")
 
 
 def record(data: DataSettings, classes: ClassSettings) -> dict[str, Any]:
-    """For details.json: the root of the tiles, their files by modality, the nodata value of each, the mapping of classes."""
+    """For details.json: the root of the tiles, their files by modality, the nodata value of each, RESIZE, classes' mapping."""
     files = {m: {tile_name(t): stamp(data, m, t) for t in data.all_ids} for m in data.with_labels}
     nodata = {m: raster.inspect(data.dataset.path(m, data.train_ids[0])).nodata for m in data.modalities}
-    return {"root": str(Path(data.DATASET_DIR).resolve()), "files": files, "nodata": nodata, "mapping": mapping(classes)}
+    return {
+        "root": str(Path(data.DATASET_DIR).resolve()), "files": files, "nodata": nodata, "resize": plain(data.RESIZE),
+        "mapping": mapping(classes),
+    }  # fmt: skip
 
 
 def mapping(classes: ClassSettings) -> dict[str, Any]:
@@ -55,6 +58,11 @@ def check(recorded: Mapping[str, Any] | None, data: DataSettings, classes: Class
                 f"{folder} was made of {before[0]} as {modality} of tile {tile}, folders['{modality}'] is {now[0]} now: make it"
                 " again with extract_images.py and create_db.py, or set folders back."
             )
+    if recorded.get("resize") != plain(data.RESIZE):
+        raise UserError(
+            f"{folder} was made with RESIZE = {recorded.get('resize')}, the config says {data.RESIZE}: make it again with"
+            " extract_images.py and create_db.py, or set it back."
+        )
     for name, value in mapping(classes).items():
         if recorded["mapping"].get(name) != value:
             raise UserError(

@@ -53,6 +53,7 @@ class Town:
     blocks: list[Block] = field(default_factory=list)
     slots: list[tuple[Pose, float]] = field(default_factory=list)  # where cars may stand, and how likely
     tree_spots: list[tuple[float, float, float]] = field(default_factory=list)  # x, y, radius in metres
+    parks: list[Block] = field(default_factory=list)
 
     u: np.ndarray | None = None
     v: np.ndarray | None = None

@@ -63,11 +63,20 @@ class Pose:
         return Pose(x, y, self.angle + turn)
 
 
+@dataclass(frozen=True)
+class Outline:
+    """The rectangle that a thing stands on: its middle and direction, and metres along and across it."""
+
+    pose: Pose
+    length: float
+    width: float
+
+
 class Scene:
     """Everything that is known of the town, cell by cell; painting keeps whatever is higher.
 
     colour (3, n, n) reflectance; height (n, n) metres above ground; slope (2, n, n) rise per metre towards
-    east and south; label (n, n) class ids.
+    east and south; label (n, n) class ids. roofs, basins: what was drawn, for a map of the town.
     """
 
     def __init__(self, size: int, rng: np.random.Generator):
@@ -79,6 +88,8 @@ class Scene:
         self.label = np.full((n, n), LOW_VEGETATION, np.uint8)
         self.noise = {name: fractal_noise(rng, n, power) for name, power in NOISE_POWERS.items()}
         self.foliage = foliage_texture(rng)
+        self.roofs: list[Outline] = []
+        self.basins: list[Outline] = []
 
     @property
     def half_metres(self) -> float:

@@ -14,6 +14,7 @@ from tools.demo.scene import (
     LOW_VEGETATION,
     MOSS,
     TREE,
+    Outline,
     Pose,
     Scene,
     flat,
@@ -51,6 +52,7 @@ def draw_house(scene: Scene, pose: Pose, length: float, width: float, ridge_alon
 
 def gable_roof(scene, pose, length, width, eaves, pitch, surface, tone=1.0, hip=False) -> None:
     """A roof of two slopes (four if hipped) with its ridge along the pose; eaves in metres, pitch in radians."""
+    scene.roofs.append(Outline(pose, length, width))
     patch = scene.around(pose, np.hypot(length, width) / 2)
     if patch.empty:
         return
@@ -123,6 +125,7 @@ def draw_slab(scene: Scene, pose: Pose, length: float, width: float) -> None:
 
 def flat_roof(scene, pose, length, width, height, plain=False) -> None:
     """A flat roof: the spectra of asphalt, concrete and gravel, so only height and context tell it from the ground."""
+    scene.roofs.append(Outline(pose, length, width))
     rng = scene.rng
     patch = scene.around(pose, np.hypot(length, width) / 2)
     if patch.empty:
@@ -246,6 +249,7 @@ def tennis_court(scene: Scene, pose: Pose) -> None:
 
 def basin(scene: Scene, pose: Pose, length: float, width: float) -> None:
     """Water in an oval concrete rim."""
+    scene.basins.append(Outline(pose, length, width))
     patch = scene.around(pose, np.hypot(length, width) / 2 + 2)
     reach = np.hypot(patch.along / (length / 2), patch.across / (width / 2)) + 0.04 * patch.noise("middle")
     patch.paint(reach < 1.15, patch.surface("concrete"), IMPERVIOUS)

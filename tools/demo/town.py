@@ -363,6 +363,7 @@ def draw_green_strip(scene: Scene, town: Town, us, vs) -> None:
 
 def draw_park(scene: Scene, town: Town, block: Block) -> None:
     """A green with paths, and a tennis court or a basin."""
+    town.parks.append(block)
     rng = scene.rng
     area = Area(scene, town, block.u0, block.u1, block.v0, block.v1)
     area.paint(area.inside > 0, grass(area, rng.uniform(0.8, 1.1), float(rng.choice([0.0, 0.15]))), LOW_VEGETATION)

@@ -12,7 +12,7 @@ from tools.base.forms import parse
 from tools.compute.device import Device
 from tools.weights.about import check_about
 
-_FORM = {"about": {}, "multiple": int, "size": (int, None)}
+_FORM = {"about": {}, "multiple": int, "size": (int, None), "reach?": (int, None)}
 _KEY = "orthonets"  # of the metadata that says what our files are for
 
 
@@ -20,14 +20,17 @@ class OnnxNet(nn.Module):
     """A net from end to end in an ONNX file: called as our nets are, with raw pixels, it returns log probabilities.
 
     about: what its snapshot said, with inputs that are left as they are (`Input.raw`). inputs, classes, multiple: as nets have
-    them. size: the only height and width, or None. Raises UserError where the file is none that tools.export wrote.
+    them. size: the only height and width, or None. reach: how far the net looks, in pixels, None if the file does not say.
+    Raises UserError where the file is none that tools.export wrote.
     """
 
     def __init__(self, path: str | Path):
         super().__init__()
         self.path = Path(path)
         self.session = _session(self.path)
-        self.about, self.multiple, self.size, self.shares_of = _read_metadata(self.session, self.path)
+        own = _read_metadata(self.session, self.path)
+        self.about, self.multiple, self.size = own["about"], own["multiple"], own["size"]
+        self.shares_of, self.reach = own.get("shares_of"), own.get("reach")
         self.inputs = {value.name: value.shape[1] for value in self.session.get_inputs()}
         self.classes = len(self.about["classes"])
 
@@ -79,12 +82,6 @@ def fixed_size(net: nn.Module) -> int | None:
     return sizes[0] if sizes else None
 
 
-def refuse_window(net: nn.Module) -> None:
-    """Raise UserError where onnxruntime computes some part of a net for which --window is given."""
-    if any(isinstance(part, OnnxNet) for part in net.modules()):
-        raise UserError("--window measures by gradients how far a net looks, which onnxruntime has not: set test_patch_size.")
-
-
 class Processor(Device):
     """The processor, where onnxruntime computes."""
 
@@ -112,14 +109,14 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         raise UserError(f"{path} is no whole ONNX file that onnxruntime can read ({reason}).") from None
 
 
-def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> tuple[dict, int, int | None, float | None]:
-    """(about, multiple, size, what pixels are to be divided by) of a file of ours."""
+def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> dict:
+    """What a file of ours says: about, multiple, size, reach, and shares_of, what pixels are to be divided by, if they are."""
     try:
         own = parse(session.get_modelmeta().custom_metadata_map[_KEY], _FORM)
         check_about(own["about"])
         if {value.name for value in session.get_inputs()} != {given["name"] for given in own["about"]["inputs"]}:
             raise ValueError("its inputs are not those of the net")
-        return own["about"], own["multiple"], own["size"], own.get("shares_of")
+        return own
     except (KeyError, ValueError, IndexError) as error:
         reason = "" if isinstance(error, KeyError) else f": {error}"
         raise UserError(

@@ -13,6 +13,7 @@ import onnx
 import onnxscript
 import torch
 
+from nets.receptive import reach
 from tools.base.errors import UserError
 from tools.export.end_to_end import Program, first_line, quiet, raw
 
@@ -104,7 +105,7 @@ def describe(
 def own(program: Program, about: dict) -> dict:
     """What our engine reads, as JSON values: what the snapshot says, its inputs now raw, and the sizes that the net takes."""
     about = about | {"inputs": [raw(spec).to_dict() for spec in program.inputs]}
-    return {"about": about, "multiple": program.multiple, "size": program.size}
+    return {"about": about, "multiple": program.multiple, "size": program.size, "reach": reach(program.net.net)}
 
 
 def for_deepness(program: Program, about: dict, resolution: float | None, shares: bool = False) -> dict:

@@ -4,18 +4,20 @@
     python -m tools.final --test --run low
     python -m tools.final --weights newest --splits val
 
-Tiles are labelled as inference labels them; of a database that was cut by a grid, the patches of its cells are scored instead.
+Tiles are labelled as inference labels them; where a grid's cells were shared out, its scenes are, and scored inside the cells
+of each split.
 final.json beside the weights holds all scores. Test tiles are for the end: look at them once, when all choices are made.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.base import commands
-from tools.base.errors import UserError, run
+from tools.base.errors import UserError, listing, run
 from tools.base.folders import write_json
 from tools.compute import options
-from tools.data.dataset import SPLITS
+from tools.data.dataset import SPLITS, tile_name
 from tools.final.table import as_text
 from tools.settings import Settings, read_settings
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
 
     from tools.compute.device import Device
     from tools.data.inputs import Input
+    from tools.geo.area import PlacedArea
     from tools.record.history import Validation
 
 FINAL = "final.json"  # beside the weights
@@ -34,26 +37,33 @@ def main():
     settings = read_settings(args.config, commands.with_run(args))
 
     from tools.compute import device
-    from tools.data.inputs import Input
-    from tools.inference.labeller import prepared
-    from tools.inference.load import Asked, check_agreement
     from tools.record.choose import choose
-    from tools.weights import snapshots
 
     (chosen,) = choose([args.weights] if args.weights else [], settings.snapshots)
     print(chosen.note or chosen.path)
-    net, about = snapshots.load_net(chosen.path)
-    inputs, where = [Input.from_dict(i) for i in about["inputs"]], device.choose(args.device, args.precision)
-    check_agreement(Asked(settings.data, settings.classes, settings.net), about, inputs, chosen.path)
+    splits = (*args.splits, *(["test"] if args.test else []))
+    report(settings, chosen.path, splits, device.choose(args.device, args.precision))
+
+
+def report(settings: Settings, path: Path, splits: Sequence[str], where: "Device") -> None:
+    """Print the table of some weights, and write final.json beside them. Raises UserError where there is nothing to score."""
+    from tools.data.inputs import Input
+    from tools.inference.labeller import prepared
+    from tools.inference.load import Asked, check_agreement
+    from tools.weights import snapshots
+
+    net, about = snapshots.load_net(path)
+    inputs = [Input.from_dict(i) for i in about["inputs"]]
+    check_agreement(Asked(settings.data, settings.classes, settings.net), about, inputs, path)
     net = prepared(net, where)
-    splits = [split for split in (*args.splits, *(["test"] if args.test else [])) if there(settings, split)]
+    splits = [split for split in splits if there(settings, split)]
     if not splits:
         raise UserError("none of these splits has tiles with labels: name tiles in the config, or other --splits.")
     found = {split: score(settings, net, inputs, where, split).scores for split in splits}
     print(as_text(found, [settings.classes.label_values[i] for i in settings.classes.ignored]))
-    path = chosen.path.with_name(FINAL)
-    write_json(path, {"made by": "tools.final", "weights": chosen.path, "iteration": about["iteration"], **found})
-    print(f"all scores: {path}")
+    final = path.with_name(FINAL)
+    write_json(final, {"made by": "tools.final", "weights": path, "iteration": about["iteration"], **found})
+    print(f"all scores: {final}")
 
 
 def arguments():
@@ -69,12 +79,12 @@ def arguments():
     return parser.parse_args()
 
 
-def cells(settings: Settings, split: str) -> int:
-    """How many patches of a grid's cells a split of the database has; 0 if it was not cut by a grid."""
-    from tools.training import run_setup
+def cells(settings: Settings, split: str) -> list[str]:
+    """The cells of a grid that a split of the database has; none if it was not cut by a grid."""
+    from tools.training import cells as by_cells
 
     lmdb = settings.data.folder("lmdb")
-    return run_setup.cells_in(lmdb)[split] if lmdb.exists() else 0
+    return by_cells.cells_of(lmdb, split) if (lmdb / f"{split}.txt").is_file() else []
 
 
 def there(settings: Settings, split: str) -> bool:
@@ -84,8 +94,6 @@ def there(settings: Settings, split: str) -> bool:
 
 def score(settings: Settings, net: "nn.Module", inputs: "list[Input]", where: "Device", split: str) -> "Validation":
     """What a net, `prepared` for inference, is worth on a split."""
-    from tools.data.loader import Patches
-    from tools.inference.forward import Forward
     from tools.inference.labeller import make_labeller
     from tools.inference.tile_list import tiles_of
     from tools.solver.losses import Loss
@@ -93,14 +101,34 @@ def score(settings: Settings, net: "nn.Module", inputs: "list[Input]", where: "D
     from tools.training import validation
 
     classes, chosen, loss = settings.classes, settings.inference, Loss(settings.training.LOSS)
-    if cells(settings, split):
-        patches = Patches(settings.data.folder("lmdb"), split, inputs).straight()
-        forward = Forward(net, inputs, where, chosen.TEST_BATCH_SIZE, settings.patches.patch_size)
-        return by_cells.validate(forward, patches, chosen.THRESHOLD, classes.colours, classes.ignored, trained=loss)
-    ids = settings.data.ids(split)
+    labeller = make_labeller(chosen, net, inputs, where, resize=settings.data.RESIZE)
+    names = cells(settings, split)
+    areas = areas_of_cells(settings, names) if names else {}
+    ids = [tile for tile in settings.data.all_ids if tile_name(tile) in areas] if names else settings.data.ids(split)
     settings.data.dataset.check(settings.data.with_labels, ids, classes.colours)
-    labeller = make_labeller(chosen, net, inputs, where)
-    return validation.validate(labeller, tiles_of(settings.data, ids), classes.colours, classes.ignored, trained=loss)
+    tiles = tiles_of(settings.data, ids)
+    if names:
+        return by_cells.score_by_windows(labeller, tiles, areas, classes.colours, classes.ignored, loss)
+    return validation.validate(labeller, tiles, classes.colours, classes.ignored, trained=loss)
+
+
+def areas_of_cells(settings: Settings, names: list[str]) -> "dict[str, PlacedArea]":
+    """Cells by the names of their tiles. Raises UserError where a database of before does not say where they lie."""
+    from tools.geo import raster
+    from tools.training import cells as by_cells
+    from tools.training import run_setup
+
+    windows, data, shapes = run_setup.windows_of_cells(settings.data.folder("lmdb")), settings.data, {}
+    if not set(names) <= set(windows):
+        raise UserError(f"{data.folder('lmdb')} does not say where the cells of its grid lie: make it again.")
+    wanted = set(map(by_cells.tile_of_cell, names))
+    for tile in (tile for tile in data.all_ids if tile_name(tile) in wanted):
+        files = data.dataset.path(data.modalities[0], tile), data.dataset.seen(data.modalities[0], tile)
+        whole, seen = map(raster.inspect, files)
+        shapes[tile_name(tile)] = (whole.height, whole.width), (seen.height, seen.width)
+    if missing := sorted(wanted - set(shapes)):
+        raise UserError(f"cells of the grid lie on {listing(missing)}, which the config's ids do not name: name them.")
+    return by_cells.areas_of({name: windows[name] for name in names}, shapes)
 
 
 if __name__ == "__main__":

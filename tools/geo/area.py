@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import shapely
 from rasterio import CRS
-from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 from tools.base.errors import UserError
 from tools.geo import vectors
 from tools.geo.raster import Raster
+from tools.geo.shapes import mask
 from tools.geo.vectors import Feature
 from tools.geo.windows import Window
 
@@ -144,11 +144,8 @@ def cut(about: Raster, window: Window) -> Raster:
     return replace(about, height=window.height, width=window.width, transform=transform)
 
 
-def _drawn(shapes: np.ndarray, window: Window) -> np.ndarray:
-    shape, place = (window.height, window.width), Affine.translation(window.col, window.row)
-    if not len(shapes):
-        return np.zeros(shape, bool)
-    return rasterize(list(shapes), shape, transform=place, dtype=np.uint8).astype(bool)
+def _drawn(zones: np.ndarray, window: Window) -> np.ndarray:
+    return mask(zones, (window.height, window.width), Affine.translation(window.col, window.row))
 
 
 def _mended(shape: shapely.Geometry) -> shapely.Geometry:

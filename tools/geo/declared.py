@@ -40,7 +40,8 @@ TABLE = [
         "labels: the label for not scored; per cent: 255; shares: NaN; colours: transparent",
     ),
     Declared(
-        "mask of the file", "as nodata: inside the GeoTIFF or beside it (.msk)", "as nodata: not scored",
+        "mask of the file", "as nodata: inside the GeoTIFF or beside it (.msk); of several, what any band's masks out",
+        "as nodata: not scored",
         "none: nodata says it, in colours alpha",
     ),
     Declared(
@@ -52,7 +53,10 @@ TABLE = [
         "pixel type", "any real one; several types become the narrowest that holds all; complex numbers are refused",
         "class numbers in any real type, if they are whole; colours and label arrays are bytes", "uint8, or float32 on request",
     ),
-    Declared("scale and offset", "applied: floats in its unit", "not applied: classes are no measures", "0.01: per cent"),
+    Declared(
+        "scale and offset", "applied: floats in its unit; a scale of 0, or one that is no number, is refused",
+        "not applied: classes are no measures", "0.01: per cent",
+    ),
     Declared(
         "palette", "its colours: three bands, one if grey", "its colours (--from-color) or its numbers (--from-index)",
         "that of the config, in labels and errors",
@@ -64,7 +68,10 @@ TABLE = [
     Declared(
         "colour space", "YCbCr and CMYK as red, green, blue where GDAL gives them so, else refused", "the same", "RGB"
     ),
-    Declared("side-car .aux.xml", "read: nodata, CRS, transform", "read", "written for the names of classes alone"),
+    Declared(
+        "side-car .aux.xml", "read: nodata, CRS, transform", "read; labels that are PNG keep their place in one",
+        "written for the names of classes alone",
+    ),
     Declared("world file", "read: .tfw, .pgw, .jgw; no CRS", "read", "none: GeoTIFFs hold their transform"),
     Declared("pages and subdatasets", "refused, and named", "refused, and named", "none"),
     Declared(
@@ -72,10 +79,13 @@ TABLE = [
         "must place the mask where the image lies", "that of the image",
     ),
     Declared(
-        "transform", "any that leaves an area: south-up, turned, sheared; NaN or no area: none",
-        "must place the mask where the image lies", "that of the image",
+        "transform", "any that leaves an area: south-up, turned, sheared; NaN, no area or none at all: none, whatever the CRS",
+        "must place the mask where the image lies; without a CRS, if its pixels are as large", "that of the image",
     ),
-    Declared("control points", "a transform if they lie on a plane to half a pixel", "the same", "kept if they do not"),
+    Declared(
+        "control points", "a transform if they lie on a plane to half a pixel",
+        "the same; those that do not are compared with the image's place, too", "kept if they do not",
+    ),
     Declared("RPC", "said to place the image, not used", "the same", "kept if there is no transform"),
     Declared("EXIF orientation", "turned upright, unless the file lies somewhere on Earth", "the same", "upright, without it"),
     Declared("overviews", "never read by a net", "never read", "by the most frequent class in cloud optimised labels"),

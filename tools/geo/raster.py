@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from tools.base.errors import UserError
 from tools.geo import views
 from tools.geo.gaps import Gaps, by_value, has_mask, nodata_values
-from tools.geo.views import COLOURS, IMAGE, NUMBERS
+from tools.geo.views import COLOURS, IMAGE, NUMBERS, Resized, Size, at_size, new_shape
 from tools.geo.windows import Window
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a PNG without a place on Earth is no fault here
@@ -80,6 +81,8 @@ def inspect(path: str | Path, role: str = IMAGE) -> Raster:
 
     Raises UserError where the file is missing or no raster.
     """
+    if isinstance(path, Resized):
+        return _resized(inspect(path.path, role), path.size)
     with _open(path) as file:
         crs, transform, gcps, rpcs = _place(file)
         tags = {name: text for name, text in file.tags().items() if not name.startswith(_AS_STORED)}
@@ -89,15 +92,23 @@ def inspect(path: str | Path, role: str = IMAGE) -> Raster:
         return Raster(*size, crs, transform, view.nodata, tags, gcps, rpcs, turned)
 
 
+def _resized(about: Raster, size: Size) -> Raster:
+    """The same raster at another size, on the same place. A camera model does not fit other pixels and is left out."""
+    height, width = new_shape((about.height, about.width), size)
+    down, across = about.height / height, about.width / width
+    points = [GroundControlPoint(p.row / down, p.col / across, p.x, p.y, p.z, p.id, p.info) for p in about.gcps]
+    transform = about.transform and about.transform * Affine.scale(across, down)
+    return replace(about, height=height, width=width, transform=transform, gcps=tuple(points), rpcs=None)
+
+
 def _place(file: rasterio.DatasetReader) -> tuple:
     """CRS, transform, control points (with their CRS) and camera model of a file, None and () for what counts for nothing.
 
     Points that lie on a plane, to half a pixel, are as good as a transform. A transform that is no number, or leaves no area,
-    is none.
+    is none; nor is the identity, which rasterio gives where a file has none.
     """
     transform, (points, crs) = file.transform, file.gcps
-    others = bool(points and crs) or bool(file.rpcs)
-    if np.isfinite(transform[:6]).all() and transform.determinant and not (transform.is_identity and (others or not file.crs)):
+    if np.isfinite(transform[:6]).all() and transform.determinant and not transform.is_identity:
         return file.crs, transform, (), None
     if points and crs:
         fitted = _fit(points)
@@ -195,10 +206,19 @@ def read_part(file: rasterio.DatasetReader, window: Window | None, read: Callabl
             remote = _comes_from_elsewhere(file)
             pause = next(pauses, None) if remote else None
             if pause is None:
-                what = f"could not be read in {len(PAUSES) + 1} tries" if remote else "breaks off or is damaged"
-                remedy = "see whether the server answers" if remote else "fetch it again"
-                raise UserError(f"{views.said_name(file)} {what} ({_reason(error)}): {remedy}.") from None
+                raise UserError(f"{views.said_name(file)} {_what_failed(remote, _reason(error))}.") from None
             time.sleep(pause)
+
+
+def _what_failed(remote: bool, reason: str) -> str:
+    """What is wrong with a raster that opens but cannot be read, and the remedy."""
+    if remote:
+        return f"could not be read in {len(PAUSES) + 1} tries ({reason}): see whether the server answers"
+    if "ecursi" in reason or "DATASET_POOL_SIZE" in reason:  # what GDAL advises then does not help
+        return "is made of itself: let it name the files that hold the pixels"
+    if "No such file" in reason or "does not exist" in reason:
+        return f"shows a file that is not there ({reason}): put it there, or correct its name"
+    return f"breaks off or is damaged ({reason}): fetch it again"
 
 
 def _comes_from_elsewhere(file: rasterio.DatasetReader) -> bool:
@@ -238,7 +258,7 @@ def open_image(path: str | Path, any_band: bool = False) -> rasterio.DatasetRead
 
     any_band: whether a pixel is empty if one band has its value for no data, even one that pictures hold too (gaps.py).
     """
-    file = _open(path, IMAGE)
+    file = _open(path, IMAGE, any_band)
     file.any_band = any_band
     return file
 
@@ -332,16 +352,18 @@ def create(
 ):
     """A raster open for writing, of shape bands x height x width; use it in a `with`.
 
-    crs, transform, gcps, rpcs: the georeference (GeoTIFF alone keeps it). colours: {value: (r, g, b)}, the colour table of one
-    uint8 band. alpha: whether the last of four bands says how opaque the others are. all_cores: compress on all of them; never
-    in a process that was forked, as the threads of GDAL are not there.
+    crs, transform, gcps, rpcs: the georeference (PNG keeps it in FILE.aux.xml beside it, JPEG not at all). colours: {value:
+    (r, g, b)}, the colour table of one uint8 band. alpha: whether the last of four bands says how opaque the others are.
+    all_cores: compress on all of them; never in a process that was forked, as the threads of GDAL are not there.
     """
     path = Path(path)
     bands, height, width = shape
     profile = {"driver": driver(path), "count": bands, "height": height, "width": width, "dtype": np.dtype(dtype).name}
-    if profile["driver"] == "GTiff":
-        profile |= {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
+    if profile["driver"] != "JPEG":
+        profile |= {"crs": crs, "transform": transform}
         profile |= {"gcps": list(gcps)} if gcps else {"rpcs": rpcs} if rpcs else {}
+    if profile["driver"] == "GTiff":
+        profile |= {"nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
         profile |= _ALL_CORES if all_cores else {}
         profile |= {"predictor": 3} if np.dtype(dtype).kind == "f" else {}
         profile |= {"photometric": "rgb"} if bands == 3 + alpha and dtype == np.uint8 else {}
@@ -349,6 +371,7 @@ def create(
         profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
     elif profile["driver"] == "JPEG":
         profile |= {"quality": 95}
+    refuse_bad_name(path)
     file = rasterio.open(path, "w", **profile)
     if colours is not None:
         every = dict.fromkeys(range(256), (0, 0, 0)) if profile["driver"] == "PNG" else {}  # 255 must have a colour there too
@@ -423,6 +446,17 @@ def cloud_optimised(path: Path, resampling: str) -> None:
     copy.replace(path)
 
 
+def as_png(path: Path, png: Path) -> None:
+    """A raster of bytes as a PNG, too; if it lies somewhere, with a world file (.pgw), and its CRS where GDAL looks for it."""
+    about = inspect(path)
+    with rasterio.Env(GDAL_PAM_ENABLED=about.is_placed):
+        rasterio.shutil.copy(path, png, driver="PNG")
+    if about.transform:
+        a, b, _, d, e, _ = about.transform[:6]
+        lines = (a, d, b, e, *(about.transform * (0.5, 0.5)))  # x and y of the middle of the first pixel come last
+        png.with_suffix(".pgw").write_text("".join(f"{number!r}\n" for number in lines), encoding="ascii")
+
+
 def write_categories(path: Path, names: Sequence[str]) -> None:
     """Say what the values 0, 1, 2 ... of a label file mean, where GDAL and QGIS look for it: in FILE.aux.xml beside it."""
     root = ElementTree.Element("PAMDataset")
@@ -477,15 +511,25 @@ def is_remote(path: str | Path) -> bool:
     return "://" in str(path) or str(path).startswith("/vsi")
 
 
-def _open(path: str | Path, role: str | None = None, **options) -> rasterio.DatasetReader:
-    """role: see views.plain; None: the file as it stands. options: of GDAL's driver."""
+def _open(path: str | Path, role: str | None = None, any_band: bool = False, **options) -> rasterio.DatasetReader:
+    """role: see views.plain; None: the file as it stands. any_band: as in `open_image`. options: of GDAL's driver."""
     if not is_remote(path) and not Path(path).exists():
         raise UserError(f"{path} does not exist.")
+    refuse_bad_name(path)
     try:
-        file = rasterio.open(path, **options)
-        return views.plain(file, role) if role else file
+        file = rasterio.open(path.path if isinstance(path, Resized) else path, **options)
+        file = views.plain(file, role) if role else file
+        return at_size(file, path.size, role, any_band) if isinstance(path, Resized) else file
     except RasterioError as error:
         raise UserError(f"{path} cannot be read as a raster ({_reason(error)}).") from None
+
+
+def refuse_bad_name(path: str | Path) -> None:
+    """Raise UserError for a name that GDAL cannot be told, as old archives bring them."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path} is not written in UTF-8, as GDAL has all names: rename it.") from None
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,9 @@
-"""The one reader of vector files: polygons with their attributes, from shapefiles, GeoPackages and GeoJSON."""
+"""The one reader of vector files: shapes with their attributes, from shapefiles, GeoPackages, GeoJSON and what GDAL reads."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pyogrio
 import shapely
 from rasterio import CRS
-from rasterio.warp import transform_geom
+from rasterio.warp import transform
 
 from tools.base.errors import UserError, listing, nearest
 from tools.geo.place import PROJ_ERRORS, horizontal
@@ -37,14 +39,9 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
     Empty geometries are left out. Raises UserError where the file is missing, no vector file, has several layers of polygons
     or none, or holds points or lines.
     """
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist.")
-    if not Path(path).is_file() and not Path(path).is_dir():
-        raise UserError(f"{path} is no file but a pipe or a device: save the polygons as a file.")
-    try:
+    check_file(path)
+    with _faults_said(path):
         meta, numbers, shapes, columns = pyogrio.raw.read(path, layer=_layer(path), return_fids=True)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.GeometryError) as error:
-        raise UserError(f"{path} cannot be read as a vector file ({_reason(error)}).") from None
     found = []
     for i, shape in enumerate(shapely.from_wkb(shapes, on_invalid="fix")):
         if shape is None or shape.is_empty:
@@ -58,17 +55,82 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
     return found, _crs(path, meta["crs"])
 
 
+def check_file(path: str | Path) -> None:
+    """Raise UserError where a vector file is missing, or nothing that can be read to its end."""
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist.")
+    if not Path(path).is_file() and not Path(path).is_dir():
+        raise UserError(f"{path} is no file but a pipe or a device: save the shapes as a file.")
+
+
+@contextlib.contextmanager
+def _faults_said(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except pyogrio.errors.DataSourceError as error:
+        raise UserError(f"{path} cannot be read as a vector file ({_reason(error)}).") from None
+    except (pyogrio.errors.DataLayerError, pyogrio.errors.GeometryError, pyogrio.errors.FeatureError) as error:
+        raise UserError(f"{path} breaks off or is damaged ({_reason(error)}): fetch it again.") from None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a vector file: n geometries of shapely's, columns of n values, and the CRS (None where it names none)."""
+
+    shapes: np.ndarray
+    columns: dict[str, np.ndarray]
+    crs: CRS | None
+
+
+def read_layers(
+    path: str | Path, near: Callable[[CRS | None], tuple], text: bytes | None = None, only: Sequence[str] = (), **options
+) -> list[Layer]:
+    """The layers of a vector file, of any kind of geometry, as far as they are near a place.
+
+    near: gives left, bottom, right, top of the place in a layer's CRS. text: of the file, if GDAL cannot read it as it lies on
+    the disk. only: layers of these names, if it has any. options: of GDAL's driver. Raises UserError where it cannot be read.
+    """
+    source, read = path if text is None else text, []
+    with _faults_said(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # what GDAL mends, such as rings that do not close
+        names = [layer for layer, kind in pyogrio.list_layers(source).tolist() if kind]
+        for layer in [name for name in names if name in only] or names:
+            crs = _crs(path, pyogrio.read_info(source, layer=layer)["crs"])
+            meta, _, shapes, columns = pyogrio.raw.read(source, layer=layer, bbox=near(crs), **options)
+            found = shapely.force_2d(shapely.from_wkb(shapes, on_invalid="fix"))
+            there = ~(shapely.is_missing(found) | shapely.is_empty(found))
+            read.append(Layer(found[there], {n: v[there] for n, v in zip(meta["fields"], columns, strict=True)}, crs))
+    return read
+
+
+def count(path: str | Path, text: bytes | None = None) -> int:
+    """How many features a vector file has, in all of its layers."""
+    source = path if text is None else text
+    layers = [layer for layer, kind in pyogrio.list_layers(source).tolist() if kind]
+    return sum(pyogrio.read_info(source, layer=layer, force_feature_count=True)["features"] for layer in layers)
+
+
 def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Feature]:
     """The features in another CRS. Raises UserError where one cannot be brought there."""
+    shapes = moved(np.array([shapely.geometry.shape(f.geometry) for f in features]), source, target)
+    return [replace(f, geometry=shapely.geometry.mapping(shape)) for f, shape in zip(features, shapes, strict=True)]
+
+
+def moved(shapes: np.ndarray, source: CRS, target: CRS) -> np.ndarray:
+    """Geometries of shapely's in another CRS. Raises UserError where one cannot be brought there."""
+
+    def project(corners: np.ndarray) -> np.ndarray:
+        placed = np.transpose(transform(horizontal(source), horizontal(target), *corners.T))
+        if not np.isfinite(placed).all():
+            raise UserError(f"shapes in {name(source)} lie beyond what {name(target)} covers: {_hint(source)}")
+        return placed
+
     try:
-        shapes = transform_geom(horizontal(source), horizontal(target), [f.geometry for f in features])
+        return shapely.transform(shapes, project)
     except PROJ_ERRORS as error:
         raise UserError(
-            f"polygons in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): {_hint(source)}"
+            f"shapes in {name(source)} cannot be brought to {name(target)} ({_reason(error)}): {_hint(source)}"
         ) from None
-    if not np.isfinite([shapely.geometry.shape(shape).bounds for shape in shapes]).all():
-        raise UserError(f"polygons in {name(source)} lie beyond what {name(target)} covers: {_hint(source)}")
-    return [Feature(shape, f.properties, f.number) for shape, f in zip(shapes, features, strict=True)]
 
 
 def _hint(source: CRS) -> str:

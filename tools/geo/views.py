@@ -1,17 +1,22 @@
 """Rasters as they are meant: what a file says of its bands (palette, order, alpha, scale, pixel types) is taken at its word.
 
 `plain` gives any open raster as one of equal, plain bands: the file itself, or a virtual raster (GDAL's VRT) on it that is
-read window by window like any other. tools/geo/declared.py lists what is done with all that a file may say.
+read window by window like any other. tools/geo/declared.py lists what is done with all that a file may say. `at_size` gives
+it as if it had another size: the setting RESIZE, and tiles at the pixel size that a net was trained on.
 """
 
+import os
+import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as Xml
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
@@ -52,6 +57,8 @@ def plain(file: rasterio.DatasetReader, role: str = IMAGE) -> rasterio.DatasetRe
     UserError for what cannot be taken for an image at all: complex numbers, pages, CMYK.
     """
     _refuse(file)
+    if role == IMAGE:
+        _refuse_scales(file)
     alpha = _alpha(file, role)
     bands = [i for i in file.indexes if i != alpha]
     if role != NUMBERS:
@@ -144,6 +151,16 @@ def _bands_of(file: rasterio.DatasetReader, band: int, role: str) -> list[_Band]
     return [one]
 
 
+def _refuse_scales(file: rasterio.DatasetReader) -> None:
+    """A scale of 0 gives one value everywhere, and what is no number none at all."""
+    for band, scale, offset in zip(file.indexes, file.scales, file.offsets, strict=True):
+        if scale == 0 or not np.isfinite([scale, offset]).all():
+            raise UserError(
+                f"{said_name(file)} says that band {band} has a scale of {scale:g} and an offset of {offset:g}, which leave"
+                " nothing of its values: correct them (gdal_edit.py -scale 1 -offset 0)."
+            )
+
+
 # ---------------------------------------------------------------------------------------------------------------- the view
 
 
@@ -159,7 +176,7 @@ class _Layout:
     def view(self) -> rasterio.DatasetReader:
         """The file itself where it is plain already."""
         asis = [_Band(i, self.file.dtypes[0], self.file.nodatavals[i - 1]) for i in self.file.indexes]
-        if list(self.bands) == asis and not self._clear:
+        if list(self.bands) == asis and not self._clear and not self._masks_differ:
             return self.file
         made = rasterio.open(self._xml())
         made.said_name = said_name(self.file)
@@ -172,9 +189,14 @@ class _Layout:
             return []
         found = {i for i, colour in self.file.colormap(1).items() if colour[3] == 0}
         nodata = self.file.nodatavals[0]
-        if nodata is not None and self.role != NUMBERS and nodata in range(256):
+        if nodata is not None and self.role != NUMBERS and nodata in range(np.iinfo(self.file.dtypes[0]).max + 1):
             found.add(int(nodata))
         return sorted(found)
+
+    @property
+    def _masks_differ(self) -> bool:
+        """Whether each band has a mask of its own."""
+        return any(not flags for flags in self.file.mask_flag_enums)
 
     def _xml(self) -> str:
         """What GDAL makes the view of."""
@@ -208,12 +230,17 @@ class _Layout:
     def _add_mask(self, root: Xml.Element) -> None:
         flags = self.file.mask_flag_enums[0]
         clear, alpha = self._clear, self.alpha
-        if not (clear or alpha or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags)):
+        if not (clear or alpha or self._masks_differ or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags)):
             return
         element = add(add(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         if clear:
-            table = ",".join(f"{i}:{0 if i in clear else 255}" for i in range(256))
+            around = {i: 255 for number in clear for i in (number - 1, number + 1)} | dict.fromkeys(clear, 0)
+            table = ",".join(f"{i}:{around[i]}" for i in sorted(around))
             add(self._add_source(element, "1", plain=False), "LUT", table)
+        elif self._masks_differ:
+            self._add_source(element, "mask,1", plain=True)
+            for band in self.file.indexes[1:]:  # of which only what is masked out is taken
+                add(self._add_source(element, f"mask,{band}", plain=False), "NODATA", "255")
         elif alpha:
             add(self._add_source(element, str(alpha), plain=False), "LUT", "0:0,1:255")  # what is a bit opaque counts
         else:
@@ -281,3 +308,87 @@ def _stored_orientation(path: Path) -> int:
             return picture.getexif().get(_EXIF_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 1
+
+
+# ------------------------------------------------------------------------------------------------------------ another size
+
+Size = Sequence[int] | float  # height and width in pixels, or a share of both sides
+_PLANE = {"crs": "EPSG:3857", "src_crs": "EPSG:3857", "src_transform": Affine.identity()}  # any; pixels alone count
+
+
+def is_resize(v: Any) -> bool:
+    """Whether a value is a size: (height, width) in whole pixels, 1 or more, or a share of both sides above 0, not 1."""
+    if isinstance(v, tuple | list):
+        return len(v) == 2 and all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 2**31 for n in v)
+    return isinstance(v, float) and 0 < v <= 100 and v != 1
+
+
+def new_shape(shape: Sequence[int], size: Size) -> tuple[int, int]:
+    """Height and width of a raster at another size: just that size, or each side times the share, rounded, at least 1."""
+    if isinstance(size, float):
+        return max(1, round(shape[0] * size)), max(1, round(shape[1] * size))
+    return size[0], size[1]
+
+
+@dataclass(frozen=True)
+class Resized(os.PathLike):
+    """A raster that the readers of raster.py give at another size. Whatever else takes it for a path sees the file itself."""
+
+    path: str | Path
+    size: Size
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def at_size(file: rasterio.DatasetReader, size: Size, role: str | None, any_band: bool = False) -> rasterio.DatasetReader:
+    """An open raster at another size. GDAL resamples window by window, so a window has the pixels that it has in the whole.
+
+    Images: a pixel is the mean of the area that it covers, or bilinear if a side grows; pixels without data have no part in
+    it. Whatever else (`role`, see views.plain): the pixel that its middle lies in. any_band: as in `raster.open_image`.
+    """
+    height, width = new_shape(file.shape, size)
+    if (height, width) == file.shape:
+        return file
+    masked = file.mask_flag_enums[0] == [MaskFlags.per_dataset]  # a mask beside the bands, which warping drops
+    scale = Affine.scale(file.width / width, file.height / height)
+    about = {"height": height, "width": width, "transform": scale, "add_alpha": masked, **_PLANE}
+    about["resampling"] = _way(file, (height, width)) if role == IMAGE else Resampling.nearest
+    if file.dtypes[0].startswith("float") and file.nodata is None:
+        about |= {"src_nodata": float("nan"), "nodata": float("nan")}
+    made = WarpedVRT(file, **about, **({"UNIFIED_SRC_NODATA": "PARTIAL"} if any_band else {}))
+    name = said_name(file)
+    if masked:
+        made = rasterio.open(with_mask(in_memory(made, name)))
+    made.said_name, made.shown = name, file  # `shown` stays open as long as the view
+    return made
+
+
+def _way(file: rasterio.DatasetReader, shape: tuple[int, int]) -> Resampling:
+    return Resampling.average if shape[0] <= file.height and shape[1] <= file.width else Resampling.bilinear
+
+
+def in_memory(made: WarpedVRT, name: str) -> str:
+    """A view as a virtual file in memory that has the name of the real one."""
+    view = f"/vsimem/{uuid.uuid4().hex}/{Path(name).name}.vrt"
+    with made:
+        rasterio.shutil.copy(made, view, driver="VRT")
+    return view
+
+
+def with_mask(path: str) -> str:
+    """A virtual raster, as GDAL reads it from XML, of which the last band of a file is the mask."""
+    with rasterio.open(path) as file:
+        root = Xml.Element("VRTDataset", rasterXSize=str(file.width), rasterYSize=str(file.height))
+        Xml.SubElement(root, "SRS").text = file.crs.to_wkt() if file.crs else ""
+        Xml.SubElement(root, "GeoTransform").text = ", ".join(map(repr, file.transform.to_gdal()))
+        for band, kind in enumerate(file.dtypes, 1):
+            parent = root if band < file.count else Xml.SubElement(root, "MaskBand")
+            kind = "Byte" if band == file.count else GDAL_TYPES[kind]
+            source = Xml.SubElement(Xml.SubElement(parent, "VRTRasterBand", dataType=kind), "SimpleSource")
+            Xml.SubElement(source, "SourceFilename").text = file.name
+            Xml.SubElement(source, "SourceBand").text = str(band)
+    return Xml.tostring(root, "unicode")

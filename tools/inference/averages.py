@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tools.base.errors import UserError, listing, nearest
+from tools.inference import settings
 
 SCALES = (0.75, 1.0, 1.25)
 SAMPLES = "dropout"  # the looks that are passes with dropout on
+NONE = "none"  # one look, whatever the config says
 
 Change = Callable[[Tensor], Tensor]  # of N x channels x h x w
 Look = tuple[Change, Change]  # what is done to images, and undone to probabilities
@@ -72,18 +74,20 @@ class Sampled(nn.Module):
         return torch.cat([mean, variance.mean(1, keepdim=True)], 1)
 
 
-def read_looks(words: Sequence[str]) -> tuple[str, int, list[str]]:
+def read_looks(words: Sequence[str]) -> tuple[str | None, int, list[str]]:
     """(kind, passes, words that are left) of what stands behind --tta: passes belong to "dropout" alone, else they are 0.
 
-    Raises UserError for looks that there are not.
+    kind: None for one look. Raises UserError for looks that there are not.
     """
     kind, *rest = words
     if kind == SAMPLES:
         if not rest or not rest[0].isdigit() or int(rest[0]) < 2:
             raise UserError("--tta dropout N: say how many passes are averaged, 2 or more, such as --tta dropout 40.")
         return kind, int(rest[0]), rest[1:]
+    if kind == NONE:
+        return None, 0, rest
     if kind not in LOOKS:
-        known = [*LOOKS, SAMPLES]
+        known = [*LOOKS, SAMPLES, NONE]
         raise UserError(f"--tta {kind}: there are no such looks.{nearest(kind, known)} There is {listing(known)}.")
     return kind, 0, rest
 
@@ -145,7 +149,7 @@ def _resize(size: tuple[int, int], x: Tensor) -> Tensor:
     return x if same else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-LOOKS: dict[str, Callable[[tuple[int, int], int], list[Look]]] = {"flips": _flips, "d4": _d4, "scales": _scales}
+LOOKS: dict[str, Callable[[tuple[int, int], int], list[Look]]] = dict(zip(settings.LOOKS, (_flips, _d4, _scales), strict=True))
 
 
 class Ensemble(nn.Module):

@@ -41,7 +41,7 @@ class Forward:
 
     def _pass(self, pixels: list[Tensor]) -> Tensor:
         seen = [spec.normalise(self.device.send(x)) for spec, x in zip(self.inputs, pixels, strict=True)]
-        logits = self.net(*[x.contiguous(memory_format=self.device.memory_format()) for x in seen])
+        logits = self.net(*[x.contiguous(memory_format=self.device.memory_format) for x in seen])
         values = logits.to(torch.float32, memory_format=torch.contiguous_format)
         return values if hasattr(self.net, "planes") else values.softmax(1)  # averages.Sampled gives probabilities and more
 

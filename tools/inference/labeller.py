@@ -16,15 +16,18 @@ from tools.compute.device import Device
 from tools.data.inputs import Input
 from tools.geo import raster
 from tools.geo.area import PlacedArea
+from tools.geo.file_list import File
 from tools.geo.gaps import Gaps
+from tools.geo.views import Resized, Size
 from tools.geo.windows import Window
 from tools.geo.windows import sliding as slide
 from tools.inference.blending import Part, Share, alone, predict, sums
+from tools.inference.enlarged import enlarged
 from tools.inference.forward import Forward
 from tools.inference.ranks import Crew, Job
 from tools.inference.settings import InferenceSettings
 from tools.inference.sliding import Batch, Plan, Sliding, batches, reach
-from tools.inference.window_size import Windows
+from tools.inference.window_size import Windows, windows_for
 from tools.labels.scores import confusion
 
 NO_DATA = 255  # the label of a pixel of which a modality has no data
@@ -122,27 +125,28 @@ class Band:
 
 @dataclass(frozen=True)
 class Labeller:
-    """A net with all that labelling a tile takes: what it reads, the window (size and step in pixels), windows per batch.
+    """A net with all that labelling a tile takes: what it reads, the windows, how many of them go through the net together.
 
     batch: None for as many as fit. threshold: of two classes, the probability above which the second is chosen; None: the more
     probable one. blend: how overlapping windows are averaged, one of TAPERS (tools/geo/windows.py). memory: megabytes for the
-    sums of probabilities; wider tiles are worked on in column strips.
+    sums of probabilities; wider tiles are worked on in column strips. resize: the size that tiles are read at (RESIZE); labels
+    and probabilities come at the tiles' own size all the same.
     """
 
     net: nn.Module
     inputs: list[Input]
-    size: tuple[int, int]
-    step: tuple[int, int]
+    windows: Windows
     batch: int | None
     device: Device
     threshold: float | None = None
     blend: str = "flat"
     memory: float = 256
+    resize: Size | None = None
 
     @cached_property
     def forward(self) -> Forward:
-        """The net's passes, in batches."""
-        return Forward(self.net, self.inputs, self.device, self.batch, self.size)
+        """The net's passes, in batches of the largest windows."""
+        return Forward(self.net, self.inputs, self.device, self.batch, self.windows.size)
 
     def open(
         self, paths: Mapping[str, str | Path], crew: Crew | None = None, job: Job | None = None, area: PlacedArea | None = None
@@ -154,19 +158,24 @@ class Labeller:
         """
         job = job or self._plan(paths, area)
         tile = TileReader(self.inputs, paths, job.part).__enter__()
+        seen = tile if self.resize is None else TileReader(self.inputs, self._seen(paths)).__enter__()
         sections = crew.ranks.share(job.plan.sections) if crew else job.plan.sections
         share = partial(crew.share, job) if crew else alone
-        return Reading(tile, job.plan, Ahead(batches(tile.read, job.plan, sections, self.device)), share, area)
+        return Reading(tile, seen, job.plan, Ahead(batches(seen.read, job.plan, sections, self.device)), share, area)
+
+    def _seen(self, paths: Mapping[str, File]) -> Mapping[str, File | Resized]:
+        return paths if self.resize is None else {m: Resized(path, self.resize) for m, path in paths.items()}
 
     def _plan(self, paths: Mapping[str, str | Path], area: PlacedArea | None) -> Job:
-        sliding = Sliding(self.size, self.step, self.forward.batch, self.blend, self.memory)
-        with TileReader(self.inputs, paths) as tile:
+        with TileReader(self.inputs, self._seen(paths)) as tile:
             shape = tile.shape
+        size, step = self.windows.on(shape)
+        sliding = Sliding(size, step, self.forward.batch, self.blend, self.memory)
         planes = getattr(self.net, "planes", self.net.classes)
-        if area is None:
+        if area is None or self.resize is not None:  # then the whole tile is labelled, and cut
             return Job(paths, Plan(shape, planes, sliding))
-        part = reach(shape, self.size, self.step, area.window)
-        windows = list(slide(part.height, part.width, self.size, self.step))
+        part = reach(shape, size, step, area.window)
+        windows = list(slide(part.height, part.width, size, step))
         wanted = area.touched([window.shifted(part.row, part.col) for window in windows])
         skip = frozenset(window[:2] for window, touched in zip(windows, wanted, strict=True) if not touched)
         return Job(paths, Plan(part[2:], planes, sliding, skip), part)
@@ -198,7 +207,10 @@ class Labeller:
 
     def _parts(self, reading: "Reading") -> Iterator[tuple]:
         """(row, column, labels, probabilities) of finished parts, the arrays on their way here."""
-        with contextlib.closing(predict(self.forward, reading.plan, reading.batches, self.device, reading.share)) as parts:
+        parts = predict(self.forward, reading.plan, reading.batches, self.device, reading.share)
+        if self.resize is not None:
+            parts = enlarged(parts, reading.plan.shape, reading.tile.shape)
+        with contextlib.closing(parts):
             for part in parts:
                 labels = self.device.fetch(self.choose(part.probabilities))
                 yield part.row, part.col, labels, self.device.fetch(part.probabilities)
@@ -230,9 +242,11 @@ class Labeller:
 
 @dataclass(frozen=True)
 class Reading:
-    """A tile that is being labelled: its pixels, how it is worked on, batches of its windows, made ahead, and by whom."""
+    """A tile that is being labelled: its pixels, the same as the net sees them, how it is worked on, batches of its windows,
+    made ahead, and by whom."""
 
     tile: TileReader
+    seen: TileReader
     plan: Plan
     batches: Ahead[Batch]
     share: Share
@@ -240,7 +254,7 @@ class Reading:
 
     def inside(self, band: Band) -> Band | None:
         """What of a band is in the window around the area, placed in that window; without labels outside the area."""
-        part, window = self.tile.part, self.area.window
+        part, window = self.tile.part or Window(0, 0, *self.tile.shape), self.area.window
         row, col = band.row + part.row, band.col + part.col
         top, left = max(row, window.row), max(col, window.col)
         bottom, right = (
@@ -259,6 +273,7 @@ class Reading:
         """Read no more."""
         self.batches.close()
         self.tile.__exit__()
+        self.seen.__exit__()
 
 
 def prepared(net: nn.Module, device: Device) -> nn.Module:
@@ -267,9 +282,9 @@ def prepared(net: nn.Module, device: Device) -> nn.Module:
 
 
 def make_labeller(
-    inference: InferenceSettings, net: nn.Module, inputs: list[Input], device: Device, windows: Windows | None = None
-) -> Labeller:
-    """A `prepared` net, ready to label tiles as the config says; windows: instead of the config's."""
-    size, step = windows or inference.windows
-    batch, threshold = inference.TEST_BATCH_SIZE, inference.THRESHOLD
-    return Labeller(net, inputs, size, step, batch, device, threshold, inference.BLEND, inference.MEMORY_MB)
+    inference: InferenceSettings, net: nn.Module, inputs: list[Input], device: Device, windows: Windows | None = None, *,
+    resize: Size | None,
+) -> Labeller:  # fmt: skip
+    """A `prepared` net, ready to label tiles as the config says; windows: instead of the config's. resize: RESIZE."""
+    windows, batch, threshold = windows or windows_for(inference, net), inference.TEST_BATCH_SIZE, inference.THRESHOLD
+    return Labeller(net, inputs, windows, batch, device, threshold, inference.BLEND, inference.MEMORY_MB, resize)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import nn
 
 from tools.base.errors import UserError, listing
+from tools.base.folders import plain
 from tools.data.inputs import Input, modalities_of
 from tools.data.settings import DataSettings
 from tools.export import onnx_engine
@@ -84,6 +85,7 @@ def load_torch(asked: Asked, weights: Path, tile: Tile) -> tuple[nn.Module, dict
     means = {m: asked.data.MEAN_PIXEL[m] for m in about}
     of_config = {"MEAN_PIXEL": means, "BGR": asked.data.BGR, "inputs": [i.to_dict() for i in inputs]}
     about = {"name": asked.net.NET, "iteration": "of Caffe's", "dataset": asked.data.DATASET, "notes": list(net.notes)}
+    about["resize"] = plain(asked.data.RESIZE)  # whatever it was trained with
     return net, about | asked.classes.about() | of_config
 
 
@@ -100,6 +102,11 @@ def check_agreement(asked: Asked, about: dict, inputs: list[Input], weights: Pat
             f"{weights} knows {len(about['classes'])} classes ({', '.join(about['classes'])}), the config's label_values has"
             f" {len(classes)} ({', '.join(classes)}): use the config that it was trained with."
         )
+    if about.get("resize") != plain(asked.data.RESIZE):
+        raise UserError(
+            f"{weights} was trained with RESIZE = {about.get('resize')}, the config says {asked.data.RESIZE}: set it so, or"
+            " train again."
+        )
     missing = [m for m in modalities_of(inputs) if m not in asked.data.modalities]
     if not alone and missing:
         raise UserError(f"{weights} reads {listing(missing)}, which the config's INPUTS lack: name what all the nets read.")
@@ -108,6 +115,8 @@ def check_agreement(asked: Asked, about: dict, inputs: list[Input], weights: Pat
 
 
 def check_resampling(resample: bool, about: dict, weights: Path) -> None:
-    """Raise UserError where tiles are to be read at the trained pixel size, but that is not known."""
+    """Raise UserError where tiles are to be read at the trained pixel size, but that is not known, or RESIZE has its own."""
+    if resample and about.get("resize"):
+        raise UserError(f"--resample: {weights} was trained with RESIZE, which gives tiles their size: leave --resample out.")
     if resample and not about.get("pixel_size"):
         raise UserError(f"--resample: {weights} does not say which pixel size it was trained on: resample the tiles yourself.")

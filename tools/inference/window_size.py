@@ -1,101 +1,101 @@
-"""How far a net looks, and what that means for windows: how much they should overlap."""
+"""How large windows are and how far apart: as the config says, or for each tile what costs least for how far the net looks."""
 
-import contextlib
-from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import lcm
 
-import torch
 from torch import nn
 
-from nets.net import check_windows
+from nets.net import Net, good_size
+from nets.receptive import reach
 from tools.base.errors import UserError
-from tools.compute.device import Device
-from tools.data.inputs import Input
-from tools.geo.windows import positions
-from tools.inference import resampled
-from tools.inference.tile_list import Tile
+from tools.geo.windows import positions, step_in_pixels
+from tools.inference.settings import AUTO, InferenceSettings
 
-SHARE = 0.9  # of what a pixel's scores depend on, measured by squared gradients
-_LOOKS = 4  # images and directions of the scores that are tried
-_WINDOW = 256  # pixels, at least, of the window in which that is measured
-_CONTRAST = 50.0  # of the noise that is looked at: about that of bytes less their mean
+MOST = 512  # pixels, the side of the largest window that is chosen: larger ones take more memory and are hardly cheaper
+HALO = 64  # pixels: from there on inwards, the border of a window changes no score by 0.1 points, however far the net looks
+_GRID = 32  # pixels, of which chosen sides are multiples: so pooled maps keep whole sizes
+
+Place = tuple[tuple[int, int], tuple[int, int]]  # size and step, in pixels (height, width)
 
 
-def effective_radius(net: nn.Module, channels: list[int], device: Device, share: float = SHARE) -> int:
-    """Pixels: within a square that reaches so far from a pixel to all sides lies `share` of what its scores depend on.
+@dataclass(frozen=True)
+class Windows:
+    """The sliding windows over a tile of any size.
 
-    Measured by gradients (Luo et al., arXiv 1701.04128), since the field that follows from kernels and strides says only where
-    there is any influence at all: SegNet's reaches almost 200 pixels to each side, and uses little of that.
-
-    net: on the device, in evaluation mode. channels: of each of its inputs.
+    size: height and width, in pixels; the largest ones if they are `fitted`. step: in pixels, or as a share of the size; None:
+    they overlap so that `halo` pixels to each side of a border are another window's. multiple: of the net. grid: of which the
+    sides are multiples where each tile has the windows, up to that size, of which the fewest pixels cover it; None: all are of
+    one size. Nothing but the tile's own size counts, so that a tile has the same map whatever is labelled with it.
     """
-    generator, size = torch.Generator().manual_seed(1), -(-_WINDOW // net.multiple) * net.multiple
-    check_windows(net, size, size)  # a net with sizes of its own may take no others
-    influence = torch.zeros(size, size)
-    for _ in range(_LOOKS):
-        noise = [_CONTRAST * torch.randn(1, count, size, size, generator=generator) for count in channels]
-        images = [x.to(device.device).requires_grad_() for x in noise]
-        scores = net(*images)[0, :, size // 2, size // 2]
-        direction = torch.randn(scores.shape, generator=generator).to(scores.device)
-        for gradient in torch.autograd.grad((scores * direction).sum(), images):
-            influence += gradient[0].square().sum(0).cpu()
-    return _radius(influence, share)
+
+    size: tuple[int, int]
+    step: tuple[int, int] | float | None
+    halo: int = HALO
+    multiple: int = 1
+    grid: int | None = None
+
+    def on(self, shape: tuple[int, int]) -> Place:
+        """Size and step for a tile of this height and width."""
+        if isinstance(self.step, tuple):
+            return self.size, self.step
+        size = tuple(map(self._fitting, shape, self.size)) if self.grid else self.size
+        return size, tuple(map(self._apart, size))
+
+    def to_dict(self) -> dict:
+        """The same as JSON values: the largest windows, their step, and what chooses those of a tile, if they are fitted.
+
+        tools/page/label/windows.js chooses by it as well.
+        """
+        step = self.step if isinstance(self.step, tuple) else tuple(map(self._apart, self.size))
+        by = {"grid": self.grid, "multiple": self.multiple, "halo": self.halo, "share": self.step}
+        return {"window": self.size, "step": step, "fitted": by if self.grid else None}
+
+    def __str__(self) -> str:
+        sizes = "x".join(map(str, self.size))
+        if not self.grid:
+            return f"windows of {sizes} pixels"
+        common = f"{self.halo} pixels to each side" if self.step is None else f"{1 - self.step:.0%}"
+        return f"windows of up to {sizes} pixels that suit each tile and overlap by {common}"
+
+    def _apart(self, side: int) -> int:
+        """From one window of this side to the next, along one axis."""
+        if self.step is not None:
+            return max(1, int(self.step * side + 0.5))
+        wished = max(side - 2 * self.halo, side // 2)
+        return max(wished // self.multiple * self.multiple, min(self.multiple, side))
+
+    def _fitting(self, length: int, most: int) -> int:
+        """The side, more than half of the largest that is of use, of which the fewest pixels cover an axis of this length."""
+        most = min(most, -(-length // self.grid) * self.grid)
+        return min(range(most, most // 2, -self.grid), key=lambda side: side * len(positions(length, side, self._apart(side))))
 
 
-def _radius(influence: torch.Tensor, share: float) -> int:
-    """The half side of the smallest square around the middle that holds this share of the sum."""
-    size = influence.shape[0]
-    away = (torch.arange(size) - size // 2).abs()
-    rings = torch.zeros(size // 2 + 1, dtype=torch.float64)
-    rings.index_add_(0, torch.maximum(away[:, None], away).flatten(), influence.double().flatten())
-    within = rings.cumsum(0) / rings.sum()
-    return int((within < share).sum())
+def windows_for(inference: InferenceSettings, net: nn.Module, most: int | None = None, only: int | None = None) -> Windows:
+    """The windows that the config asks for, for this net.
 
-
-def step_for(size: int, radius: int, multiple: int) -> int:
-    """The largest step, in pixels, at which every pixel is `radius` or more away from the border of some window of this size.
-
-    It is a multiple of `multiple`, so that poolings fall on the same pixels in all windows; a quarter of the window at least.
+    most: the side of the largest window, of --window, in place of the config's size and step. only: the one side that the net
+    takes. Raises UserError if the net takes no such windows.
     """
-    wished = max(size - 2 * radius, size // 4)
-    return max(wished // multiple * multiple, min(multiple, size))
+    size, step = (AUTO, AUTO) if most else (inference.test_patch_size, inference.test_step_size)
+    far = reach(net)
+    halo = HALO if far is None else min(far, HALO)
+    apart = None if step == AUTO else step
+    if size == AUTO and not only:
+        return _chosen(net, most or MOST, apart, halo)
+    size = (only, only) if only else tuple(size)
+    if only and not isinstance(apart, float | None):
+        apart = tuple(max(1, round(a / b * only)) for a, b in zip(apart, inference.test_patch_size, strict=True))
+    return Windows(size, apart if apart is None else step_in_pixels(apart, size), halo, net.multiple)
 
 
-Windows = tuple[tuple[int, int], tuple[int, int]]  # size and step, in pixels (height, width)
-
-
-def large_windows(net: nn.Module, inputs: list[Input], device: Device, most: int, shapes: list[tuple[int, int]]) -> Windows:
-    """Size and step of windows of up to `most` pixels to a side, that overlap by as far as the net looks.
-
-    shapes: height and width of the tiles; the windows are made as much smaller as lets them cover those with the fewest pixels.
-    """
-    check_windows(net, most, most)
-    radius = effective_radius(net, [spec.channels for spec in inputs], device)
-    height, width = (_fitting(lengths, most, radius, net.multiple) for lengths in zip(*shapes, strict=True))
-    step = step_for(height, radius, net.multiple), step_for(width, radius, net.multiple)
-    print(f"windows of {height}x{width} pixels, {step[0]}x{step[1]} apart: the net looks about {radius} pixels far.")
-    return (height, width), step
-
-
-def _fitting(lengths: Sequence[int], most: int, radius: int, multiple: int) -> int:
-    """The side of a window, more than half of `most`, of which the fewest pixels cover axes of these lengths."""
-    most = min(most, -(-max(lengths) // multiple) * multiple)
-
-    def cost(side: int) -> tuple[int, int]:
-        step = step_for(side, radius, multiple)
-        return sum(side * len(positions(length, side, step)) for length in lengths), -side
-
-    return min(range(most, most // 2, -multiple), key=cost)
-
-
-def shapes_of(tiles: Iterable[Tile], pixel_size: float | None = None) -> list[tuple[int, int]]:
-    """Height and width of all tiles that can be read; what is wrong with the others is said where they are checked.
-
-    pixel_size: at which they are to be read (metres), None for their own.
-    """
-    shapes = []
-    for tile in tiles:
-        with contextlib.suppress(UserError):
-            about = tile.inspect()
-            other = pixel_size and resampled.differs(tile, pixel_size)
-            shapes.append(resampled.shape_at(about, pixel_size) if other else (about.height, about.width))
-    return shapes
+def _chosen(net: nn.Module, most: int, step: float | None, halo: int) -> Windows:
+    """Windows up to this side, fitted to each tile; of the one size that suits a net which takes no others."""
+    grid = lcm(net.multiple, getattr(net, "pad_to", 1), _GRID)
+    if most < grid:
+        raise UserError(f"windows of up to {most} pixels are too small to be chosen for this net: {grid} at least.")
+    side = most // grid * grid
+    if isinstance(net, Net) and not all(net.labels_in_full((n, n)) for n in (side, side - grid) if n):
+        if size := good_size(net, (side, side)):
+            return Windows(size, step if step is None else step_in_pixels(step, size), halo, net.multiple)
+        raise UserError("this net takes windows of some sizes only: say which in test_patch_size.")
+    return Windows((side, side), step, halo, net.multiple, grid)

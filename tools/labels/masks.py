@@ -32,6 +32,8 @@ class Tally:
     by_label: np.ndarray  # pixels of each label, 256 numbers
     unknown: Counter
     empty: int = 0  # those that the mask says hold nothing: transparent, masked out, nodata
+    covered: int = 0  # by polygons
+    outside: int = 0  # of the polygons' area, and of all polygons
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class ClassSettings(Section):
         _OPTIONAL_NAME, "the class of pixels that no polygon covers, or None: not scored", None
     )
 
+    LABEL_AREA: str | None = setting(_OPTIONAL_NAME, "'hull', a vector file, or None: all of the image", None)
+
     def check(self) -> None:
         """Raise UserError if the classes, their colours and their sources contradict each other."""
         legend, classes = self.legend, len(self.label_values)

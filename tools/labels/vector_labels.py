@@ -1,55 +1,64 @@
 """Ground truth as polygons with a class each, rasterised on the grid of an image."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from affine import Affine
 from rasterio import CRS
-from rasterio.features import rasterize
 
 from tools.base.errors import UserError, listing, nearest
-from tools.geo import raster, vectors
+from tools.geo import raster, shapes, vectors
 from tools.geo.vectors import Feature
 from tools.labels.class_mapping import Legend, label_of
 from tools.labels.masks import Tally, strips
 
+HULL = "hull"  # the area that polygons have without another one
+
 
 @dataclass(frozen=True)
 class Polygons:
-    """The polygons of a file with the label of each, in one CRS (None where the file names none)."""
+    """The polygons of a file with the label of each, in one CRS (None where the file names none).
+
+    area: where what they do not cover was looked at as well, in the same CRS: polygons, such as their hull.
+    """
 
     path: Path
     features: list[Feature]
     labels: list[int]
     crs: CRS | None
+    area: Sequence[Feature] = ()
+
+    def within(self, area: str | Path | None) -> "Polygons":
+        """The same with an area: "hull" or None, the convex hull of all, or the polygons of a vector file.
+
+        Raises UserError where one of the two files has no CRS and the other has.
+        """
+        if area in (None, HULL):
+            hull = shapely.union_all([shapely.geometry.shape(f.geometry) for f in self.features]).convex_hull
+            return replace(self, area=[Feature(shapely.geometry.mapping(hull), {}, 0)])
+        features, crs = vectors.read_polygons(area)
+        if (crs is None) != (self.crs is None):
+            bare, placed = (self.path, area) if crs else (area, self.path)
+            raise UserError(f"{bare} has no CRS, {placed} has {vectors.name(crs or self.crs)}: assign the CRS that it is in.")
+        return replace(self, area=features if crs == self.crs else vectors.reproject(features, crs, self.crs))
 
     def on(self, image: raster.Raster) -> "Polygons":
         """The same in the CRS of an image. Raises UserError where one of the two has no CRS, or the image no place."""
-        if image.transform is None:
-            raise UserError(f"{image.path} has no place on Earth: polygons can be drawn on a georeferenced image only.")
-        if (self.crs is None) != (image.crs is None):
-            bare, placed = (self.path, image.path) if self.crs is None else (image.path, self.path)
-            crs = vectors.name(self.crs or image.crs)
-            raise UserError(f"{bare} has no CRS, {placed} has {crs}: assign the CRS that it is in.")
+        shapes.check_place(self.path, self.crs, image)
         if self.crs == image.crs:
             return self
-        return replace(self, features=vectors.reproject(self.features, self.crs, image.crs), crs=image.crs)
+        features, area = (vectors.reproject(some, self.crs, image.crs) for some in (self.features, self.area))
+        return replace(self, features=features, crs=image.crs, area=area)
 
     def reaching(self, image: raster.Raster) -> "Polygons":
         """Those (in the image's CRS) that reach into the image's pixels, judged by their bounding boxes."""
-        near = [i for i, f in enumerate(self.features) if _reaches(f.bounds, image)]
+        near = np.flatnonzero(shapes.reaching([f.bounds for f in self.features], image))
         return replace(self, features=[self.features[i] for i in near], labels=[self.labels[i] for i in near])
-
-
-def _reaches(bounds: tuple, image: raster.Raster) -> bool:
-    left, bottom, right, top = bounds
-    corners = [~image.transform * corner for corner in [(left, bottom), (left, top), (right, bottom), (right, top)]]
-    cols, rows = zip(*corners, strict=True)
-    return max(cols) > 0 and min(cols) < image.width and max(rows) > 0 and min(rows) < image.height
 
 
 def read(path: Path, legend: Legend, attribute: str | None, name: str | None, unknown: str = "error") -> Polygons:
@@ -113,18 +122,27 @@ def placed(polygons: Polygons, images: Iterable[Path]) -> dict[Path, Polygons]:
     return found
 
 
-def draw(polygons: Polygons, image_path: Path, target: Path, uncovered: int, colours: dict) -> Tally:
-    """Write the labels of an image's pixels: that of the polygon that holds the pixel's centre, else `uncovered`.
+def draw(polygons: Polygons, image_path: Path, target: Path, uncovered: int, outside: int, colours: dict) -> Tally:
+    """Write the labels of an image's pixels: that of the polygon that holds the pixel's centre, else `uncovered` in the
+    polygons' area and `outside` beyond it.
 
     polygons: in the image's CRS; where some overlap, the later one in the file counts. colours: of the written file.
     """
-    image, by_label = raster.inspect(image_path), np.zeros(256, np.int64)
-    shapes = [(f.geometry, label) for f, label in zip(polygons.features, polygons.labels, strict=True)]
+    image, by_label, covered, beyond = raster.inspect(image_path), np.zeros(256, np.int64), 0, 0
+    pairs = [(f.geometry, label) for f, label in zip(polygons.features, polygons.labels, strict=True)]
+    areas = [(f.geometry, uncovered) for f in polygons.area]
     with raster.create(target, (1, image.height, image.width), np.uint8, **image.place, colours=colours) as out:
         for strip in strips(image.height, image.width):
-            labels = np.full((strip.height, strip.width), uncovered, np.uint8)
-            if shapes:
-                rasterize(shapes, out=labels, transform=image.transform * Affine.translation(0, strip.row))
+            transform = image.transform * Affine.translation(0, strip.row)
+            drawn, ground = (_drawn(some, strip[2:], transform) for some in (pairs, areas))
+            labels = np.where(drawn >= 0, drawn, np.where(ground >= 0, ground, outside)).astype(np.uint8)
+            covered += int((drawn >= 0).sum())
+            beyond += int(((drawn < 0) & (ground < 0)).sum())
             by_label += np.bincount(labels.ravel(), minlength=256)
             raster.write_rows(out, strip.row, labels[None])
-    return Tally(image.height * image.width, by_label, Counter())
+    return Tally(image.height * image.width, by_label, Counter(), covered=covered, outside=beyond)
+
+
+def _drawn(pairs: list[tuple[dict, int]], size: tuple[int, int], transform: Affine) -> np.ndarray:
+    """The label of the last shape that holds a pixel's centre (int16, height x width), -1 where none does."""
+    return shapes.draw(pairs, np.full(size, -1, np.int16), transform)

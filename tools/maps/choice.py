@@ -23,8 +23,8 @@ class Choice:
     the same of all classes. cog: whether GeoTIFFs are cloud optimised. clean: the area below which patches join their
     surroundings; their confidence stays that of the net's own label. polygons: the area below which there are none; None: no
     such file. simplify, square: how they are drawn (see tools/polygons/drawing.py). polygons_as: the kind of file. stac:
-    whether there is a STAC item. variance: whether there is a file of how much several passes differ (`averages.Sampled`),
-    which no option of its own asks for.
+    whether there is a STAC item. png: whether the colour map is there as a PNG, too. variance: whether there is a file of how
+    much several passes differ (`averages.Sampled`), which no option of its own asks for.
     """
 
     confidence: str | None = None
@@ -36,6 +36,7 @@ class Choice:
     square: tuple[str, ...] = ()
     polygons_as: str = "gpkg"
     stac: bool = False
+    png: bool = False
     variance: bool = False
 
     @property
@@ -75,6 +76,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="polygons of these classes that nearly are rectangles become so")  # fmt: skip
     parser.add_argument("--polygons-as", choices=KINDS, default="gpkg",
                         help="the kind of file (default: gpkg, which holds its style; others have a .qml)")  # fmt: skip
+    parser.add_argument("--png", action="store_true",
+                        help="also write the colour map as a PNG, with a world file if the image has a place")  # fmt: skip
     parser.add_argument("--stac", action="store_true", help="write a STAC item of each tile's files, NAME.json")
 
 

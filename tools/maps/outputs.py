@@ -20,6 +20,7 @@ from tools.geo.raster import NUMBERS, BlockWriter
 from tools.geo.windows import Window
 from tools.inference.labeller import NO_DATA, Band
 from tools.inference.tile_list import Tile
+from tools.inference.window_size import Place
 from tools.labels import pictures, qgis, scores
 from tools.labels.palette import Palette
 from tools.maps.choice import Choice
@@ -82,6 +83,7 @@ class TileOutputs:
         self.statistics = TileStatistics(self.about, palette.names, bool(tile.truths))
         self.drawn = Drawn()
         self.gaps: Mapping[str, Gaps] = {}  # where each modality has no data
+        self.windows: Place | None = None  # by which it was labelled
         self.work = work_folder(folder, tile.name)
         shutil.rmtree(self.work, ignore_errors=True)  # what a killed run left
         with disk_full_is_said(folder):
@@ -194,6 +196,7 @@ class TileOutputs:
             "statistics": self.statistics.to_dict() | self._of_the_tile(),
             "zones": self.zones.to_list() if self.zones else [],
             "squared": self.drawn.ious,
+            "windows": self.windows,
             "no_data": {modality: gaps.to_dict() for modality, gaps in self.gaps.items()},
             "confusion": {kind: matrix.tolist() for kind, matrix in self.matrices.items()},
         }
@@ -213,6 +216,9 @@ class TileOutputs:
             writer.flush()
             self.files[name].close()
         self._check()
+        if self.choice.png:
+            raster.as_png(self.path("colours"), self.path("colours", ".png"))
+            self._check_one("colours", self.path("colours", ".png"))
         if self.choice.polygons:
             path = self.path("polygons", f".{self.choice.polygons_as}")
             zones = self.zones and self.zones.area
@@ -236,8 +242,11 @@ class TileOutputs:
     def _check(self) -> None:
         """Read the rasters back. Raises DiskFullError where one is not whole."""
         for name in self.files:
-            if fault := self.writers[name].fault(self.path(name)):
-                raise DiskFullError(f"the disk is full at {self.folder}, or failing ({fault.rstrip('.')}): free some space.")
+            self._check_one(name, self.path(name))
+
+    def _check_one(self, name: str, path: Path) -> None:
+        if fault := self.writers[name].fault(path):
+            raise DiskFullError(f"the disk is full at {self.folder}, or failing ({fault.rstrip('.')}): free some space.")
 
     def _draw(self) -> None:
         """Image, truth, prediction and errors side by side, reduced where the tile is large."""

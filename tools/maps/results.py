@@ -179,16 +179,6 @@ def _working_folder(final: Path, overwrite: bool) -> Path:
     return final.with_name(final.name + ".partial") if overwrite and taken else final
 
 
-def windows_before(final: Path, overwrite: bool, most: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Size and step of the windows in a folder that is resumed, if they were chosen for --window `most` as well."""
-    try:
-        details = read_details(_working_folder(final.resolve(), overwrite), {"window": [int], "step": [int]})
-    except UserError:
-        return None  # nothing to go on with, or nothing of ours, which is said in its turn
-    same = details.get("windows_up_to") == most
-    return (tuple(details["window"]), tuple(details["step"])) if same else None
-
-
 def record(folder: Path, tile: Tile, made: Mapping[str, Any]) -> None:
     """Take note, in the folder of the results, that all files of a tile are there, and of what was found out about it."""
     about = {"paths": tile.paths, "truths": tile.truths, "stamps": _stamps(tile), **made}
@@ -208,6 +198,7 @@ def _summary(records: Mapping[str, Mapping]) -> dict[str, Any]:
         "megapixels_per_second": round(pixels / 1e6 / seconds, 3) if seconds else None,
         "tiles": parts["paths"],
         "truths": {name: truths for name, truths in parts["truths"].items() if truths},
+        "windows": {name: record["windows"] for name, record in records.items() if record.get("windows")},
         "files": parts["files"],
     }
 

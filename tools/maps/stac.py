@@ -31,6 +31,7 @@ _TYPES = {
 _TITLES = {
     "labels": "label map", "colours": "the labels in the classes' colours", "confidence": "the probability of each label",
     "probabilities": "the probability of each class", "errors": "where labels are wrong", "polygons": "the labels as polygons",
+    "colours_png": "the same as a picture",
 }  # fmt: skip
 _DATES = ("TIFFTAG_DATETIME", "ACQUISITIONDATETIME", "ACQUISITION_DATETIME")
 
@@ -90,8 +91,9 @@ def _label(palette: Palette, name: str) -> dict[str, Any]:
 
 
 def _key(file: Path, name: str) -> str:
-    """What an asset is called: the end of the file's name."""
-    return file.stem.removeprefix(name).lstrip("_") or "picture"
+    """What an asset is called: the end of the file's name; that of --png is there twice."""
+    key = file.stem.removeprefix(name).lstrip("_")
+    return (f"{key}_png" if file.suffix == ".png" else key) if key else "picture"
 
 
 def _asset(file: Path, name: str, palette: Palette) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _asset(file: Path, name: str, palette: Palette) -> dict[str, Any]:
     asset = {"href": f"./{file.name}", "type": _TYPES[file.suffix], "title": _TITLES.get(key, key), "roles": ["data"]}
     if key == "labels":
         return asset | {"roles": ["data", "labels", "labels-raster"], "classification:classes": _classes(palette)}
-    return asset | ({"roles": ["overview"]} if key == "picture" else {})
+    return asset | ({"roles": ["overview"]} if key in ("picture", "colours_png") else {})
 
 
 def _classes(palette: Palette) -> list[dict[str, Any]]:

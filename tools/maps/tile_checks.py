@@ -6,6 +6,7 @@ from tools.base.errors import UserError, listing
 from tools.data.dataset import label_fault
 from tools.data.inputs import Input
 from tools.geo import place, raster
+from tools.geo.views import Size
 from tools.inference import resampled
 from tools.inference.labeller import TileReader
 from tools.inference.tile_list import Tile
@@ -28,10 +29,10 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], choice
     if any(faults):
         raise UserError(" ".join(fault for fault in faults if fault))
     for tile in tiles:
-        with TileReader(inputs, tile.paths):
-            pass  # its modalities have one size, and the bands that the net was trained on
         if fault := place_fault(tile):
             raise UserError(fault)
+        with TileReader(inputs, tile.paths):
+            pass  # it has the bands that the net was trained on
         check_place(tile, choice)
     return {}
 
@@ -69,12 +70,14 @@ def check_images(tiles: list[Tile], inputs: list[Input], choice: Choice, some_do
 def image_fault(tile: Tile, inputs: list[Input], choice: Choice) -> str | None:
     """What keeps a tile from being labelled, as far as its headers tell."""
     try:
+        if fault := place_fault(tile):
+            return fault
         with TileReader(inputs, tile.paths):
             pass
         check_place(tile, choice)
     except UserError as error:
         return str(error)
-    return place_fault(tile)
+    return None
 
 
 def place_fault(tile: Tile) -> str | None:
@@ -82,11 +85,13 @@ def place_fault(tile: Tile) -> str | None:
     return place.first_fault({modality: raster.inspect(path) for modality, path in tile.paths.items()})
 
 
-def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: float | None, resample: bool) -> None:
+def print_notes(
+    todo: list[Tile], failed: dict[str, str], count: int, trained: float | None, resample: bool, resize: Size | None = None
+) -> None:
     """Say what a user should know before the work begins.
 
     todo: of `count` tiles, those not finished yet. failed: what is wrong with some of them. trained: the size (metres) of the
-    pixels that the net was trained on, where it is known. resample: whether tiles are read at that size.
+    pixels that the net was trained on, where it is known. resample: whether tiles are read at that size. resize: RESIZE.
     """
     about = {tile.name: tile.inspect() for tile in todo if tile.name not in failed}
     if count > len(todo):
@@ -103,8 +108,9 @@ def print_notes(todo: list[Tile], failed: dict[str, str], count: int, trained: f
             f"note: {listing(by_model)} are placed by control points or RPCs alone: so are the maps, without areas; gdalwarp"
             " makes them north-up."
         )
-    odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained))}
+    odd = {tile.name: size for tile in todo if tile.name in about and (size := resampled.differs(tile, trained, resize))}
     if odd:
         sizes = listing((f"{name} ({size:.3g})" for name, size in odd.items()), 4)
         remedy = "they are read at that size" if resample else "--resample reads them at that size"
+        remedy = remedy if resize is None else "RESIZE makes them so"
         print(f"warning: the net was trained on pixels of {trained:.3g} m, these tiles have other ones: {sizes}; {remedy}.")

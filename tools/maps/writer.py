@@ -93,7 +93,8 @@ class Mapmaker:
                 for band in bands:
                     outputs.add(band)
                     bar.update(band.labels.size)
-            outputs.gaps = begun.reading.tile.gaps
+            outputs.gaps, sliding = begun.reading.tile.gaps, begun.reading.plan.sliding
+            outputs.windows = sliding.size, sliding.step
         except BaseException:
             outputs.abandon()
             raise
@@ -112,8 +113,7 @@ class Mapmaker:
         sizes = [_pixels(tile) for tile in tiles]
         shared, lots = deal(sizes, crew.ranks.count, share=self.size is None)  # views are in one process's memory
         failed, fault = self._make_some(tiles, sizes, shared, crew), None
-        windows = self.labeller.size, self.labeller.step
-        crew.dismiss([(self.folder, windows, [tiles[i] for i in lot]) for lot in lots[1:]])
+        crew.dismiss([(self.folder, [tiles[i] for i in lot]) for lot in lots[1:]])
         try:
             failed |= self._make_some(tiles, sizes, lots[0])
         except UserError as error:
@@ -128,14 +128,12 @@ class Mapmaker:
         return self.make([tiles[i] for i in which], crew, sum(sizes[i] for i in which)) if which else {}
 
     def help(self, crew: Crew) -> None:
-        """What all processes but the first one do; where the maps go, and by what windows, is what that one says."""
+        """What all processes but the first one do; where the maps go is what that one says."""
         served = crew.serve(partial(self.labeller.work, crew))
         if not served:
             return
-        folder, (size, step), tiles = served
-        same = (size, step) == (self.labeller.size, self.labeller.step)  # then what is known of its batch stays known
-        labeller = self.labeller if same else replace(self.labeller, size=size, step=step)
-        own = replace(self, labeller=labeller, folder=folder, quiet=True)
+        folder, tiles = served
+        own = replace(self, folder=folder, quiet=True)
         try:
             crew.report((own.make(tiles), None))
         except UserError as error:

@@ -25,7 +25,8 @@ from tools.base.errors import UserError, listing
 from tools.base.folders import whole_file
 from tools.export.end_to_end import Program, file_order, raw
 from tools.html.template import LOOK
-from tools.inference.settings import InferenceSettings
+from tools.inference.settings import AUTO, InferenceSettings
+from tools.inference.window_size import windows_for
 
 SOURCES = Path(__file__).parent
 _LEAST_NODE = 18
@@ -33,17 +34,22 @@ _OF_NET = ("name", "iteration", "classes", "palette", "ignored")
 
 
 def check(program: Program, about: Mapping[str, Any], classes: Sequence[str], inference: InferenceSettings) -> None:
-    """Raise UserError if no page can be made for want of node, or if the config is not for this net."""
+    """Raise UserError if no page can be made for want of node or for RESIZE, or if the config is not for this net."""
+    if about.get("resize"):
+        raise UserError(
+            f"{about['name']} was trained with RESIZE = {about['resize']}, which a page does not do: label with inference.py,"
+            " or train without RESIZE."
+        )
     _node()
     if list(classes) != about["classes"]:
         raise UserError(
             f"{about['name']} knows the classes {listing(about['classes'])}, the config's label_values are"
             f" {listing(classes)}: name the config that it was trained with, --config FILE."
         )
-    window, _ = inference.windows
-    check_size(*window, program.multiple)
-    if program.size and window != (program.size, program.size):
-        raise UserError(f"--size {program.size}: the page's windows are test_patch_size = {window}: leave out --size.")
+    windows = windows_for(inference, program.net.net, only=program.size if inference.test_patch_size == AUTO else None)
+    check_size(*windows.size, program.multiple)
+    if program.size and windows.size != (program.size, program.size):
+        raise UserError(f"--size {program.size}: the page's windows are test_patch_size = {windows.size}: leave out --size.")
 
 
 def write(path: Path, model: onnx.ModelProto, facts: Mapping[str, Any]) -> None:
@@ -64,10 +70,10 @@ def facts_of(
 
     on_processor: nodes that WebGPU lacks, poolings that also give indices.
     """
-    window, step = inference.windows
+    windows = windows_for(inference, program.net.net, only=program.size)
     return {name: about[name] for name in _OF_NET} | {
         "dataset": about.get("dataset"), "pixel_size": about.get("pixel_size"), "inputs": [_input(i) for i in program.inputs],
-        "window": window, "step": step, "blend": inference.BLEND,
+        **windows.to_dict(), "blend": inference.BLEND,
         "threshold": inference.THRESHOLD, "memory": inference.MEMORY_MB * 2**20,
         "on_processor": [n.name for n in model.graph.node if _gives_indices(n)],
         "made": {"weights": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "on": str(date.today())},

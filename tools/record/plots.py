@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from torch import nn
 
-from nets.net import Net
+from nets.net import Box
 from tools.labels.pictures import save
 
 _KIND_COLOURS = {"data": "#d9d9d9", "conv": "#9ecae1", "pool": "#fdae6b", "unpool": "#a1d99b"}
 _OTHER_COLOUR = "#dadaeb"
+_APART, _MARGIN = 8.4, 4.5  # of the middle of a box from the next column, and from the picture's edge
 _BATCHES, _TRAINING, _VALIDATION, _ENTROPY = "#c6dbef", "#08519c", "#d94801", "#756bb1"  # colours of curves
 
 
@@ -98,35 +100,78 @@ def running_mean(values: Sequence[float], size: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def net_graph(path: Path, net: Net, title: str) -> None:
-    """The table of a net as a graph: a box per layer from top to bottom, an arc for each blob that skips layers."""
-    rows = net.table()
-    place = {row[0]: -i for i, row in enumerate(rows)}
-    writer = {blob: name for name, blobs in net.writes.items() for blob in blobs}
-    figure = Figure(figsize=(9, 0.32 * len(rows) + 1))
+def net_graph(path: Path, net: nn.Module, title: str) -> None:
+    """A net as a graph: a box per layer, or per stage of a library's net, from top to bottom, an arc for each blob that skips
+    layers. Layers that one of several inputs alone decides stand in its column, those of several in the middle.
+
+    net: with `boxes()`, as Net has them.
+    """
+    boxes = net.boxes()
+    column = _columns(boxes)
+    places = _places(boxes, column)
+    left, right = (edge(x for x, _ in places.values()) for edge in (min, max))
+    low = min(y for _, y in places.values())
+    figure = Figure(figsize=(0.85 * (right - left + 2 * _MARGIN), 0.32 * (1 - low) + 1))
     axis = figure.subplots()
-    for name, kind, _, size, learnable in rows:
-        colour = _KIND_COLOURS.get(kind, _OTHER_COLOUR)
-        axis.add_patch(FancyBboxPatch((-1, place[name] - 0.3), 2, 0.6, boxstyle="round,pad=0.02", fc=colour, ec="#636363"))
-        axis.text(0, place[name], f"{name}  ({kind})", ha="center", va="center", fontsize=8)
-        note = "x".join(map(str, size)) + (f"   {learnable:,} values" if learnable else "")
-        axis.text(1.15, place[name], note, va="center", fontsize=7, color="#525252")
-    for row in net.rows:
-        for blob in row.reads:
-            _arrow(axis, place[writer[blob]], place[row.name])
-    axis.set(xlim=(-4.2, 4.2), ylim=(-len(rows) + 0.3, 0.7), title=title)
+    for box in boxes:
+        side = _side(column[box.name], right > _APART / 2)
+        _box(axis, box, places[box.name], side)
+        for read in box.reads:
+            _arrow(axis, places[read], places[box.name], side)
+    axis.set(xlim=(left - _MARGIN, right + _MARGIN), ylim=(low - 0.7, 0.7), title=title)
     axis.axis("off")
     save(figure, path)
 
 
-def _arrow(axis, start: float, end: float) -> None:
-    if start - end == 1:
-        axis.add_patch(FancyArrowPatch((0, start - 0.3), (0, end + 0.3), arrowstyle="-|>", mutation_scale=7, color="#636363"))
-        return
-    bend = 0.8 / (start - end) ** 0.45  # long arcs would leave the picture at the bend of short ones
-    axis.add_patch(
-        FancyArrowPatch(
-            (-1.02, start), (-1.02, end), arrowstyle="-|>", mutation_scale=7, color="#d94801", linewidth=0.8,
-            connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0,
-        )
-    )  # fmt: skip
+def _columns(boxes: Sequence[Box]) -> dict[str, int]:
+    """The column of each box: of several inputs, the first one's is -1 and the others' 1, 2 ...; 0 in the middle."""
+    roots: dict[str, frozenset[str]] = {}
+    for box in boxes:
+        roots[box.name] = frozenset().union(*(roots[read] for read in box.reads)) if box.reads else frozenset([box.name])
+    inputs = [box.name for box in boxes if not box.reads]
+    numbers = dict(zip(inputs, [-1, *range(1, len(inputs))], strict=True))
+    return {name: numbers[next(iter(of))] if len(of) == 1 < len(inputs) else 0 for name, of in roots.items()}
+
+
+def _places(boxes: Sequence[Box], column: Mapping[str, int]) -> dict[str, tuple[float, float]]:
+    """Where the middle of each box lies: below all that it reads, and below the box above it in its column."""
+    depth: dict[str, int] = {}
+    last: dict[int, int] = {}
+    for box in boxes:
+        above = [last.get(column[box.name], -1), *(depth[read] for read in box.reads)]
+        depth[box.name] = last[column[box.name]] = max(above) + 1
+    middle = [depth[name] for name, number in column.items() if number == 0]
+    beside = max((depth[name] for name, number in column.items() if number), default=-1)
+    apart = _APART if middle and min(middle) <= beside else _APART / 2  # there is nothing between the columns
+    return {name: (apart * column[name], -depth[name]) for name in depth}
+
+
+def _side(column: int, far: bool) -> int:
+    """On which side of a box its size stands, 1: right, and arcs on the other one. far: whether there is a column between the
+    others; then sizes stand outside, away from what goes into the middle."""
+    return -1 if column and (column > 0) != far else 1
+
+
+def _box(axis, box: Box, place: tuple[float, float], side: int) -> None:
+    x, y = place
+    colour = _KIND_COLOURS.get(box.kind, _OTHER_COLOUR)
+    axis.add_patch(FancyBboxPatch((x - 1.3, y - 0.3), 2.6, 0.6, boxstyle="round,pad=0.02", fc=colour, ec="#636363"))
+    axis.text(x, y, f"{box.name}  ({box.kind})", ha="center", va="center", fontsize=min(8, 8 * 40 / len(box.name + box.kind)))
+    note = "x".join(map(str, box.size)) + (f"   {box.learnable:,} values" if box.learnable else "")
+    axis.text(x + 1.45 * side, y, note, ha="left" if side > 0 else "right", va="center", fontsize=7, color="#525252")
+
+
+def _arrow(axis, start: tuple[float, float], end: tuple[float, float], side: int) -> None:
+    (x, y), (to, below) = start, end
+    look = {"arrowstyle": "-|>", "mutation_scale": 7, "shrinkA": 0, "shrinkB": 0}
+    if x != to:  # from one column into another
+        way = 1 if to > x else -1
+        tail, head = (x + 1.32 * way, y - 0.2), (to - 1.32 * way, below)
+        axis.add_patch(FancyArrowPatch(tail, head, color="#d94801", linewidth=0.8, **look))
+    elif y - below == 1:
+        axis.add_patch(FancyArrowPatch((x, y - 0.3), (x, below + 0.3), color="#636363", **look))
+    else:
+        bend = side * 0.8 / (y - below) ** 0.45  # long arcs would leave the picture at the bend of short ones
+        tail, head = (x - 1.32 * side, y), (x - 1.32 * side, below)
+        bent = {"color": "#d94801", "linewidth": 0.8, "connectionstyle": f"arc3,rad={bend}"}
+        axis.add_patch(FancyArrowPatch(tail, head, **bent, **look))

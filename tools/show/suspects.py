@@ -128,7 +128,8 @@ def judges(args: Namespace, settings: Settings, weights: dict[Path, list[TileId]
         net, about = snapshots.load_labeller(path)
         inputs = [Input.from_dict(spec) for spec in about["inputs"]]
         check_agreement(Asked(settings.data, settings.classes, settings.net), about, inputs, path)
-        yield Judge(path, make_labeller(settings.inference, prepared(net, where), inputs, where), ids)
+        labeller = make_labeller(settings.inference, prepared(net, where), inputs, where, resize=settings.data.RESIZE)
+        yield Judge(path, labeller, ids)
 
 
 # ------------------------------------------------------------------------------------------------------------- the places

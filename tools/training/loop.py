@@ -83,7 +83,7 @@ class Loop:
         return asked or at_its_time
 
     def _validate(self) -> None:
-        """Score the validation tiles as inference would label them; keep the weights if they are the best so far."""
+        """Score the validation tiles as inference would label them by one look; keep the weights if they are the best yet."""
         self.trainer.check_finite()  # a net whose loss or weights are no numbers is not worth a look
         with self.trainer.averaged():
             self.trainer.ranks.adopt(self.trainer.net)

@@ -49,9 +49,11 @@ def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
             "contrast": light | {"factor": 1.4},
             "gamma": light | {"exponent": 1.3},
         },
-        "NITER": 800,
+        "NITER": 1200,
+        "TTA": "flips",
         "SNAPSHOT_EVERY": None,
-        "test_patch_size": (512, 512),
+        "test_patch_size": "auto",
+        "test_step_size": "auto",
     }
 
 

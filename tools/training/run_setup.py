@@ -123,7 +123,7 @@ def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -
     """
     given = {m for m, values in data.MEAN_PIXEL.items() if values and data.normalisation.get(m) == "mean"}
     measured = [m for m in data.modalities if m not in given and data.normalisation[m] != "imagenet"]
-    files = [(m, data.dataset.path(m, tile)) for m in measured for tile in data.train_ids]
+    files = [(m, data.dataset.seen(m, tile)) for m in measured for tile in data.train_ids]
     shown = tqdm(files, "measuring", leave=False, unit="tile", delay=1)
     moments = by_modality((modality, measure(path, memory, modality in data.dataset.any_band)) for modality, path in shown)
     return {m: about[m] | {"fill": about[m]["mean"]} | moments[m].to_dict() for m in measured}
@@ -184,7 +184,7 @@ def make_trainer(setup: Setup, net: nn.Module, loss: Loss, pretrained: list[str]
     check_windows(net, *setup.sample_size)
     if "caffemodel" in training.SNAPSHOT_FORMATS:
         caffe_layers(table_net(net), None)  # refuses a net that Caffe's files cannot hold
-    net = device.place(net, learning=True)
+    net = device.place(net)
     if training.SYNC_BATCH_NORM and ranks.count > 1:
         synchronise(net)
     solver = Solver(

@@ -115,7 +115,7 @@ class Trainer:
         """Add the gradients of a part of the batch, which counts `share`; what it adds to the loss comes back."""
         pixels = [i.normalise(self.device.send(x)) for i, x in zip(self.inputs, images, strict=True)]
         with self.device.autocast():
-            written = self._forward(*[p.contiguous(memory_format=self.device.memory_format(learning=True)) for p in pixels])
+            written = self._forward(*[p.contiguous(memory_format=self.device.memory_format) for p in pixels])
         logits, *further = written if isinstance(written, tuple) else (written,)
         self.running.add(logits, target)
         loss = self.loss(logits.float(), target)

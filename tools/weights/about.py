@@ -13,7 +13,8 @@ INPUT = {  # one input of a net, as tools.data.inputs writes and reads it
 ABOUT = {
     "name": str, "iteration": (int, str), "dataset": str, "classes": [str], "palette": {str: [int]}, "ignored": [int],
     "inputs": [INPUT], "patch_size": [int], "pixel_size": (float, None), "run": (str, None), "trained_on": [str],
-    "folders": {str: str}, "statistics": {str: {"mean": [float], "deviation": [float], "low": [float], "high": [float]}},
+    "resize": ([int], float, None), "folders": {str: str},
+    "statistics": {str: {"mean": [float], "deviation": [float], "low": [float], "high": [float]}},
 }  # fmt: skip
 NEEDED = ("name", "iteration", "classes", "palette", "ignored", "inputs")  # of these, to label with it
 

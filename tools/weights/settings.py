@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.base.errors import UserError
+from tools.base.errors import UserError, listing
 from tools.base.sections import Section, is_flag, is_text, mapping, optional, setting
 from tools.weights.units import from_config
 
@@ -48,6 +48,10 @@ class NetSettings(Section):
         import nets  # PyTorch loads when a net is built, not when a config is read
 
         options = {name: value for name, value in self.NET_OPTIONS.items() if name != "encoder_weights"}
+        if taken := sorted({"name", "inputs", "classes"} & set(options)):
+            raise UserError(
+                f"NET_OPTIONS gives {listing(taken)}, which the settings NET, INPUTS and label_values say: leave it out."
+            )
         return nets.build(self.NET, {i.name: i.channels for i in inputs}, classes, **options)
 
     @property

@@ -18,7 +18,7 @@ function columnsOf(width, net, strip) {
  * Finished pieces of the map, top to bottom in each column strip.
  *
  * net: what the page knows of it. shape: [height, width] of the image. read(row, col, height, width): {inputs: [channels x h x w],
- * valid: bytes or null}. pool: {batch, run(inputs, count)}, the latter a promise of count x classes x h x w probabilities.
+ * valid: bytes or null}. pool: {batch, run(inputs, count, size)}, the latter a promise of count x classes x h x w probabilities.
  * stopped(): whether to end early. Yields pieces as Canvas.take gives them, with `windows`, the number finished since the last.
  */
 export async function* label(net, shape, read, pool, stopped = () => false) {
@@ -78,7 +78,7 @@ class StripWork {
       cols.forEach((col, n) => cut(pixels, size, col - this.left, this.net.window, batch.subarray(n * channels * area)));
       return batch;
     });
-    const result = this.pool.run(inputs, cols.length);
+    const result = this.pool.run(inputs, cols.length, this.net.window);
     result.catch(() => {}); // it is told when its turn comes
     return { i, slab, first, cols, result };
   }

@@ -9,6 +9,7 @@ import { save } from "../save/save.js";
 import { checkKinds, modalitiesOf, stack } from "./inputs.js";
 import { countWindows, label } from "./job.js";
 import { Pool } from "./pool.js";
+import { windowsOn } from "./windows.js";
 
 const OVERVIEW = 2048; // pixels, the longer side
 
@@ -23,7 +24,7 @@ const workers = {
   get ahead() {
     return pool.ahead;
   },
-  run: (inputs, count) => pool.run(inputs, count),
+  run: (...work) => pool.run(...work),
 };
 
 const calls = {
@@ -34,7 +35,7 @@ const calls = {
 
   /** {name, ports, batch}: workers that run the net. */
   employ({ name, ports, batch }) {
-    pools[name] = new Pool(ports, batch, net.window);
+    pools[name] = new Pool(ports, batch);
     pool ??= pools[name];
   },
 
@@ -46,7 +47,7 @@ const calls = {
   /** {name, inputs, count}: the probabilities of count windows, and how long they took. */
   async compute({ name, inputs, count }) {
     const started = performance.now();
-    return { values: await pools[name].run(inputs, count), ms: performance.now() - started };
+    return { values: await pools[name].run(inputs, count, net.window), ms: performance.now() - started };
   },
 
   /** {image, files: by modality}: what there is to know of an image. */
@@ -59,7 +60,7 @@ const calls = {
     images.set(image, { sources, shape, first, stretch, factor, stopped: false });
     const place = Object.values(sources).find((source) => source.place)?.place ?? null;
     const { name, width, height, bands, dtype } = first;
-    return { name, width, height, bands, dtype, place, areas: pixelAreas(place, height, width), windows: countWindows(shape, net), factor };
+    return { name, width, height, bands, dtype, place, areas: pixelAreas(place, height, width), windows: countWindows(shape, windowsOn(net, shape)), factor };
   },
 
   /** {image}: its overview, whose strips come as messages of their own. */
@@ -82,7 +83,7 @@ const calls = {
     const found = images.get(image);
     found.stopped = false;
     const read = (...window) => readAll(found.sources, window);
-    for await (const piece of label(net, found.shape, read, workers, () => found.stopped)) {
+    for await (const piece of label(windowsOn(net, found.shape), found.shape, read, workers, () => found.stopped)) {
       const buffers = [piece.labels.buffer, piece.confidence.buffer, piece.probabilities.buffer];
       self.postMessage({ image, piece }, buffers);
       await breath();

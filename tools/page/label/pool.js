@@ -8,10 +8,9 @@ export class Pool {
   #waiting = [];
   #next = 0;
 
-  /** ports: to compute.js, one a worker. batch: windows of one. size: [height, width] of a window. */
-  constructor(ports, batch, size) {
+  /** ports: to compute.js, one a worker. batch: windows of one. */
+  constructor(ports, batch) {
     this.batch = batch;
-    this.size = size;
     this.workers = ports.map((port) => this.#employ(port));
     this.ahead = ports.length * IN_HAND + 1;
   }
@@ -28,10 +27,10 @@ export class Pool {
     return worker;
   }
 
-  /** A promise of the probabilities, count x classes x height x width, of count windows: inputs are given away. */
-  run(inputs, count) {
+  /** A promise of the probabilities, count x classes x height x width, of count windows of this size: inputs are given away. */
+  run(inputs, count, size) {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ id: this.#next++, inputs, count, resolve, reject });
+      this.#waiting.push({ id: this.#next++, inputs, count, size, resolve, reject });
       this.#deal();
     });
   }
@@ -41,7 +40,7 @@ export class Pool {
     for (let worker = free(); worker && this.#waiting.length; worker = free()) {
       const job = this.#waiting.shift();
       worker.jobs.set(job.id, job);
-      const work = { id: job.id, inputs: job.inputs, count: job.count, size: this.size };
+      const work = { id: job.id, inputs: job.inputs, count: job.count, size: job.size };
       worker.port.postMessage(work, job.inputs.map((pixels) => pixels.buffer));
     }
   }

@@ -1,4 +1,4 @@
-// The sliding window, as tools/geo/windows.py has it: the same positions, the same tapers.
+// The sliding window, as tools/geo/windows.py and tools/inference/window_size.py have it: the same positions, tapers and sizes.
 
 /** Where windows of `size` pixels begin along an axis, `step` apart; the last one is pushed inward. */
 export function positions(length, size, step) {
@@ -6,6 +6,28 @@ export function positions(length, size, step) {
   const found = [];
   for (let start = 0; start < last; start += step) found.push(start);
   return [...found, last];
+}
+
+/** The net with the windows for an image of this [height, width]: the fewest pixels of windows cover it, if they are fitted. */
+export function windowsOn(net, shape) {
+  const by = net.fitted;
+  if (!by) return net;
+  const window = shape.map((length, axis) => fitting(length, net.window[axis], by));
+  return { ...net, window, step: window.map((side) => apart(side, by)) };
+}
+
+function fitting(length, most, by) {
+  const widest = Math.min(most, Math.ceil(length / by.grid) * by.grid);
+  const cost = (side) => side * positions(length, side, apart(side, by)).length;
+  let found = widest;
+  for (let side = widest; side > Math.floor(widest / 2); side -= by.grid) if (cost(side) < cost(found)) found = side;
+  return found;
+}
+
+function apart(side, { halo, multiple, share }) {
+  if (share !== null) return Math.max(1, Math.floor(share * side + 0.5));
+  const wished = Math.max(side - 2 * halo, Math.floor(side / 2));
+  return Math.max(Math.floor(wished / multiple) * multiple, Math.min(multiple, side));
 }
 
 const tapered = (shape) => (size) =>

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { TAPERS, cover, mirrored, positions, strips } from "../label/windows.js";
+import { TAPERS, cover, mirrored, positions, strips, windowsOn } from "../label/windows.js";
 
 test("the last window is pushed inward and no position stands twice", () => {
   assert.deepEqual(positions(90, 32, 16), [0, 16, 32, 48, 58]);
@@ -37,4 +37,14 @@ test("strips cover the width, begin at multiples of 256 and fit in the memory", 
 test("an image goes on as its mirror image, without its edge twice", () => {
   assert.deepEqual([0, 1, 2, 3, 4, 5, 6, 7].map((i) => mirrored(i, 3)), [0, 1, 2, 1, 0, 1, 2, 1]);
   assert.deepEqual([0, 1, 2].map((i) => mirrored(i, 1)), [0, 0, 0]);
+});
+
+test("windows suit an image: the fewest pixels cover it, as tools/inference/window_size.py has it", () => {
+  const fitted = { grid: 32, multiple: 1, halo: 64, share: null };
+  const net = { window: [512, 512], step: [384, 384], fitted };
+  const of = (height, width, by = fitted) => windowsOn({ ...net, fitted: by }, [height, width]);
+  assert.deepEqual(of(859, 1000), { ...net, window: [512, 448], step: [384, 320] }); // 2 x 512; 3 x 448 is less than 4 x 416 or 3 x 480
+  assert.deepEqual(of(20, 300).window, [32, 320]);
+  assert.deepEqual(of(859, 1000, { ...fitted, share: 0.5 }).step, of(859, 1000, { ...fitted, share: 0.5 }).window.map((n) => n / 2));
+  assert.equal(windowsOn({ window: [64, 64], step: [32, 32], fitted: null }, [500, 500]).window[0], 64);
 });
