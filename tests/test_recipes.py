@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import REPO, refused, train
+from PIL import Image
 
 from tools.base.errors import UserError
 from tools.settings import read_settings
@@ -55,6 +56,27 @@ def test_maps_average_the_mirror_images_that_were_learned():
     own = settings()
     assert own.inference.TTA == "flips" and "flip" in own.augmentation
     assert settings("DATASET=vaihingen").inference.TTA is None
+
+
+@pytest.mark.parametrize(
+    ("sides", "finer"), [([1000, 1000, 1000], True), ([1000, 1000, 1000, 1000], False), ([3000], False), ([1000, None], False)]
+)
+def test_where_the_training_tiles_have_less_than_four_million_pixels_the_light_net_looks_closer_in_smaller_crops(
+    tmp_path, sides, finer
+):
+    for tile, side in enumerate(sides):
+        if side:
+            Image.new("L", (side, side)).save(tmp_path / f"{tile}.png")
+    of_tiles = [f"DATASET_DIR={tmp_path}", "folders={'irrg': '{}.png', 'labels': 'gt{}.png'}", "INPUTS={'irrg': ['irrg']}"]
+    of_tiles += [f"train_ids={list(range(len(sides)))}", "val_ids=[]", "test_ids=[]"]
+    own = settings(*of_tiles)
+    assert ({"finer": True} if finer else {}) == own.net.NET_OPTIONS
+    assert own.augmentation["crop"] == dict.fromkeys(("height", "width"), 96 if finer else 192)
+    plain = settings(*of_tiles, "NET_OPTIONS={}")  # what is written wins, and the crop follows
+    assert (plain.net.NET_OPTIONS, plain.augmentation["crop"]["height"]) == ({}, 192)
+    assert settings(*of_tiles, "NET=segnet").net.NET_OPTIONS == {}
+    half = settings(*of_tiles, "RESIZE=0.25")  # the pixels that nets see count
+    assert ({} if None in sides else {"finer": True}) == half.net.NET_OPTIONS
 
 
 def test_a_recipe_that_is_not_there_is_refused():

@@ -15,7 +15,7 @@ from tools.data.operations import read_recipe, sample_size
 from tools.data.settings import DataSettings, PatchSettings
 from tools.inference.settings import InferenceSettings
 from tools.labels.settings import ClassSettings
-from tools.training.recipes import RECIPES
+from tools.training.recipes import LITTLE, RECIPES
 from tools.training.settings import TrainingSettings
 from tools.weights.settings import NetSettings
 
@@ -154,12 +154,18 @@ def _make(given: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
         if name == "data":
             recipe = given.get("RECIPE", KNOWN["RECIPE"].default)
             known = isinstance(recipe, str) and recipe in RECIPES
-            own = RECIPES[recipe](made["data"].modalities, given.get("NET")) if known else {}
+            own = _of_recipe(recipe, made["data"], given) if known else {}
             origins = dict.fromkeys(KNOWN, DEFAULT) | dict.fromkeys(own, f"recipe {recipe}") | origins
             given = own | given | _fitted(own, given)
     if faults:
         raise UserError(" ".join(faults))
     return Settings(**made, origins=origins)
+
+
+def _of_recipe(recipe: str, data: DataSettings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says for these data, and for what the config gives of the net."""
+    little = not given.keys() & {"NET", "NET_OPTIONS"} and data.trains_on_less_than(LITTLE)
+    return RECIPES[recipe](data.modalities, given.get("NET"), little)
 
 
 def _fitted(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

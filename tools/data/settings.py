@@ -160,6 +160,21 @@ class DataSettings(Section):
         any_band = [m for m, bands in self.EMPTY_IF.items() if bands == "any"]
         return Dataset(self.DATASET_DIR, self.folders, any_band, self.RESIZE)
 
+    def trains_on_less_than(self, pixels: int) -> bool:
+        """Whether the training tiles have fewer pixels together, as nets see them; False where that cannot be told."""
+        from tools.geo import raster  # it takes its time to load, and most commands do not ask
+
+        total, first = 0, self.modalities[0]
+        for tile in self.train_ids:
+            try:
+                about = raster.inspect(self.dataset.seen(first, tile))
+            except UserError:  # what is wrong with a tile is said where tiles are checked
+                return False
+            total += about.height * about.width
+            if total >= pixels:
+                return False
+        return True
+
     @property
     def images(self) -> list[str]:
         """The modalities that are images, labels of any kind left out."""
