@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyogrio
 import pytest
 import rasterio
@@ -71,8 +72,8 @@ def test_the_map_lies_on_the_flight_and_has_its_classes_and_style(followed):
     polygons = home / "data/flight_map/ortho_polygons.gpkg"
     about = pyogrio.read_info(polygons, layer="polygons")
     assert about["features"] and about["crs"] == "EPSG:32632"
-    left, bottom, right, top = about["total_bounds"]
-    assert bounds.left <= left < right <= bounds.right and bounds.bottom <= bottom < top <= bounds.top
+    corners = np.array(about["total_bounds"])
+    assert np.abs(corners - bounds).max() < 10  # metres; rectangles, drawn along the houses, may reach over the edge
     assert "layer_styles" in [name for name, _ in pyogrio.list_layers(polygons)]
 
 
