@@ -7,7 +7,8 @@
 
 Each folder holds images and coloured ground truth as they were delivered; what is made of them goes below --out. Runs that are
 there already are read, not repeated. The table has mean and spread over the seeds; a run's minutes are those of `training.py`,
-validation included. --curve draws the validation scores against minutes.
+validation included. The weights that label are those that users get: the best by the validation tiles where there are some,
+else the newest. --curve draws the validation scores against minutes.
 """
 
 import argparse
@@ -145,8 +146,7 @@ def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, c
             script("extract_images.py", "--config", config, "--overwrite")
             script("create_db.py", "--config", config, "--overwrite")
         spent = script("training.py", "--niter", iterations, "--config", config, "--snapshot", folder, "--overwrite")
-        weights = folder / f"net_iter_{iterations}.safetensors"
-        script("inference.py", "--config", config, "--weights", weights, "--dir", folder / "maps", "--overwrite")
+        script("inference.py", "--config", config, "--weights", folder, "--dir", folder / "maps", "--overwrite")
         done.write_text(json.dumps(spent))
     return Run(dataset, recipe, count, seed, *json.loads(done.read_text()), *scores_of(folder))
 

@@ -49,7 +49,7 @@ def _for_any_net(modalities: Sequence[str]) -> dict[str, Any]:
             "contrast": light | {"factor": 1.4},
             "gamma": light | {"exponent": 1.3},
         },
-        "NITER": 1200,
+        "NITER": 800,
         "TTA": "flips",
         "SNAPSHOT_EVERY": None,
         "test_patch_size": "auto",
