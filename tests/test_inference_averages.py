@@ -12,8 +12,6 @@ from test_inference import BOTH, infer, two_modalities
 import nets
 from tools.weights import snapshots
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 
 @pytest.fixture(autouse=True)
 def in_fp32(monkeypatch):
