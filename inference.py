@@ -78,12 +78,12 @@ def label(settings: Settings, args: argparse.Namespace) -> None:
         print(note)
     if args.images and args.tiles:
         raise UserError(f"{listing(args.tiles)}: give ids of the dataset's tiles or --images, not both.")
-    onnx = args.engine == "onnxruntime" or any(path.suffix == ".onnx" for path in weights)
+    onnx = args.engine in ("onnxruntime", "openvino") or any(path.suffix == ".onnx" for path in weights)
     if onnx and (args.precision != "auto" or args.samples):
         raise UserError("--precision and --tta dropout are for PyTorch: leave them out, or give a snapshot and --engine torch.")
     # Caffe computes in fp32: what its weights were tuned with, labels near ties come out as there.
     precision = "fp32" if args.precision == "auto" and any(map(is_caffemodel, weights)) else args.precision
-    where = onnx_engine.processor(args.device) if onnx else device.choose(ranks.device(args.device), precision)
+    where = onnx_engine.processor(args.device, args.engine) if onnx else device.choose(ranks.device(args.device), precision)
     with distributed.joined(ranks, where.device, PATIENCE):
         label_tiles(args, settings, weights, where, ranks)
 
@@ -272,8 +272,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resample", action="store_true",
                         help="read tiles at the pixel size that the net was trained on; so are their maps")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="keep the tiles that are finished and label the others")
-    parser.add_argument("--engine", choices=["torch", "onnxruntime"],
-                        help="what computes (default: onnxruntime for .onnx files of tools.export, else torch)")  # fmt: skip
+    parser.add_argument("--engine", choices=["torch", "onnxruntime", "openvino"],
+                        help="what computes (default: onnxruntime for .onnx files of tools.export, else torch); openvino, an"
+                             " optional package, can be quickest on Intel's processors")  # fmt: skip
     options.add_device(parser)
     commands.add_run(parser)
     options.add_precision(parser)

@@ -58,7 +58,7 @@ class Row:
 
 
 KINDS: dict[str, Callable] = {}  # name of the kind -> its function
-ANY_SIZE: set[str] = {"resize", "surround"}  # kinds that take images of any size, or round up as Caffe does
+ANY_SIZE: set[str] = {"resize", "enlarge", "surround"}  # kinds that take images of any size, or round up as Caffe does
 
 
 def layer(function: Callable) -> Callable[..., Row]:
@@ -269,6 +269,25 @@ class Resize(nn.Module):
 def resize(x: Blob, like: Blob, corners=False):
     """x made as high and wide as `like`, bilinearly, by the areas of the pixels; or, with `corners`, corners stay corners."""
     return Resize(corners), Blob(x.channels, like.stride)
+
+
+class Enlarge(nn.Module):
+    """Bilinear enlarging: see `enlarge`."""
+
+    def __init__(self, by: int):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=self.by, mode="bilinear", align_corners=False)
+
+
+@layer
+def enlarge(x: Blob, by: int = 2):
+    """x made `by` times as high and wide, bilinearly, by the areas of the pixels."""
+    if not isinstance(by, int) or isinstance(by, bool) or by < 1:
+        raise UserError(f"by = {by!r}: it must be a whole number from 1 on.")
+    return Enlarge(by), Blob(x.channels, x.stride / by)
 
 
 class Surround(nn.Module):

@@ -239,14 +239,14 @@ def copy_checkout(folder):
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    """Training draws empty pictures: real ones take longer than a few iterations."""
+    """Scripts draw empty pictures: real ones take longer than a few iterations, or than to label a small tile."""
 
     def draw(path, *_):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
-    for picture in ("net_graph", "loss_plot"):
-        monkeypatch.setattr(f"tools.record.plots.{picture}", draw)
+    for picture in ("record.plots.net_graph", "record.plots.loss_plot", "labels.pictures.comparison"):
+        monkeypatch.setattr(f"tools.{picture}", draw)
 
 
 @dataclass

@@ -19,6 +19,8 @@ from tools.geo import raster
 from tools.geo.area import AreaOfInterest, cut
 from tools.geo.windows import Window
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 LEFT, TOP = place(32) @ (0, 0)
 ROUND = shapely.Point(LEFT + 2, TOP - 2).buffer(1)
 TURNED = shapely.affinity.rotate(shapely.box(LEFT + 4, TOP - 4, LEFT + 6.5, TOP - 2.2), 20)

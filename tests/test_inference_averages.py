@@ -1,6 +1,7 @@
 """Proves that inference averages several looks and several nets as hands would, and takes larger windows where asked."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from test_inference import BOTH, infer, two_modalities
 
 import nets
 from tools.weights import snapshots
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +117,23 @@ def test_windows_that_suit_each_tile_are_no_larger_than_it_and_stand_in_the_deta
         assert (details["window"], details["fitted"]["grid"], details["fitted"]["multiple"]) == ([most, most], 32, 32)
         assert details["windows"] == {"32": [[96, 96], [32, 32]]}
     refused(infer(own, 32, "--weights", path, "--overwrite", "--window", 20), "up to 20 pixels are too small", "32 at least")
+
+
+def test_openvino_labels_as_pytorch_does_and_says_that_it_did(own):
+    pytest.importorskip("openvino")
+    path = made_weights(own, "a.safetensors", 1)
+    expected = shares(own, "--weights", path)
+    np.testing.assert_allclose(shares(own, "--weights", path, "--engine", "openvino"), expected, atol=1e-4)
+    details = json.loads((own.base / "out/details.json").read_text())
+    assert details["engine"] == "openvino"
+    assert "by OpenVINO" in details["device"]
+    refused(infer(own, 32, "--weights", path, "--engine", "openvino", "--precision", "bf16"), "are for PyTorch")
+
+
+def test_an_engine_that_is_not_installed_is_a_sentence(own, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    path = made_weights(own, "a.safetensors", 1)
+    refused(infer(own, 32, "--weights", path, "--engine", "openvino"), "pip install openvino")
 
 
 def test_the_config_s_own_auto_gives_the_map_of_the_option_and_so_does_onnxruntime(own):

@@ -12,10 +12,11 @@ import nets
 from nets import efficientnet_lite
 from nets.caffe.prototxt import read_prototxt
 from nets.caffe.prototxt_write import write_prototxt
-from nets.layers import conv, data, eltwise, relu6
+from nets.layers import conv, data, eltwise, enlarge, relu6
 from nets.net import Net
 from tools.base.errors import UserError
 from tools.compute import torchvision_guard  # noqa: F401  (timm imports torchvision)
+from tools.weights.first_layer import first_layers
 
 TENSORS = ("weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
 
@@ -81,6 +82,31 @@ def test_padding_as_tensorflow_centres_the_windows_so_that_the_odd_pixel_is_belo
     wanted = nn.functional.conv2d(padded, net.conv.weight, net.conv.bias, stride=2)
     assert wanted.shape[2:] == tuple(math.ceil(n / 2) for n in size)
     torch.testing.assert_close(net.conv(image), wanted)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (37, 50)])
+def test_the_finer_net_is_the_plain_one_on_an_image_twice_as_large_whose_scores_it_has_before_they_are_enlarged(size):
+    torch.manual_seed(4)
+    plain, finer = (nets.build("unet_light/efficientnet_lite0", {"irrg": 3}, 4, finer=f).eval() for f in (False, True))
+    finer.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 3, *size)
+    twice = nn.functional.interpolate(image, (2 * size[0], 2 * size[1]), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        (wanted,) = written(plain, ["score_half"], twice)
+        assert wanted.shape[2:] == size
+        torch.testing.assert_close(finer(image), wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
+        torch.testing.assert_close(finer.fuse()(image), wanted, rtol=0, atol=1e-4 * wanted.abs().max().item())
+
+
+def test_weights_for_other_units_and_bands_are_folded_into_the_finer_nets_first_layer_too():
+    plain, finer = (nets.build("unet_light/efficientnet_lite0", {"irrg": 3}, 4, finer=f) for f in (False, True))
+    assert first_layers(finer) == first_layers(plain) != []
+
+
+@pytest.mark.parametrize("by", [0, 1.5, True, "2"])
+def test_an_image_is_enlarged_by_whole_numbers_alone(by):
+    with pytest.raises(UserError, match="whole number from 1 on"):
+        Net([data("data", 3), enlarge("twice", "data", by=by), conv("conv1", "twice", 4)])
 
 
 @pytest.mark.parametrize("name", ["unet_light/efficientnet_lite0", "deeplabv3plus/efficientnet_lite0"])

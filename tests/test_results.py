@@ -16,6 +16,8 @@ from tools.geo import raster
 from tools.geo.raster import BlockWriter
 from tools.maps import outputs, results
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 
 @pytest.fixture
 def flight(own, tmp_path):  # noqa: F811

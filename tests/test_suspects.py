@@ -141,6 +141,7 @@ def test_memory_does_not_grow_with_the_tile(tmp_path, monkeypatch):
 def test_what_is_shown_has_the_place_in_its_middle_as_far_as_the_tile_reaches():
     assert around(Window(500, 600, 200, 100), (2000, 3000)) == Window(430, 565, 340, 170)
     assert around(Window(500, 600, 10, 10), (2000, 3000)) == Window(457, 557, 96, 96)
+    assert around(Window(500, 600, 400, 10), (2000, 3000)) == Window(360, 435, 680, 340)
     assert around(Window(0, 60, 10, 30), (72, 90)) == Window(0, 0, 72, 90)
 
 

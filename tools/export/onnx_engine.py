@@ -1,8 +1,12 @@
 """Nets that onnxruntime computes, on the processor, standing in for PyTorch's where tiles are labelled."""
 
+import importlib
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -13,6 +17,7 @@ from tools.compute.device import Device
 from tools.weights.about import check_about
 
 _FORM = {"about": {}, "multiple": int, "size": (int, None), "reach?": (int, None)}
+OPENVINO = "openvino"  # the engine's name on the command line
 _KEY = "orthonets"  # of the metadata that says what our files are for
 
 
@@ -23,6 +28,8 @@ class OnnxNet(nn.Module):
     them. size: the only height and width, or None. reach: how far the net looks, in pixels, None if the file does not say.
     Raises UserError where the file is none that tools.export wrote.
     """
+
+    engine = "onnxruntime"
 
     def __init__(self, path: str | Path):
         super().__init__()
@@ -41,20 +48,24 @@ class OnnxNet(nn.Module):
     def probabilities(self, *images: Tensor) -> Tensor:
         """What the file gives for raw pixels (N x channels x H x W per input): N x classes x H x W.
 
-        Raises UserError where onnxruntime cannot compute images of their size.
+        Raises UserError where the engine cannot compute images of their size.
         """
         images = [image.float() / self.shares_of for image in images] if self.shares_of else images
         pixels = {name: image.cpu().contiguous().numpy() for name, image in zip(self.inputs, images, strict=True)}
         try:
-            found = self.session.run(None, pixels)[0]
-        except Exception as error:  # onnxruntime's own, without a common kind
+            found = self._compute(pixels)
+        except Exception as error:  # the engines' own, without a common kind
             size = "x".join(map(str, images[0].shape[2:]))
             reason = (str(error).splitlines() or [""])[0][:300].rstrip(".")
             raise UserError(
-                f"onnxruntime cannot compute {self.about['name']} on images of {size} pixels ({reason}): export the net with"
+                f"{self.engine} cannot compute {self.about['name']} on images of {size} pixels ({reason}): export the net with"
                 " --size, for the one size that you need, or use another engine."
             ) from None
         return torch.from_numpy(found).to(images[0].device)
+
+    def _compute(self, pixels: dict[str, np.ndarray]) -> np.ndarray:
+        """The file's one output for its inputs."""
+        return self.session.run(None, pixels)[0]
 
     def fuse(self) -> "OnnxNet":
         """As it is: batch norm was folded when it was exported."""
@@ -82,18 +93,33 @@ def fixed_size(net: nn.Module) -> int | None:
     return sizes[0] if sizes else None
 
 
+@dataclass(frozen=True)
 class Processor(Device):
-    """The processor, where onnxruntime computes."""
+    """The processor, where another engine than PyTorch computes."""
+
+    engine: str = f"onnxruntime {onnxruntime.__version__}"
 
     def __str__(self) -> str:
-        return f"the processor, by onnxruntime {onnxruntime.__version__}"
+        return f"the processor, by {self.engine}"
 
 
-def processor(name: str | None = None) -> Processor:
-    """The processor, for `--device` None or "cpu". Raises UserError for another name."""
+def processor(name: str | None = None, engine: str | None = None) -> Processor:
+    """The processor, for `--device` None or "cpu". Raises UserError for another name, or for an engine that is not there."""
+    engine = f"OpenVINO {_openvino().library().__version__.partition('-')[0]}" if engine == OPENVINO else Processor.engine
     if name not in (None, "cpu"):
-        raise UserError(f"--device {name}: onnxruntime computes on the processor here; leave it out, or take --engine torch.")
-    return Processor(torch.device("cpu"), bf16=False)
+        raise UserError(
+            f"--device {name}: {engine.split()[0]} computes on the processor here; leave it out, or take --engine torch."
+        )
+    return Processor(torch.device("cpu"), bf16=False, engine=engine)
+
+
+def kind_of(engine: str | None) -> type[OnnxNet]:
+    """What computes ONNX files."""
+    return _openvino().OpenVinoNet if engine == OPENVINO else OnnxNet
+
+
+def _openvino() -> ModuleType:
+    return importlib.import_module("tools.export.openvino_engine")  # which builds on this module, and on an optional package
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -125,8 +151,8 @@ def _read_metadata(session: onnxruntime.InferenceSession, path: Path) -> dict:
         ) from None
 
 
-def hosted(net: nn.Module, about: dict) -> OnnxNet:
-    """A snapshot's net for onnxruntime, by way of a temporary file. Raises UserError where it cannot be exported."""
+def hosted(net: nn.Module, about: dict, engine: str | None = None) -> OnnxNet:
+    """A snapshot's net for another engine, by way of a temporary file. Raises UserError where it cannot be exported."""
     from tools.export import onnx_file  # seconds to import, and needed for this alone
     from tools.export.end_to_end import trace
 
@@ -135,4 +161,4 @@ def hosted(net: nn.Module, about: dict) -> OnnxNet:
     onnx_file.describe(model, program, about)
     with tempfile.TemporaryDirectory() as folder:
         onnx_file.save(model, Path(folder) / "net.onnx")
-        return OnnxNet(Path(folder) / "net.onnx")
+        return kind_of(engine)(Path(folder) / "net.onnx")

@@ -48,11 +48,11 @@ def load(asked: Asked, weights: Path, tile: Tile, engine: str | None) -> tuple[n
     if weights.suffix == ".onnx":
         if engine == "torch":
             raise UserError(f"{weights} is computed by onnxruntime: leave out --engine torch, or give a snapshot.")
-        net = onnx_engine.OnnxNet(weights)
+        net = onnx_engine.kind_of(engine)(weights)
         return net, net.about
     net, about = load_torch(asked, weights, tile)
-    if engine == "onnxruntime":
-        net = onnx_engine.hosted(net, about)
+    if engine in ("onnxruntime", onnx_engine.OPENVINO):
+        net = onnx_engine.hosted(net, about, engine)
         return net, net.about
     return net, about
 

@@ -175,13 +175,11 @@ def suspect(tile: Tile, about: raster.Raster, place: Place, seen: Disagreement, 
 
 
 def around(window: Window, shape: tuple[int, int]) -> Window:
-    """A larger window with this one in its middle, as far as the tile has it."""
-    ends = []
-    for first, length, whole in zip(window[:2], window[2:], shape, strict=True):
-        side = min(max(round(length * (1 + 2 * _AROUND)), _LEAST), whole)
-        begin = min(max(first + (length - side) // 2, 0), whole - side)
-        ends.append((begin, side))
-    (row, height), (col, width) = ends
+    """A larger window with this one in its middle, as far as the tile has it, and at most twice as long as wide."""
+    sides = [max(round(length * (1 + 2 * _AROUND)), _LEAST) for length in window[2:]]
+    height, width = (min(max(side, max(sides) // 2), whole) for side, whole in zip(sides, shape, strict=True))
+    row = min(max(window.row + (window.height - height) // 2, 0), shape[0] - height)
+    col = min(max(window.col + (window.width - width) // 2, 0), shape[1] - width)
     return Window(row, col, height, width)
 
 

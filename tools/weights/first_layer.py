@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nets.net import Net
 from tools.base.errors import UserError
-from tools.weights.names import readers
+from tools.weights.names import images, readers
 from tools.weights.units import Units
 
 
@@ -34,7 +34,8 @@ class FirstLayer:
 def first_layers(net: nn.Module) -> list[FirstLayer]:
     """Those of a table, by its rows; those of a library's net, by looking which convolutions see the image itself."""
     if isinstance(net, Net):
-        return [FirstLayer(row.name, row.reads[0], row.name, inside=True) for row in readers(net)]
+        seen = images(net)
+        return [FirstLayer(row.name, seen[row.reads[0]], row.name, inside=True) for row in readers(net)]
     return _seen_to_read(net)
 
 

@@ -111,9 +111,21 @@ def _encoders(net: Net, layers: Layers) -> dict[str, str]:
     return {p + layer: layer for p in prefixes for layer in layers if hasattr(net, p + layer)}
 
 
+def images(net: Net) -> dict[str, str]:
+    """The input that a blob is: each input itself, and what a table enlarges before it looks at it."""
+    found = {name: name for name in net.inputs}
+    for row in net.rows:
+        if row.kind == "enlarge" and row.reads[0] in found:
+            found[row.name] = found[row.reads[0]]
+    return found
+
+
 def readers(net: nn.Module) -> list:
-    """The rows of a table that read an input of the net."""
-    return [row for row in net.rows if row.reads and row.reads[0] in net.inputs] if isinstance(net, Net) else []
+    """The rows of a table that read an input of the net, as it is or enlarged."""
+    if not isinstance(net, Net):
+        return []
+    seen = images(net)
+    return [row for row in net.rows if row.reads and row.reads[0] in seen and row.kind != "enlarge"]
 
 
 def _match_own(net: Net, tensors: Mapping[str, Tensor]) -> Match | None:
