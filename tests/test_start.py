@@ -8,6 +8,7 @@ from conftest import call, done, names, pixels, refused, write_raster
 
 from tools.labels.palette import colour_of
 from tools.settings import read_settings
+from tools.start.classes import colours_for
 from tools.start.pairs import pair, sort_out
 from tools.start.plan import block_size, split
 
@@ -326,3 +327,16 @@ def test_a_config_that_is_there_stays(tmp_path):
 def test_a_colour_stands_in_the_page_as_it_does_in_the_masks(tmp_path):
     ran = done(call("tools.start", folder_of(tmp_path, [coloured(numbers(i), [RED, BLUE]) for i in range(3)])))
     assert str(RED) in ran.out and str(colour_of(0x0000FF)) in ran.out
+
+
+def test_classes_whose_names_say_what_they_are_have_the_colours_of_maps_and_all_are_told_apart():
+    names = ["background", "Buildings", "low vegetation", "tree", "car", "water", "id 7", "second tree", "roads"]
+    found = dict(zip(names, colours_for(names), strict=True))
+    assert len(set(found.values())) == len(names) and found["background"] == (255, 255, 255)
+    most = {name: "RGB"[int(np.argmax(found[name]))] for name in ("Buildings", "low vegetation", "tree", "water")}
+    assert most == {"Buildings": "R", "low vegetation": "G", "tree": "G", "water": "B"}
+    assert len(set(found["roads"])) == 1  # grey
+    apart = [np.linalg.norm(np.subtract(a, b)) for a in found.values() for b in found.values() if a != b]
+    assert min(apart) >= 60
+    many = colours_for([f"class {i}" for i in range(60)])
+    assert len(set(many)) == 60

@@ -1,8 +1,9 @@
 """Which classes masks and polygons hold: colours or numbers, how much of each, and what speaks against them."""
 
 import colorsys
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,8 +159,7 @@ def _main_colours(total: Counter) -> list[int]:
     """Colours that are frequent and far from more frequent ones."""
     chosen: list[int] = []
     for code, count in total.most_common(4 * MOST):
-        apart = all(np.linalg.norm(np.subtract(colour_of(code), colour_of(other))) >= _FAR for other in chosen)
-        if count >= _LEAST * total.total() and apart:
+        if count >= _LEAST * total.total() and _apart(colour_of(code), map(colour_of, chosen)):
             chosen.append(code)
     return sorted(chosen)
 
@@ -181,7 +181,7 @@ def _of_numbers(total: Counter, empty: int, legends: Sequence[Path]) -> Classes:
         options += ["--unknown", "ignore"]
         notes.append("255 is taken for 'not scored', as it usually means.")
     shares = [total[n] / pixels for n in chosen]
-    return Classes(names, spread_colours(len(chosen)), chosen, options, shares, sources, max(0.0, 1 - sum(shares)), notes)
+    return Classes(names, colours_for(names), chosen, options, shares, sources, max(0.0, 1 - sum(shares)), notes)
 
 
 def _check_count(count: int, what: str) -> None:
@@ -222,11 +222,39 @@ def _unique(names: Sequence[str]) -> list[str]:
     return found
 
 
-def spread_colours(count: int) -> list[Colour]:
-    """Colours that are easy to tell apart; the first is white."""
-    hues = [(0.58 + 0.618034 * i) % 1 for i in range(count - 1)]
+_USUAL: dict[Colour, str] = {  # what maps of land cover show things in, by words of their names
+    (255, 255, 255): r"background|elsewhere|other|unlabell?ed|nothing",
+    (200, 50, 45): r"building|house|roof|built",
+    (150, 150, 150): r"road|street|impervious|paved|pavement|asphalt|concrete|rail|railway",
+    (30, 110, 200): r"water|river|lake|sea|pond|pool",
+    (20, 110, 45): r"tree|forest|wood|woodland|canopy",
+    (150, 205, 95): r"low vegetation|grass|grassland|lawn|meadow|pasture|rangeland|vegetation|shrub|green",
+    (240, 215, 110): r"crop|cropland|agriculture|agricultural|farmland|field|arable",
+    (175, 130, 85): r"bare|barren|soil|sand|ground|land",
+    (255, 200, 0): r"car|vehicle",
+}
+
+
+def colours_for(names: Sequence[str]) -> list[Colour]:
+    """A colour for each class: the usual one where its name says what it is, else one that is easy to tell from the others."""
+    found: list[Colour] = []
+    spread = _spread(2 * len(names) + len(_USUAL))
+    for name in names:
+        said = [c for c, words in _USUAL.items() if re.search(rf"\b({words})s?\b", name.lower())]
+        apart = (c for c in spread if _apart(c, [*found, *_USUAL]))
+        found.append(next(c for c in (*said, *apart, *spread) if c not in found))
+    return found
+
+
+def _apart(colour: Colour, others: Iterable[Colour]) -> bool:
+    return all(np.linalg.norm(np.subtract(colour, other)) >= _FAR for other in others)
+
+
+def _spread(count: int) -> list[Colour]:
+    """Colours that are easy to tell apart."""
+    hues = [(0.58 + 0.618034 * i) % 1 for i in range(count)]
     found = [colorsys.hsv_to_rgb(hue, 0.85, 0.95 if i % 2 == 0 else 0.7) for i, hue in enumerate(hues)]
-    return [(255, 255, 255), *(tuple(round(255 * part) for part in rgb) for rgb in found)]
+    return [tuple(round(255 * part) for part in rgb) for rgb in found]
 
 
 # --------------------------------------------------------------------------------------------------------------- polygons
@@ -256,7 +284,7 @@ def of_polygons(path: Path) -> tuple[Classes, str | None]:
         options, by_value = ["--from-vector"], Counter({n: by_value[v] for n, v in zip(names, known, strict=True)})
     ground = "background" if "background" not in names else "elsewhere"
     shares = [0.0, *(by_value[n] / (sum(areas) or 1) for n in names)]
-    return Classes([ground, *names], spread_colours(len(names) + 1), [None, *names], options, shares, sources), name
+    return Classes([ground, *names], colours_for([ground, *names]), [None, *names], options, shares, sources), name
 
 
 def _class_attribute(features: Sequence) -> tuple[str | None, list]:
