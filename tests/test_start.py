@@ -203,6 +203,7 @@ def test_one_image_is_cut_into_blocks_and_its_lines_run(tmp_path):
     blocks = names(tmp_path / "city/gts_numpy")
     assert [b for b in blocks if b.endswith(".png")] == sorted(f"{i}_{j}.png" for i in range(2) for j in range(3))
     assert "patches in data/city_patches" in cut.out
+    assert read_settings(tmp_path / "config_city.py").patches.patch_size == (64, 64)  # as large as the blocks of 80 x 64
     expected = numbers(1, height=160, width=192)[:80, :64]
     assert (pixels(tmp_path / "city/gts_numpy/0_0.png")[0] == expected).all()
 

@@ -18,6 +18,7 @@ from tools.start.classes import Classes
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 LABELS = "gts_numpy"  # below the folder: what convert_gt.py makes
+_PATCH = 256  # the side of patches in the recipe "modern"
 _BLOCKS = 24  # that one image is cut into, about
 _SEEDS = range(1, 51)
 
@@ -131,9 +132,20 @@ def config_text(plan: Plan, command: str) -> str:
         *(_blocks(plan) if plan.in_blocks else _list(plan)),
         f'INPUTS = {{"{plan.modality}": ["{plan.modality}"]}}  # {plan.about.bands} band(s) of {plan.about.dtype}',
     ]
+    if (side := _tile_side(plan)) < _PATCH:
+        lines.append(f"patch_size = ({side}, {side})  # no larger than the tiles, which the recipe's would mirror at their edges")
     if plan.about.dtype != "uint8":
         lines.append(f'NORMALISATION = {{"{plan.modality}": "standard"}}  # mean 0, deviation 1 over the training tiles')
     return "\n".join([*lines, "", *_classes(plan), ""])
+
+
+def _tile_side(plan: Plan) -> int:
+    """The smaller side of a tile, in pixels: of the first image, or of the blocks that the one image is cut into."""
+    sides = plan.about.height, plan.about.width
+    if plan.in_blocks:
+        size = block_size(*sides)
+        sides = tuple(length // max(1, round(length / size)) for length in sides)
+    return min(sides)
 
 
 def _list(plan: Plan) -> list[str]:
