@@ -80,6 +80,9 @@ def test_where_patches_meet_along_a_seam():
 # ----------------------------------------------------------------------------------------------------------- right angles
 
 
+FAR = shapely.box(-1000, -1000, 1000, 1000)
+
+
 def turned(width, height, degrees, centre=(30, 30)):
     box = shapely.box(-width / 2, -height / 2, width / 2, height / 2)
     return shapely.transform(shapely.affinity.rotate(box, degrees, origin=(0, 0)), lambda xy: xy + centre)
@@ -100,16 +103,27 @@ def test_a_rectangle_drawn_in_pixels_becomes_a_rectangle_again(tmp_path, degrees
     assert roof.intersection(house).area / roof.union(house).area > 0.9
 
 
+def test_a_rectangle_that_the_edge_of_the_map_cuts_ends_there(tmp_path):
+    from rasterio.features import rasterize
+
+    labels = rasterize([(turned(30, 20, 12, centre=(30, 7)), 1)], (60, 60), dtype=np.uint8)
+    shapes, found = drawn(tmp_path, labels, simplify="1px", square=("roof",))
+    roof = in_pixels(shapes)[found["class"].tolist().index("roof")]
+    pixels = shapely.union_all([shapely.box(c, r, c + 1, r + 1) for r, c in np.argwhere(labels == 1)])
+    assert len(roof.exterior.coords) > 5 and roof.bounds[1] == pytest.approx(0, abs=1e-6)  # the rectangle would reach beyond
+    assert roof.intersection(pixels).area / roof.union(pixels).area > 0.85
+
+
 def test_what_is_no_rectangle_stays_as_it_is():
     corner = shapely.union_all([shapely.box(0, 0, 20, 6), shapely.box(0, 0, 6, 20)])
     ring = shapely.box(0, 0, 20, 20).difference(shapely.box(4, 4, 16, 16))
-    assert rectangle(corner) is rectangle(ring) is None
-    assert rectangle(shapely.Polygon([(0, 0), (10, 0), (5, 8)])) is None
+    assert rectangle(corner, FAR) is rectangle(ring, FAR) is None
+    assert rectangle(shapely.Polygon([(0, 0), (10, 0), (5, 8)]), FAR) is None
 
 
 def test_the_iou_of_a_rectangle_is_that_with_its_pixels():
     notched = shapely.box(0, 0, 10, 10).difference(shapely.box(9, 9, 10, 10))
-    found, iou = rectangle(notched)
+    found, iou = rectangle(notched, FAR)
     assert found.area == pytest.approx(99)
     assert iou == pytest.approx(found.intersection(notched).area / found.union(notched).area)
     assert 0.97 < iou < 1

@@ -50,7 +50,7 @@ class Drawing:
         if path.suffix != ".gpkg":
             whole = path.with_name(f".{path.stem}.gpkg")  # it alone can be written piece by piece
         for complete in chain(regions.complete(), [None]):
-            found = list(self._drawn(complete or [], regions, drawn))
+            found = list(self._drawn(complete or [], regions, drawn, shapely.box(0, 0, about.width, about.height)))
             if found or (complete is None and not drawn.count):  # an empty layer is written where there is nothing at all
                 _append(whole, found, palette, areas, about, zones)
             drawn.count += len(found)
@@ -60,12 +60,14 @@ class Drawing:
             whole.unlink()
         return drawn
 
-    def _drawn(self, complete: list[Region], regions: Regions, drawn: "Drawn") -> Iterator[tuple[Region, shapely.Polygon]]:
+    def _drawn(
+        self, complete: list[Region], regions: Regions, drawn: "Drawn", edge: shapely.Polygon
+    ) -> Iterator[tuple[Region, shapely.Polygon]]:
         for region in complete:
             polygon = regions.polygon(region)
             if polygon is None:
                 continue
-            if region.label in regions.exact and (found := rectangle(region.outline(regions.least))):
+            if region.label in regions.exact and (found := rectangle(region.outline(regions.least), edge)):
                 polygon, iou = found
                 drawn.ious.append(iou)
             yield region, polygon

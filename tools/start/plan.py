@@ -133,7 +133,9 @@ def config_text(plan: Plan, command: str) -> str:
         f'INPUTS = {{"{plan.modality}": ["{plan.modality}"]}}  # {plan.about.bands} band(s) of {plan.about.dtype}',
     ]
     if (side := _tile_side(plan)) < _PATCH:
-        lines.append(f"patch_size = ({side}, {side})  # no larger than the tiles, which the recipe's would mirror at their edges")
+        lines.append(
+            f"patch_size = ({side}, {side})  # no larger than the tiles, which the recipe's would mirror at their edges"
+        )
     if plan.about.dtype != "uint8":
         lines.append(f'NORMALISATION = {{"{plan.modality}": "standard"}}  # mean 0, deviation 1 over the training tiles')
     return "\n".join([*lines, "", *_classes(plan), ""])
