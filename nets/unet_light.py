@@ -17,6 +17,8 @@ BACKBONES = efficientnet_lite.PYRAMIDS
 
 
 def unet_light(channels, classes, backbone="efficientnet_lite0", planes=(96, 64, 48, 32), finer=False):
+    if not isinstance(finer, bool):
+        raise UserError(f"finer = {finer!r}: it must be True or False.")
     image = "twice" if finer else "data"
     encoder, (half, quarter, eighth, sixteenth, last) = choose(backbone)(image)
     a, b, c, d = planes

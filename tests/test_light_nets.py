@@ -103,6 +103,12 @@ def test_weights_for_other_units_and_bands_are_folded_into_the_finer_nets_first_
     assert first_layers(finer) == first_layers(plain) != []
 
 
+@pytest.mark.parametrize("finer", [1, "yes", None])
+def test_the_net_is_finer_or_not(finer):
+    with pytest.raises(UserError, match=r"finer = .*: it must be True or False"):
+        nets.build("unet_light/efficientnet_lite0", {"irrg": 3}, 4, finer=finer)
+
+
 @pytest.mark.parametrize("by", [0, 1.5, True, "2"])
 def test_an_image_is_enlarged_by_whole_numbers_alone(by):
     with pytest.raises(UserError, match="whole number from 1 on"):
