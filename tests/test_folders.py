@@ -41,6 +41,18 @@ def test_a_folder_of_which_the_making_fails_is_not_there(tmp_path):
     assert not names(tmp_path)
 
 
+def test_a_folder_in_which_a_killed_run_left_nothing_but_a_part_of_a_file_counts_as_empty(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.details.partial.json").write_text('{"made')
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "a.txt").write_text("a")
+    assert names(tmp_path / "out") == ["a.txt"]
+    (tmp_path / "out2").mkdir()
+    (tmp_path / "out2/.mine.txt").touch()
+    with pytest.raises(UserError, match="exists already"):
+        refuse_existing(tmp_path / "out2", overwrite=False)
+
+
 def test_a_killed_run_leaves_nothing_under_the_final_name_and_the_next_run_starts_clean(tmp_path):
     code = """
 import os, signal, sys

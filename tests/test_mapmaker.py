@@ -42,7 +42,7 @@ class Open:
 
     def __init__(self, name, closed):
         self.name, self.closed = name, closed
-        self.tile = SimpleNamespace(gaps={})
+        self.tile, self.plan = SimpleNamespace(gaps={}), SimpleNamespace(sliding=SimpleNamespace(size=(8, 9), step=(8, 9)))
 
     def close(self):
         self.closed.append(self.name)

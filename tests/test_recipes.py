@@ -34,7 +34,7 @@ def test_the_original_is_caffes_solver_of_the_paper():
 def test_what_is_written_wins_and_each_value_tells_where_it_came_from():
     own = settings("LOSS=ce", "RECIPE=modern")
     assert own.training.LOSS == "ce" and own.training.EMA_DECAY == 0.99
-    assert [own.origins[name] for name in ("LOSS", "EMA_DECAY", "BLEND", "NET_OPTIONS")] == [
+    assert [own.origins[name] for name in ("LOSS", "EMA_DECAY", "BLEND", "GROUPS")] == [
         "--set", "recipe modern", "config", "default",
     ]  # fmt: skip
     assert "EMA_DECAY" in own.as_text() and "recipe modern" in own.as_text()

@@ -162,7 +162,7 @@ def config_of(weights: Path, seen: Input, palette: Palette, window: int) -> str:
     values = {
         "DATASET": weights.stem, "DATASET_DIR": f"data/{weights.stem}/", "folders": folders,
         "INPUTS": {seen.name: list(seen.modalities)}, "label_values": palette.names, "palette": palette.colours,
-        "train_ids": ["none"], "test_patch_size": (window, window),
+        "train_ids": ["none"], "test_patch_size": (window, window), "TTA": None,  # one look, as at home
     }  # fmt: skip
     lines = "".join(f"{name} = {json.dumps(v) if isinstance(v, str) else repr(v)}\n" for name, v in values.items())
     return f'"""Labels with {weights.name}, which tools.adopt made; --images names the files."""\n\n{lines}'

@@ -25,6 +25,11 @@ def described(files: Iterable[Path]) -> Contents:
     return {folder: _short(sorted(names)) for folder, names in sorted(folders.items())}
 
 
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is what a killed run of ours leaves."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
 def files_of(folder: Path) -> list[Path]:
     """All files in a folder and below, as seen from it; links to folders count as files."""
     found = []
@@ -51,7 +56,7 @@ def foreign(folder: Path, contents: Mapping[str, Any]) -> list[Path]:
     """
     found: dict[str, list[str]] = {}
     for file in files_of(folder):
-        if not _LEFTOVER.fullmatch(file.parts[0]):
+        if not is_leftover(file.parts[0]):
             found.setdefault(file.parent.as_posix(), []).append(file.name)
     return [Path(home) / name for home, names in found.items() for name in _others(folder, home, names, contents.get(home, []))]
 

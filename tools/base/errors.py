@@ -64,9 +64,7 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of our output went away (`... | head`)
         streams.drop_output()
         sys.exit(141)
-    except SystemExit:
-        raise
-    except BaseException as error:
+    except (Exception, KeyboardInterrupt) as error:
         tools.stop_at_once()
         sentence, code = _in_words(error)
     _leave(sentence, code)  # out here, where progress bars are closed and the sentence is the last line

@@ -52,7 +52,7 @@ def refuse_existing(final: Path, overwrite: bool, made_by: str | None = None, in
     """
     if fault := contents.nested(final, inputs):
         raise UserError(fault)
-    if not os.path.lexists(final) or (final.is_dir() and not any(final.iterdir())):
+    if not os.path.lexists(final) or (final.is_dir() and all(contents.is_leftover(path.name) for path in final.iterdir())):
         return
     if not overwrite:
         raise UserError(f"{final} exists already: choose another name, remove it, or add --overwrite.")
