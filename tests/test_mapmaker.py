@@ -96,27 +96,21 @@ class Others:
         return [self.report]
 
 
-class Sized(Slow):
-    """A Slow one that says what its windows are."""
-
-    size, step = (32, 32), (16, 16)
-
-
 def test_what_is_wrong_with_others_tiles_comes_back_with_our_own_and_they_are_told_what_to_do(tiles, tmp_path):
     others = Others({"3": "the image ends."})
-    labeller = Sized(4)
+    labeller = Slow(4)
     for event in labeller.opened.values():
         event.set()
     assert mapmaker(labeller, tmp_path / "out").make_together(tiles, others) == {"3": "the image ends."}
-    (folder, windows, theirs), *rest = others.told
-    assert (folder, windows, rest) == (tmp_path / "out", ((32, 32), (16, 16)), [])
+    (folder, theirs), *rest = others.told
+    assert (folder, rest) == (tmp_path / "out", [])
     ours = {name.removesuffix("_labels.tif") for name in names(tmp_path / "out") if name.endswith("_labels.tif")}
     assert ours | {tile.name for tile in theirs} == {"0", "1", "2", "3"}
     assert len(ours) == len(theirs) == 2
 
 
 def test_a_full_disk_of_anothers_is_ours_once_our_tiles_are_done(tiles, tmp_path):
-    labeller = Sized(4)
+    labeller = Slow(4)
     for event in labeller.opened.values():
         event.set()
     with pytest.raises(DiskFullError, match="full over there"):
