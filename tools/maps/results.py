@@ -74,6 +74,11 @@ class Results:
         return bool(files)
 
     def _check_settings(self) -> None:
+        for path in [self.folder / "tiles", *(self.folder / "tiles").glob("*.json")]:
+            if os.path.lexists(path) and path.is_dir() != (path.name == "tiles"):
+                raise UserError(
+                    f"{path} stands where the records of finished tiles belong: remove it, or choose another --dir."
+                )
         details = read_details(self.folder)
         if (maker := details.get("made by")) != MADE_BY:
             raise UserError(f"{self.folder} was made by {maker}, so it cannot be resumed: choose another --dir.")

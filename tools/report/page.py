@@ -32,9 +32,16 @@ _THUMBNAIL = (40, 800)  # pixels, the longer side of each: at least, at most
 _NOT_SCORED = (128, 128, 128)  # drawn so where the colour table has no colour
 _SHARE = (float, None)
 _NAMES = ("mean_f1", "mean_iou", "mean_f1_without_ignored", "mean_iou_without_ignored", "overall_accuracy", "kappa")
+_LATER = (  # scores that an earlier version did not write
+    "pixel_accuracy", "mean_accuracy", "mean_dice", "mean_accuracy_without_ignored", "mean_dice_without_ignored",
+    "frequency_weighted_iou", "frequency_weighted_iou_without_ignored",
+)  # fmt: skip
 _SCORES = {  # what scores.json says of all tiles, or of one
-    **dict.fromkeys(_NAMES, _SHARE), "pixels": int, "f1": {str: _SHARE}, "iou": {str: _SHARE}, "confusion": [[int]],
+    **dict.fromkeys(_NAMES, _SHARE), **dict.fromkeys([f"{name}?" for name in _LATER], _SHARE), "pixels": int,
+    **{name: {str: _SHARE} for name in ("f1", "iou", "recall?", "precision?", "dice?")}, "never_predicted?": [str],
+    "confusion": [[int]],
 }  # fmt: skip
+_OF_A_KIND = {"all": _SCORES, "tiles": {str: _SCORES}, "seen?": [str], "unseen?": _SCORES}
 _STATISTICS = {"tiles": {str: class_statistics.FORM}, "all": {"classes": class_statistics.FORM["classes"]}}
 _DETAILS = {name + "?": {str: {str: str}} for name in ("tiles", "truths")} | {"failed?": {str: str}, "made?": str}
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -103,14 +110,22 @@ def read(folder: Path) -> Results:
     statistics = _read_json(folder, "statistics.json", _STATISTICS)
     if not statistics["tiles"]:
         raise UserError(f"{folder} holds no finished tile, so there is nothing to report: label some with inference.py.")
-    scores = (
-        _read_json(folder, "scores.json", {str: {"all": _SCORES, "tiles": {str: _SCORES}}})
-        if (folder / "scores.json").exists()
-        else {}
-    )
+    scores = _read_json(folder, "scores.json", {str: _OF_A_KIND}) if (folder / "scores.json").exists() else {}
     classes = list(statistics["all"]["classes"])
+    _check_sizes(folder, scores, len(classes))
     colours = _colours(folder / f"{next(iter(statistics['tiles']))}_labels.tif", len(classes))
     return Results(folder, details, statistics, scores, classes, colours)
+
+
+def _check_sizes(folder: Path, scores: Mapping[str, Any], classes: int) -> None:
+    """Raise UserError where scores are of other classes than the statistics."""
+    for found in scores.values():
+        for report in (found["all"], *found["tiles"].values()):
+            if {len(report["confusion"]), *map(len, report["confusion"])} != {classes}:
+                raise UserError(
+                    f"{folder / 'scores.json'} is of {len(report['confusion'])} classes, statistics.json of {classes}: make"
+                    f" {folder} again with inference.py --overwrite."
+                )
 
 
 def _read_json(folder: Path, name: str, form: Form) -> dict[str, Any]:
