@@ -109,7 +109,8 @@ def metadata(base: Path) -> Iterator[Case]:
         return spoil
 
     words = ("32", "--weights", WEIGHTS, *LABEL)
-    for keys in [(key,) for key in said] + [("inputs", 0), ("net", "table"), ("net", "table", 3), ("net", "table", 3, "args")]:
+    row = ("net", "table", next(i for i, row in enumerate(said["net"]["table"]) if "args" in row))
+    for keys in [(key,) for key in said] + [("inputs", 0), ("net", "table"), row, (*row, "args")]:
         for wrong in [*WRONG, "gone"]:
             name = f"metadata {keys} = {str(wrong)[:20]}"
             spoil = spoilt(keys, wrong, wrong == "gone")
