@@ -127,6 +127,15 @@ def test_layers_that_came_with_weights_learn_at_half_rate(own, tmp_path, monkeyp
 # ------------------------------------------------------------------------------------------------------------- restoring
 
 
+def test_a_folder_in_the_place_of_a_snapshot_is_named_before_a_run_goes_on(own):
+    done(train(own, 2))
+    blocked = own.snapshots / "net_iter_3.safetensors"
+    blocked.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in own.snapshots.iterdir()}
+    refused(train(own, 3, "--restore"), blocked, "is a folder where a snapshot belongs: remove it")
+    assert {path: path.stat().st_mtime_ns for path in own.snapshots.iterdir()} == before
+
+
 def test_a_restored_run_needs_more_iterations_than_are_done(own):
     done(train(own, 2))
     refused(train(own, 2, "--restore", own.snapshots / "net_iter_2.solverstate"), "--niter 2: 2 iterations are done already")

@@ -31,6 +31,8 @@ def to_restore(
         return None, None
     if init:
         raise UserError("--init and --restore do not go together: a restored run has its weights already.")
+    if blocked := [path for path in snapshots.files(folder) if path.is_dir()]:
+        raise UserError(f"{blocked[0]} is a folder where a snapshot belongs: remove it, or choose another --snapshot.")
     if restore != folder and not restore.exists():
         raise UserError(f"{restore} does not exist: name a snapshot or its folder, or leave out its name.")
     elsewhere = not same_folder(restore if restore.is_dir() else restore.parent, folder)
