@@ -42,6 +42,6 @@ def check_input(given: Mapping[str, Any]) -> None:
     channels, modalities = sum(given["bands"]), len(given["modalities"])
     lengths = dict.fromkeys(("modalities", "bands", "picks", "file_bands", "dtypes", "any_band"), modalities)
     lengths |= dict.fromkeys(("mean", "deviation", "clip", "fill"), channels)
-    odd = [name for name, length in lengths.items() if given.get(name) and len(given[name]) != length]
+    odd = [name for name, length in lengths.items() if given.get(name) is not None and len(given[name]) != length]
     if odd or not modalities or min(given["bands"]) < 1:
         raise ValueError(f"the input '{given['name']}' has {odd[0] if odd else 'bands'} that do not go with its channels")
