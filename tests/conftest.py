@@ -350,7 +350,8 @@ def small_disk(tmp_path):
         return tmp_path / "disk"
 
     yield mount
-    subprocess.run(["umount", str(tmp_path / "disk")], capture_output=True, check=False)
+    # Lazily, since files on it may be open still: a disk that stays mounted keeps pytest from clearing up, in later runs, too.
+    subprocess.run(["umount", "--lazy", str(tmp_path / "disk")], capture_output=True, check=False)
 
 
 # --------------------------------------------------------------------------------- one chain for all tests that only read
