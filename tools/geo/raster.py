@@ -363,12 +363,7 @@ def create(
         profile |= {"crs": crs, "transform": transform}
         profile |= {"gcps": list(gcps)} if gcps else {"rpcs": rpcs} if rpcs else {}
     if profile["driver"] == "GTiff":
-        profile |= {"nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
-        profile |= _ALL_CORES if all_cores else {}
-        profile |= {"predictor": 3} if np.dtype(dtype).kind == "f" else {}
-        profile |= {"photometric": "rgb"} if bands == 3 + alpha and dtype == np.uint8 else {}
-        profile |= {"alpha": "yes"} if alpha else {}
-        profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
+        profile |= {"nodata": nodata} | _layout(shape, np.dtype(dtype), alpha) | (_ALL_CORES if all_cores else {})
     elif profile["driver"] == "JPEG":
         profile |= {"quality": 95}
     refuse_bad_name(path)
@@ -377,6 +372,16 @@ def create(
         every = dict.fromkeys(range(256), (0, 0, 0)) if profile["driver"] == "PNG" else {}  # 255 must have a colour there too
         file.write_colormap(1, every | dict(colours))
     return file
+
+
+def _layout(shape: tuple[int, int, int], dtype: np.dtype, alpha: bool) -> dict[str, Any]:
+    """How a GeoTIFF of this shape (bands x height x width) lies in its file: compressed, in blocks, with what its bands are."""
+    bands, *sides = shape
+    layout = {"compress": "deflate", "BIGTIFF": "IF_SAFER"}
+    layout |= {"predictor": 3} if dtype.kind == "f" else {}
+    layout |= {"photometric": "rgb"} if bands == 3 + alpha and dtype == np.uint8 else {}
+    layout |= {"alpha": "yes"} if alpha else {}
+    return layout | ({"tiled": True, "blockxsize": 256, "blockysize": 256} if min(sides) >= 256 else {})
 
 
 class BlockWriter:
