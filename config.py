@@ -39,9 +39,8 @@ SOURCE_CLASSES = None  # the ground truth's own classes where they differ: {"hut
 CLASS_MAPPING = None  # what becomes of each: {"hut": "building", "shadow": None}, several may join; None: not scored
 LABEL_ATTRIBUTE = None  # where folders["labels"] is a .gpkg, .shp or .geojson: the attribute that names a polygon's class
 LABEL_BACKGROUND = None  # and the class of pixels that no polygon covers; None: not scored
-LABEL_AREA = (
-    None  # where they are so, the others are not scored: "hull" (around all polygons), a vector file, or None: everywhere
-)
+# Where LABEL_BACKGROUND holds: "hull" (around all polygons) or within a vector file, the rest is not scored; None: everywhere
+LABEL_AREA = None
 
 if DATASET == "demo":  # made by `python -m tools.demo`: Vaihingen's layout, 512x512 pixels a tile
     DATASET_DIR = BASE_DIR + "demo/"

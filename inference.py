@@ -261,7 +261,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
                              " TTA)")  # fmt: skip
     parser.add_argument("--window", type=whole_number_or_auto, metavar="N",
                          help="windows of up to NxN pixels (auto: 512) that suit each tile and overlap by as far as the net"
-                              " looks, in place of the config's")  # fmt: skip
+                              " looks (64 pixels to each side at most), in place of the config's")  # fmt: skip
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="where the maps go")
     parser.add_argument("--images", nargs="+", metavar="FILE",
                         help="label these instead: files, folders, 'patterns*.tif', lists (list.txt), addresses (https://, s3://);"

@@ -12,7 +12,7 @@ gives the classes' probabilities (N x classes x height x width): the order of th
 normalisation and the softmax are inside. Batch, height and width stay open, within the multiple that the net needs; --size
 fixes height and width, as Deepness wants them. --int8 is calibrated on patches of the config's training database. Before a file
 gets its name it is loaded and run against the net. --page makes one HTML file that opens by a double click and labels images
-as inference.py does with the config's windows; nothing is installed there or uploaded. Making it takes node.
+as inference.py --tta none does with the config's windows; nothing is installed there or uploaded. Making it takes node.
 """
 
 import io
