@@ -11,6 +11,7 @@ import rasterio
 import shapely
 from conftest import FOLDERS, REPO, TEST, TRAIN, VAL, call, done, names, pixels, read_json, refused, train, write_raster
 from rasterio.warp import transform
+from scipy import ndimage
 
 from tools.osm import layers
 
@@ -203,6 +204,38 @@ def test_answers_of_overpass_give_what_osm_gives(folder, with_geometry):
     assert np.array_equal(made("q.json"), made(STREET))
 
 
+def test_a_street_that_leaves_the_area_asked_for_and_comes_back_has_a_gap_there(folder):
+    """`out geom(bbox)` gives null for the nodes beyond."""
+    whole = as_overpass(with_geometry=True)
+    street = next(e for e in whole["elements"] if e["type"] == "way" and e["tags"].get("highway"))
+    first, last = street["geometry"][0], street["geometry"][-1]
+
+    def between(share):
+        return {k: first[k] + share * (last[k] - first[k]) for k in first}
+
+    for nodes, halves in (
+        ([first, between(0.45), None, between(0.55), last], 2),
+        ([first, between(0.45), between(0.55), last], 1),
+    ):
+        street["geometry"] = nodes
+        Path("q.json").write_text(json.dumps({"elements": [street]}))
+        assert ndimage.label(made("q.json")[0] > 0)[1] == halves
+
+
+def test_what_lies_in_tunnels_is_left_out_as_geofabrik_says_it(folder):
+    line_of = [shapely.LineString([(-10, y), (70, y)]) for y in (30, 60)]
+    write_vector("a.gpkg", line_of, "LineString", fclass=["residential"] * 2, tunnel=["T", "F"])
+    assert differs(made("a.gpkg")[0] > 0, [line((-10, 60), (70, 60), width=5.5)]) == 0
+
+
+def test_distances_that_nobody_asked_for_bound_no_pixels(folder):
+    """20 m, what --form distance takes by itself, are 4,000 pixels of 5 mm."""
+    fine = rasterio.transform.from_origin(EAST + 10, NORTH + 45, 0.005, 0.005)
+    write_raster("top/area1.tif", np.zeros((3, 100, 100), np.uint8), crs=UTM, transform=fine)
+    assert made(STREET)[1].all()  # within the house
+    refused(call("tools.osm", STREET, "--image", "top/area{}.tif", "--out", "far", "--form", "distance"), "--clip 20 is 3998 pixels")
+
+
 def test_geopackages_of_several_layers_with_other_tags_are_read_in_their_own_crs(folder):
     """As `ogr2ogr a.gpkg a.osm.pbf` makes them."""
     middle = shapely.LineString([(-10, 30), (70, 30)])
@@ -256,6 +289,8 @@ def answer(**changes):
     ("words", "said"),
     [
         (["none.osm"], ["none.osm does not exist"]),
+        (["odd_tags.gpkg"], ["'{\"highway' in a column other_tags is no JSON"]),
+        (["empty.geojson"], ["empty.geojson holds no features at all"]),
         (["far.geojson"], ["far.geojson touches no tile", "degrees W, S, E, N"]),
         (["empty.osm"], ["empty.osm holds no features at all"]),
         (["cut.osm"], ["cut.osm", "breaks off or is damaged"]),
@@ -288,6 +323,8 @@ def test_mistakes_are_one_sentence_and_leave_nothing(folder, words, said):
     write_geojson("strange.geojson", (near, {"kind": "house"}))
     write_geojson("shops.geojson", (near, tags))
     write_vector("bare.shp", [near], "Polygon", building=["yes"])
+    write_vector("odd_tags.gpkg", [near], "Polygon", other_tags=['{"highway'])
+    write_geojson("empty.geojson")
     Path("bare.prj").unlink()
     text = STREET.read_text()
     for name, content in {

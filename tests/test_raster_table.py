@@ -686,7 +686,7 @@ def test_the_command_that_brings_a_file_onto_the_others_grid_is_said(tmp_path, n
     coarse = PLACE * Affine.translation(-8, -8) * Affine.scale(4)
     heights = raster.inspect(write_raster(tmp_path / "b.tif", HEIGHTS[:, :14, :14], **ONE | {"transform": coarse}))
     numbers = "500000 5399980 500020 5400000 -ts 40 40"
-    said = f"(gdalwarp -t_srs EPSG:32632 -te {numbers} -r {way} {tmp_path}/b.tif {tmp_path}/b_aligned.tif)"
+    said = f"(gdalwarp -t_srs EPSG:32632 -te {numbers} -r {way} {tmp_path}/b.tif b_aligned.tif)"
     assert said in place.fault(image, heights, ("irrg", name))
     nowhere = raster.inspect(write_raster(tmp_path / "c.tif", HEIGHTS[:, :14, :14], crs=None, transform=None))
     assert place.fault(image, nowhere).endswith("has 40x40): make the one as large as the other.")

@@ -56,6 +56,12 @@ def test_smaller_pixels_lie_between_their_neighbours(tmp_path):
     assert fine[0, 5, 2:-2] == pytest.approx(np.arange(80)[2:-2] - 0.5, abs=0.01)
 
 
+def test_one_missing_value_does_not_spoil_the_mean_it_has_a_part_in(tmp_path):
+    image = np.full((1, 40, 40), 7, np.float32)
+    image[0, ::4, ::4] = np.nan
+    assert read(resampled.at_pixel_size(tile(tmp_path, image), 0.18)) == pytest.approx(np.full((1, 20, 20), 7))
+
+
 def test_missing_data_stays_missing_and_does_not_bleed(tmp_path):
     image = np.full((1, 40, 40), 100, np.uint8)
     image[:, :10] = 0

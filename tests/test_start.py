@@ -215,6 +215,14 @@ def test_an_image_too_small_for_blocks_is_refused(tmp_path):
     assert not (tmp_path / "config_city.py").exists()
 
 
+def test_patches_are_no_larger_than_the_smallest_tile(tmp_path):
+    for i, side in enumerate((304, 120, 280)):
+        image(tmp_path / f"city/{i}.tif", height=side, width=304)
+        write_raster(tmp_path / f"city/{i}_mask.tif", numbers(i, height=side, width=304))
+    done(call("tools.start", "city"))
+    assert read_settings(tmp_path / "config_city.py").patches.patch_size == (120, 120)
+
+
 def test_blocks_are_about_twenty_four():
     size = block_size(5000, 8000)
     assert 20 <= round(5000 / size) * round(8000 / size) <= 28
@@ -331,11 +339,11 @@ def test_a_colour_stands_in_the_page_as_it_does_in_the_masks(tmp_path):
 
 
 def test_classes_whose_names_say_what_they_are_have_the_colours_of_maps_and_all_are_told_apart():
-    names = ["background", "Buildings", "low vegetation", "tree", "car", "water", "id 7", "second tree", "roads"]
+    names = ["background", "Buildings", "low_vegetation", "tree", "car", "water", "id 7", "second tree", "roads"]
     found = dict(zip(names, colours_for(names), strict=True))
     assert len(set(found.values())) == len(names) and found["background"] == (255, 255, 255)
-    most = {name: "RGB"[int(np.argmax(found[name]))] for name in ("Buildings", "low vegetation", "tree", "water")}
-    assert most == {"Buildings": "R", "low vegetation": "G", "tree": "G", "water": "B"}
+    most = {name: "RGB"[int(np.argmax(found[name]))] for name in ("Buildings", "low_vegetation", "tree", "water")}
+    assert most == {"Buildings": "R", "low_vegetation": "G", "tree": "G", "water": "B"}
     assert len(set(found["roads"])) == 1  # grey
     apart = [np.linalg.norm(np.subtract(a, b)) for a in found.values() for b in found.values() if a != b]
     assert min(apart) >= 60

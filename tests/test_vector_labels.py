@@ -166,6 +166,16 @@ def test_outside_of_the_hull_is_not_scored_where_the_area_is_the_hull(draw, tmp_
     )
 
 
+def test_polygons_that_cross_themselves_are_drawn_and_have_a_hull(draw, tmp_path):
+    transform = place(1)
+    ring = [(1, 1), (5, 5), (5, 1), (1, 5), (1, 1)]  # a bow-tie, and a square over it
+    crossed = {"type": "Polygon", "coordinates": [[transform * (col, row) for col, row in ring]]}
+    shapes = [(crossed, {"class": "house"}), (square(2, 2, 3, 4), {"class": "road"})]
+    ran = draw(write_vector(tmp_path / "a.geojson", shapes), "--attribute", "class", "--background", "land")
+    assert ran.code == 0, ran.err
+    assert (pixels(tmp_path / "out/a.tif")[0, 2:5, 2:6] == 2).all()
+
+
 def test_a_background_alone_holds_everywhere_and_the_share_beyond_the_hull_is_said(draw, tmp_path):
     ran = draw(write_vector(tmp_path / "a.geojson", APART), "--class", "house", "--background", "land")
     assert ran.code == 0 and np.array_equal(pixels(tmp_path / "out/a.tif")[0], apart(0))

@@ -97,6 +97,7 @@ def destination(
 ) -> tuple[Path, str]:
     """The folder to make, and the pattern of the files in it. kind: the modality; out, name: of the command line."""
     usual = data.folders.get(kind) if data else None
+    usual = usual if isinstance(usual, str) else None  # a list of files has no pattern to follow
     name = name or (Path(usual).name if usual else f"{kind}_{'_'.join(['{}'] * len(_parts(tiles[0])))}.tif")
     if not out and not data:
         raise UserError(f"there is no --out: name the folder to make, such as --out data/mine/{kind}.")

@@ -1,6 +1,7 @@
 """Where rasters lie on Earth, and whether two of one size lie in the same place: same size is not same place."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,10 +77,11 @@ def _warp(one: Raster, other: Raster, name: str) -> str | None:
         return None
     left, top = one.transform * (0, 0)
     right, bottom = one.transform * (one.width, one.height)
-    corners = " ".join(f"{number:.12g}" for number in (left, bottom, right, top))
+    corners = [f"{number:.12g}" for number in (left, bottom, right, top)]
     way = "near" if not name or name.startswith("labels") else "bilinear"
-    target = other.path.with_name(f"{other.path.stem}_aligned.tif")
-    return f"gdalwarp -t_srs EPSG:{code} -te {corners} -ts {one.width} {one.height} -r {way} {other.path} {target}"
+    sizes = ["-t_srs", f"EPSG:{code}", "-te", *corners, "-ts", str(one.width), str(one.height)]
+    # Into the current folder: beside its source it could pass for another tile.
+    return shlex.join(["gdalwarp", *sizes, "-r", way, str(other.path), f"{other.path.stem}_aligned.tif"])
 
 
 def first_fault(about: Mapping[str, Raster]) -> str | None:

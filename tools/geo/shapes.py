@@ -18,9 +18,14 @@ def check_place(path: Path | str, crs: CRS | None, image: Raster) -> None:
     """Raise UserError where shapes of a file, in a CRS or without one, cannot be brought onto an image."""
     if image.transform is None:
         raise UserError(f"{image.path} has no place on Earth: polygons and lines can be drawn on a georeferenced image only.")
-    if (crs is None) != (image.crs is None):
-        bare, placed = (path, image.path) if crs is None else (image.path, path)
-        raise UserError(f"{bare} has no CRS, {placed} has {vectors.name(crs or image.crs)}: assign the CRS that it is in.")
+    check_crs(path, crs, image.path, image.crs)
+
+
+def check_crs(path: Path | str, crs: CRS | None, other_path: Path | str, other: CRS | None) -> None:
+    """Raise UserError where one of two files has a CRS and the other has none."""
+    if (crs is None) != (other is None):
+        bare, placed = (path, other_path) if crs is None else (other_path, path)
+        raise UserError(f"{bare} has no CRS, {placed} has {vectors.name(crs or other)}: assign the CRS that it is in.")
 
 
 def reaching(bounds: np.ndarray, image: Raster) -> np.ndarray:

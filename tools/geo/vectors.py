@@ -103,11 +103,12 @@ def read_layers(
     return read
 
 
-def count(path: str | Path, text: bytes | None = None) -> int:
-    """How many features a vector file has, in all of its layers."""
+def has_any(path: str | Path, text: bytes | None = None) -> bool:
+    """Whether a vector file has a feature at all. Raises UserError where it cannot be read. text: as in `read_layers`."""
     source = path if text is None else text
-    layers = [layer for layer, kind in pyogrio.list_layers(source).tolist() if kind]
-    return sum(pyogrio.read_info(source, layer=layer, force_feature_count=True)["features"] for layer in layers)
+    with _faults_said(path):
+        layers = [layer for layer, kind in pyogrio.list_layers(source).tolist() if kind]
+        return any(len(pyogrio.raw.read(source, layer=layer, max_features=1)[2]) for layer in layers)
 
 
 def reproject(features: Sequence[Feature], source: CRS, target: CRS) -> list[Feature]:

@@ -350,25 +350,32 @@ def at_size(file: rasterio.DatasetReader, size: Size, role: str | None, any_band
     Images: a pixel is the mean of the area that it covers, or bilinear if a side grows; pixels without data have no part in
     it. Whatever else (`role`, see views.plain): the pixel that its middle lies in. any_band: as in `raster.open_image`.
     """
-    height, width = new_shape(file.shape, size)
-    if (height, width) == file.shape:
+    height, width = shape = new_shape(file.shape, size)
+    if shape == file.shape:
         return file
-    masked = file.mask_flag_enums[0] == [MaskFlags.per_dataset]  # a mask beside the bands, which warping drops
-    scale = Affine.scale(file.width / width, file.height / height)
-    about = {"height": height, "width": width, "transform": scale, "add_alpha": masked, **_PLANE}
-    about["resampling"] = _way(file, (height, width)) if role == IMAGE else Resampling.nearest
-    if file.dtypes[0].startswith("float") and file.nodata is None:
-        about |= {"src_nodata": float("nan"), "nodata": float("nan")}
-    made = WarpedVRT(file, **about, **({"UNIFIED_SRC_NODATA": "PARTIAL"} if any_band else {}))
+    scale, about = Affine.scale(file.width / width, file.height / height), warping(file, shape, role)
+    made = WarpedVRT(file, transform=scale, **about, **_PLANE, **({"UNIFIED_SRC_NODATA": "PARTIAL"} if any_band else {}))
     name = said_name(file)
-    if masked:
+    if about["add_alpha"]:
         made = rasterio.open(with_mask(in_memory(made, name)))
     made.said_name, made.shown = name, file  # `shown` stays open as long as the view
     return made
 
 
-def _way(file: rasterio.DatasetReader, shape: tuple[int, int]) -> Resampling:
-    return Resampling.average if shape[0] <= file.height and shape[1] <= file.width else Resampling.bilinear
+def warping(file: rasterio.DatasetReader, shape: tuple[int, int], role: str | None) -> dict[str, Any]:
+    """How GDAL makes a raster as high and wide as `shape`, wherever it lies. role: what it is read for, see `at_size`.
+
+    add_alpha: whether a mask stands beside the bands, which warping drops, and which is to be brought back by `with_mask`.
+    """
+    shrinks = shape[0] <= file.height and shape[1] <= file.width
+    about = {"height": shape[0], "width": shape[1], "add_alpha": file.mask_flag_enums[0] == [MaskFlags.per_dataset]}
+    about["resampling"] = Resampling.nearest if role != IMAGE else Resampling.average if shrinks else Resampling.bilinear
+    if file.dtypes[0].startswith("float") and file.nodata is None:
+        about |= {
+            "src_nodata": float("nan"),
+            "nodata": float("nan"),
+        }  # else one NaN would spoil all that it has a part in
+    return about
 
 
 def in_memory(made: WarpedVRT, name: str) -> str:

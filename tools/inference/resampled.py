@@ -6,13 +6,12 @@ from pathlib import Path
 
 import rasterio
 from affine import Affine
-from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from tools.geo import raster
 from tools.geo.file_list import File
 from tools.geo.pixel_size import pixel_size
-from tools.geo.views import Resized, Size, in_memory, with_mask
+from tools.geo.views import Resized, Size, in_memory, new_shape, warping, with_mask
 from tools.inference.tile_list import Tile
 
 TOLERANCE = 0.1  # of the size, within which nets do not mind
@@ -34,36 +33,29 @@ def at_pixel_size(tile: Tile, wanted: float) -> Tile:
     The tile must say how large its pixels are.
     """
     about, size = raster.inspect(tile.first), pixel_size(tile.inspect())
-    shape = _scaled(about, size / wanted)
-    way = Resampling.average if size < wanted else Resampling.bilinear
-    images = {m: _view(path, shape, way, raster.IMAGE) for m, path in tile.paths.items()}
-    truths = {kind: _view(path, shape, Resampling.nearest, raster.NUMBERS) for kind, path in tile.truths.items()}
+    shape = new_shape((about.height, about.width), size / wanted)
+    images = {m: _view(path, shape, raster.IMAGE) for m, path in tile.paths.items()}
+    truths = {kind: _view(path, shape, raster.NUMBERS) for kind, path in tile.truths.items()}
     return replace(tile, paths=images, truths=truths)
 
 
 def shape_at(about: raster.Raster, wanted: float) -> tuple[int, int]:
     """Height and width of a raster, which says how large its pixels are, at another pixel size (metres)."""
-    return _scaled(about, pixel_size(about) / wanted)
+    return new_shape((about.height, about.width), pixel_size(about) / wanted)
 
 
-def _scaled(about: raster.Raster, factor: float) -> tuple[int, int]:
-    return max(1, round(about.height * factor)), max(1, round(about.width * factor))
-
-
-def _view(path: File, shape: tuple[int, int], way: Resampling, role: str) -> str:
+def _view(path: File, shape: tuple[int, int], role: str) -> str:
     """A raster at another size (height, width), as a virtual file in memory that has the name of the real one.
 
     role: what it is read for (see views.plain).
     """
     place, name = raster.inspect(path, role), Path(str(path)).name
     with (raster.open_image if role == raster.IMAGE else raster.open_numbers)(path) as file:
-        masked = file.mask_flag_enums[0] == [MaskFlags.per_dataset]  # a mask beside the bands, which warping drops
-        own = place.transform or file.transform
+        own, about = place.transform or file.transform, warping(file, shape, role)
         transform = own * Affine.scale(file.width / shape[1], file.height / shape[0])
-        about = {"crs": place.crs, "transform": transform, "height": shape[0], "width": shape[1], "add_alpha": masked}
-        about |= {"src_crs": place.crs, "src_transform": own}
-        view = in_memory(WarpedVRT(file, resampling=way, **about), name)
-    if not masked:
+        where = {"crs": place.crs, "transform": transform, "src_crs": place.crs, "src_transform": own}
+        view = in_memory(WarpedVRT(file, **about, **where), name)
+    if not about["add_alpha"]:
         return view
     with rasterio.open(with_mask(view)) as restored:
         return in_memory(restored, name)

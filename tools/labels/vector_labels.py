@@ -39,12 +39,10 @@ class Polygons:
         Raises UserError where one of the two files has no CRS and the other has.
         """
         if area in (None, HULL):
-            hull = shapely.union_all([shapely.geometry.shape(f.geometry) for f in self.features]).convex_hull
+            hull = shapely.GeometryCollection([shapely.geometry.shape(f.geometry) for f in self.features]).convex_hull
             return replace(self, area=[Feature(shapely.geometry.mapping(hull), {}, 0)])
         features, crs = vectors.read_polygons(area)
-        if (crs is None) != (self.crs is None):
-            bare, placed = (self.path, area) if crs else (area, self.path)
-            raise UserError(f"{bare} has no CRS, {placed} has {vectors.name(crs or self.crs)}: assign the CRS that it is in.")
+        shapes.check_crs(self.path, self.crs, area, crs)
         return replace(self, area=features if crs == self.crs else vectors.reproject(features, crs, self.crs))
 
     def on(self, image: raster.Raster) -> "Polygons":

@@ -46,7 +46,7 @@ def main():
     chosen = themes.with_widths(themes.of(args.themes), args.width)
     if args.clip is not None and args.form != "distance":
         raise UserError(f"--clip {args.clip:g} is for --form distance, and the form is {args.form}: leave it out.")
-    clip = args.clip or CLIP_METRES
+    clip = (args.clip or CLIP_METRES) if args.form == "distance" else 0.0
     data = None if args.image and is_pattern(args.image) else read_settings(args.config, args.set).data
     dataset, tiles = layout({"image": args.image or image_of(data)}, args.ids, data)
     out, name = destination(KIND, args.out, args.name, data, dataset, tiles)

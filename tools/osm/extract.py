@@ -80,7 +80,8 @@ def _layers(path: Path, near: Callable[[CRS], tuple]) -> list[Layer]:
     options = {"only": _OSM_LAYERS, "TAGS_FORMAT": "JSON"} if is_osm else {}
     layers = vectors.read_layers(path, place, text, **options)
     columns = {name for layer in layers for name in layer.columns}
-    if not columns & (themes.KEYS | {themes.GEOFABRIKS, themes.OTHERS}):
+    has_any = columns or any(len(layer.shapes) for layer in layers)
+    if has_any and not columns & (themes.KEYS | {themes.GEOFABRIKS, themes.OTHERS}):
         raise UserError(
             f"{path} has no attribute that themes are known by ({listing(sorted(themes.KEYS), 20)}; fclass, other_tags), it has"
             f" {listing(sorted(columns)) or 'none'}: name them as OpenStreetMap does."
@@ -89,7 +90,7 @@ def _layers(path: Path, near: Callable[[CRS], tuple]) -> list[Layer]:
 
 
 def _nowhere(paths: Sequence[Path], near: Callable[[CRS], tuple]) -> str:
-    empty = [path for path in paths if not vectors.count(path, overpass.text_of(path))]
+    empty = [path for path in paths if not vectors.has_any(path, overpass.text_of(path))]
     if len(empty) == len(paths):
         return f"{listing(paths, 3)} holds no features at all: fetch it again."
     bounds = ", ".join(f"{number:.5f}" for number in near(CRS.from_epsg(4326)))
@@ -137,7 +138,10 @@ def _is_said(value: Any) -> bool:
 def pairs_of(text: str) -> dict[str, str]:
     """The tags in a column `other_tags`: JSON, or hstore ("key"=>"value","key"=>"value"), as GDAL writes them."""
     if text.startswith("{"):
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise UserError(f"'{text[:40]}' in a column {themes.OTHERS} is no JSON: write the extract again.") from None
     return {_unescaped(key): _unescaped(value) for key, value in _PAIR.findall(text)}
 
 

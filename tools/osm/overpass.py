@@ -1,5 +1,6 @@
 """Answers of Overpass ({"elements": [...]}) as the text of an .osm file, which GDAL knows how to make shapes of."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,19 +43,32 @@ class _Document:
         self.numbers = {place: number for number, place in self.places.items()}
         self.last = max(self.places, default=0)
         self.tags = {e["id"]: e.get("tags", {}) for e in elements if e["type"] == "node"}
-        self.ways = {e["id"]: (self._nodes(e), e.get("tags", {})) for e in elements if e["type"] == "way"}
+        self.ways: dict[int, tuple[list[int], dict[str, str]]] = {}
         self.relations = [e for e in elements if e["type"] == "relation"]
-        for member in (m for relation in self.relations for m in relation.get("members", [])):
-            if member["type"] == "way" and member["ref"] not in self.ways and member.get("geometry"):
-                self.ways[member["ref"]] = (self._nodes(member), {})
+        ways = [e for e in elements if e["type"] == "way"]
+        members = [m for r in self.relations for m in r.get("members", []) if m["type"] == "way"]
+        numbers = [*(way["id"] for way in ways), *(member["ref"] for member in members)]
+        self.more = itertools.count(max(numbers, default=0) + 1)
+        for way in ways:
+            self._add(way["id"], way)
+        for member in members:
+            if member["ref"] not in self.ways and member.get("geometry"):
+                self._add(member["ref"], member)
 
-    def _nodes(self, way: dict[str, Any]) -> list[int]:
-        """The numbers of a way's nodes; those beyond an area that was asked for have no place and are left out."""
+    def _add(self, number: int, way: dict[str, Any]) -> None:
+        """A way by its nodes. Where it leaves an area that was asked for and comes back, each part is a way of its own."""
+        for i, nodes in enumerate(self._parts(way)):
+            self.ways[next(self.more) if i else number] = nodes, way.get("tags", {})
+
+    def _parts(self, way: dict[str, Any]) -> list[list[int]]:
+        """The numbers of a way's nodes, in parts between those beyond the area, which have no place."""
         if "geometry" in way:
-            return [self._number((p["lat"], p["lon"])) for p in way["geometry"] if p]
-        if not (nodes := [n for n in way.get("nodes", []) if n in self.places]):
-            raise UserError(f"way {way.get('id', way.get('ref'))} {_MISSING}.")
-        return nodes
+            nodes = [self._number((p["lat"], p["lon"])) if p else None for p in way["geometry"]]
+        else:
+            nodes = [n if n in self.places else None for n in way.get("nodes", [])]
+            if not any(n is not None for n in nodes):
+                raise UserError(f"way {way.get('id', way.get('ref'))} {_MISSING}.")
+        return [list(part) for is_there, part in itertools.groupby(nodes, lambda n: n is not None) if is_there]
 
     def _number(self, place: tuple[float, float]) -> int:
         if place not in self.numbers:

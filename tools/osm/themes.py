@@ -71,7 +71,8 @@ CLOSED = {"waterway": ("riverbank", "dock")}  # lines that end where they begin 
 GEOFABRIKS = "fclass"  # the column of Geofabrik's shapefiles that has the value of whichever key it was
 OTHERS = "other_tags"  # the column in which GDAL puts tags that have no column
 KEYS = {key for theme in THEMES.values() for key in (*theme.areas, *theme.lines)}
-_HIDDEN = {"tunnel": ("yes", "culvert"), "location": ("underground", "indoor")}  # what no camera sees
+# What no camera sees; "T" is how Geofabrik's shapefiles say it.
+_HIDDEN = {"tunnel": ("yes", "culvert", "T"), "location": ("underground", "indoor")}
 PLAUSIBLE_METRES = (0.3, 100.0)  # of a width tag; others are slips of the mapper's
 
 

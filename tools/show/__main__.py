@@ -30,7 +30,7 @@ from tools.settings import read_settings
 from tools.show.samples import Source, Tiles, augmentation_of, count, open_folder, with_versions
 from tools.show.sheet import as_text, find_warnings, sheet
 
-_DRAWN, _AUGMENTED = 12, 4  # samples, as they are and with what is made of them
+_DRAWN, _AUGMENTED, _SUSPECTS = 12, 4, 24  # samples, as they are and with what is made of them; places
 
 
 def main():
@@ -39,7 +39,7 @@ def main():
     if args.suspects:
         from tools.show import suspects  # with PyTorch, which pictures of patches do not need
 
-        suspects.make(args, read_settings(args.config, commands.with_run(args)))
+        suspects.make(args, read_settings(args.config, commands.with_run(args)), args.count or _SUSPECTS)
     else:
         draw(args)
 
@@ -75,7 +75,7 @@ def arguments():
         "--count",
         type=commands.whole_number(1),
         metavar="N",
-        help=f"how many (default: {_DRAWN}, with --augmented {_AUGMENTED}, with --suspects 24)",
+        help=f"how many (default: {_DRAWN}, with --augmented {_AUGMENTED}, with --suspects {_SUSPECTS})",
     )
     parser.add_argument(
         "--augmented",

@@ -34,12 +34,11 @@ from tools.show.disagreement import Disagreement, Place
 from tools.training import folds
 from tools.weights import snapshots
 
-COUNT = 24  # places that the page shows
 _TEMPLATE = Path(__file__).with_name("suspects.html.j2")
 _SIDE = 256  # pixels, the longer side of a picture at most
 _AROUND, _LEAST = 0.35, 96  # what is shown around a place, in its own sizes; pixels, the least side that is shown
 _NO_LABEL = (128, 128, 128)
-_WRONG = np.array((222, 45, 38))  # as in the error maps
+_WRONG = np.array(pictures.ERRORS.colours[1])
 _COLUMNS = ("rank", "tile", "row", "column", "height", "width", "x", "y", "labelled", "looks like", "pixels", "score",
             "confidence", "share of the window", "weights")  # fmt: skip
 
@@ -70,8 +69,8 @@ class Judge:
     ids: Sequence[TileId]
 
 
-def make(args: Namespace, settings: Settings) -> None:
-    """All of `python -m tools.show --suspects`."""
+def make(args: Namespace, settings: Settings, count: int) -> None:
+    """All of `python -m tools.show --suspects`. count: places that the page shows."""
     words = args.tiles or []
     ids = [tile_id(word, settings.data.all_ids) for word in words] or settings.data.ids(args.split)
     if not ids:
@@ -81,7 +80,7 @@ def make(args: Namespace, settings: Settings) -> None:
     refuse(out, args.overwrite)
     settings.data.dataset.check(settings.data.with_labels, ids, settings.classes.colours)
     print("\n".join(notes))
-    found = find(settings, judges(args, settings, weights), args.count or COUNT)
+    found = find(settings, judges(args, settings, weights), count)
     shown = [suspect for suspect in found if suspect.images]
     with locked(out):
         write_table(out.with_suffix(".csv"), found, settings.classes.label_values)

@@ -11,7 +11,7 @@ asks nothing; afterwards it prints the lines to run.
 import argparse
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tools.base import commands
@@ -113,7 +113,12 @@ def from_masks(folder: Path, name: str, found: Sorted) -> Plan:
     print_classes(known, f"in {seen[masks[0]].kind}, shares of the pixels")
     signs = {sign if isinstance(sign, int) else code_of(sign) for sign in known.signs}
     held = {image.stem: set(looks[mask].counts) & signs for image, mask in good}
-    return Plan(name, folder, images, masks, abouts[images[0]], known, held)
+    return Plan(name, folder, images, masks, abouts[images[0]], least_side(images, abouts), known, held)
+
+
+def least_side(images: Sequence[Path], abouts: Mapping[Path, Raster]) -> int:
+    """The smallest side of all images, in pixels."""
+    return min(side for image in images for side in (abouts[image].height, abouts[image].width))
 
 
 def inspected(images: list[Path]) -> dict[Path, Raster | UserError]:
@@ -165,7 +170,8 @@ def from_polygons(folder: Path, name: str, found: Sorted) -> Plan:
     print_images([abouts[image] for image in images])
     said = f"the attribute '{attribute}' names the class" if attribute else "no attribute names classes, so all are of one"
     print_classes(known, f"{said}; shares of the polygons' area")
-    return Plan(name, folder, images, [file] * len(images), abouts[images[0]], known, {}, True, attribute)
+    least = least_side(images, abouts)
+    return Plan(name, folder, images, [file] * len(images), abouts[images[0]], least, known, {}, True, attribute)
 
 
 def reached(file: Path, abouts: dict[Path, Raster | UserError]) -> list[Path]:

@@ -240,7 +240,7 @@ def colours_for(names: Sequence[str]) -> list[Colour]:
     found: list[Colour] = []
     spread = _spread(2 * len(names) + len(_USUAL))
     for name in names:
-        said = [c for c, words in _USUAL.items() if re.search(rf"\b({words})s?\b", name.lower())]
+        said = [c for c, words in _USUAL.items() if re.search(rf"\b({words})s?\b", name.lower().replace("_", " "))]
         apart = (c for c in spread if _apart(c, [*found, *_USUAL]))
         found.append(next(c for c in (*said, *apart, *spread) if c not in found))
     return found

@@ -15,10 +15,11 @@ from tools.geo.file_list import find
 from tools.geo.raster import Raster
 from tools.labels.masks import file_name
 from tools.start.classes import Classes
+from tools.training.recipes import RECIPES
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 LABELS = "gts_numpy"  # below the folder: what convert_gt.py makes
-_PATCH = 256  # the side of patches in the recipe "modern"
+_PATCH = min(RECIPES["modern"]([], None, False)["patch_size"])
 _BLOCKS = 24  # that one image is cut into, about
 _SEEDS = range(1, 51)
 
@@ -28,7 +29,7 @@ class Plan:
     """What is known of the data.
 
     name: of the dataset. folder: where it lies. images, truths: the tiles' images with their masks, or with the vector file.
-    about: the header of the first image. held: the classes (their
+    about: the header of the first image. least: pixels, the smallest side of all images. held: the classes (their
     colours or numbers) that each tile holds, by its name; nothing for polygons. attribute: of polygons.
     """
 
@@ -37,6 +38,7 @@ class Plan:
     images: list[Path]
     truths: list[Path]
     about: Raster
+    least: int
     classes: Classes
     held: Mapping[str, set]
     is_vector: bool = False
@@ -142,12 +144,12 @@ def config_text(plan: Plan, command: str) -> str:
 
 
 def _tile_side(plan: Plan) -> int:
-    """The smaller side of a tile, in pixels: of the first image, or of the blocks that the one image is cut into."""
+    """The smallest side of all tiles, in pixels: of the images, or of the blocks that the one image is cut into."""
+    if not plan.in_blocks:
+        return plan.least
     sides = plan.about.height, plan.about.width
-    if plan.in_blocks:
-        size = block_size(*sides)
-        sides = tuple(length // max(1, round(length / size)) for length in sides)
-    return min(sides)
+    size = block_size(*sides)
+    return min(length // max(1, round(length / size)) for length in sides)
 
 
 def _list(plan: Plan) -> list[str]:
