@@ -63,9 +63,10 @@ def label(settings: Settings, args: argparse.Namespace) -> None:
     from tools.record.choose import choose
     from tools.weights.caffe import is_caffemodel
 
+    args = argparse.Namespace(**vars(args))  # the caller's stay as they are, for another run
     if args.tta:
         args.tta, args.samples, more = averages.read_looks(args.tta)
-        args.tiles += more  # ids that stood behind it
+        args.tiles = args.tiles + more  # ids that stood behind it
     else:
         args.tta = settings.inference.TTA
     ids = set(map(tile_name, settings.data.all_ids))
@@ -134,6 +135,10 @@ def ready(args: argparse.Namespace, settings: Settings, net: "nn.Module", about:
     if args.samples:
         torch.manual_seed(settings.data.SEED)  # the same map each time
         net = averages.Sampled(net, args.samples)
+    elif only and args.tta == "scales":
+        raise UserError(
+            f"TTA scales has windows of three sizes, but the net was exported for {only}x{only} alone: choose flips."
+        )
     elif args.tta:
         averages.check(args.tta, windows.size, net.multiple)
         net = averages.Augmented(net, args.tta)

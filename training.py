@@ -66,6 +66,7 @@ def learn(settings: Settings, args: argparse.Namespace, watchers: Sequence["Watc
     choose_waiting()
 
     from tools.compute import compilation, device, distributed
+    from tools.final.__main__ import check_test
     from tools.record import earlier
     from tools.training.run_setup import check_compilable
 
@@ -75,6 +76,8 @@ def learn(settings: Settings, args: argparse.Namespace, watchers: Sequence["Watc
     ranks.divide(settings.training.BATCH_SIZE)
     if args.test and (args.folds or ranks.count > 1):
         raise UserError("--test is for one net, trained by one process: leave it out, and run python -m tools.final --test.")
+    if args.test:
+        check_test(settings)
     if args.compile:
         check_compilable(settings.training, ranks)
     where = device.choose(ranks.device(args.device), args.precision)
@@ -135,9 +138,10 @@ def train(
     with log, contextlib.closing(patches), run_setup.told_which_patches(patches, order), Signals() as signals, progress:
         loop.run(feed, progress, signals)
     loop.check_end()
-    if ranks.writer and not args.folds:
+    stopped = signals.stop and not selection.exhausted
+    if ranks.writer and not args.folds and not stopped:  # who stops a run wants it to end
         tell_scores(settings, args, where, recorder, selection)
-    return recorder.records, signals.stop and not selection.exhausted
+    return recorder.records, stopped
 
 
 def tell_scores(

@@ -175,6 +175,25 @@ def test_a_disk_that_is_really_full_is_said_in_one_line():
     assert "the disk is full" in ran.stderr
 
 
+def test_a_program_that_merely_imports_our_modules_keeps_its_own_way_to_end(tmp_path):
+    code = """
+import sys, time
+from tools.base.folders import whole_folder
+try:
+    with whole_folder(sys.argv[1]):
+        print("at work", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("mine", flush=True)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert (process.stdout.read(), process.wait(20)) == ("mine\n", 0)
+    assert not names(tmp_path)
+
+
 def test_ctrl_c_is_one_word(capsys):
     code, err = outcome(capsys, KeyboardInterrupt())
     assert (code, err.count("\n")) == (130, 1)

@@ -69,6 +69,12 @@ def test_cells_of_tiles_that_the_config_does_not_name_are_refused(own, without_p
     )
 
 
+def test_test_tiles_that_there_are_not_are_refused_before_work_starts(trained):
+    refused(call("tools.final", "--test", "--config", trained.config(test_ids=[])), "--test: the config's test_ids is empty")
+    words = ("--niter", 100, "--test", "--restore", "--config", trained.config(test_ids=[]))
+    refused(call("training", *words), "--test: the config's test_ids is empty")
+
+
 def test_a_run_that_is_not_there_is_refused(trained):
     refused(final(trained, "--run", "none"), "vaihingen_snapshots_segnet_slim-none")
     assert "none" not in "".join(names(trained.base))

@@ -55,8 +55,13 @@ def test_settings_from_python_win_over_the_file(watched):
 
 def test_tiles_are_labelled_from_python(watched, tmp_path, capsys):
     _, settings, _ = watched
-    inference.label(settings, inference.arguments(["--dir", str(tmp_path / "maps"), "--device", "cpu"]))
+    words = inference.arguments(["--dir", str(tmp_path / "maps"), "--device", "cpu", "--tta", "flips", "32"])
+    before = vars(words) | {}
+    inference.label(settings, words)
     assert "maps of 1 tiles" in capsys.readouterr().out
+    assert vars(words) == before
+    words.overwrite = True
+    inference.label(settings, words)  # the same words once more
     assert {"32_labels.tif", "32.png", "report.html", "scores.json"} <= set(names(tmp_path / "maps"))
     matrix = np.array(read_json(tmp_path / "maps/scores.json")["labels"]["all"]["confusion"])
     assert matrix.sum() == 72 * 90

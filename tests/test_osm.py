@@ -233,7 +233,9 @@ def test_distances_that_nobody_asked_for_bound_no_pixels(folder):
     fine = rasterio.transform.from_origin(EAST + 10, NORTH + 45, 0.005, 0.005)
     write_raster("top/area1.tif", np.zeros((3, 100, 100), np.uint8), crs=UTM, transform=fine)
     assert made(STREET)[1].all()  # within the house
-    refused(call("tools.osm", STREET, "--image", "top/area{}.tif", "--out", "far", "--form", "distance"), "--clip 20 is 3998 pixels")
+    refused(
+        call("tools.osm", STREET, "--image", "top/area{}.tif", "--out", "far", "--form", "distance"), "--clip 20 is 3998 pixels"
+    )
 
 
 def test_geopackages_of_several_layers_with_other_tags_are_read_in_their_own_crs(folder):

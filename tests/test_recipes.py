@@ -5,6 +5,7 @@ from conftest import REPO, refused, train
 from PIL import Image
 
 from tools.base.errors import UserError
+from tools.data.settings import DataSettings
 from tools.settings import read_settings
 from tools.solver.schedules import Schedule, ending
 
@@ -50,6 +51,17 @@ def test_a_net_of_ones_own_begins_at_random_and_learns_more_slowly():
     own = settings("NET=segnet")
     assert own.net.INIT_MODEL is None and not own.training.FROZEN_NORM
     assert own.training.BASE_LR < settings().training.BASE_LR
+
+
+def test_pixels_are_counted_for_the_recipe_that_asks_alone(monkeypatch):
+    def no_counting(self, pixels):
+        raise AssertionError("counted")
+
+    monkeypatch.setattr(DataSettings, "trains_on_less_than", no_counting)
+    for words in (["RECIPE=original"], ["NET=segnet"], ["NET_OPTIONS={}"]):
+        settings(*words)
+    with pytest.raises(AssertionError, match="counted"):
+        settings()
 
 
 def test_maps_average_the_mirror_images_that_were_learned():

@@ -11,8 +11,12 @@ import os
 import sys
 
 _SCRIPTS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_NAMES = {f"{name}.py" for name in ("convert_gt", "extract_images", "create_db", "training", "inference")}
 # The script's path; "-m" while Python looks for the module that it is to run.
-_IS_SCRIPT = any(word == "-m" or os.path.dirname(os.path.realpath(word)) == _SCRIPTS for word in sys.argv[:1])
+_IS_SCRIPT = any(
+    word == "-m" or (os.path.basename(word) in _NAMES and os.path.dirname(os.path.realpath(word)) == _SCRIPTS)
+    for word in sys.argv[:1]
+)
 
 
 def stop_at_once() -> None:

@@ -164,7 +164,10 @@ def _make(given: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
 
 def _of_recipe(recipe: str, data: DataSettings, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a recipe says for these data, and for what the config gives of the net."""
-    little = not given.keys() & {"NET", "NET_OPTIONS"} and data.trains_on_less_than(LITTLE)
+
+    def little() -> bool:
+        return "NET_OPTIONS" not in given and data.trains_on_less_than(LITTLE)
+
     return RECIPES[recipe](data.modalities, given.get("NET"), little)
 
 

@@ -162,7 +162,7 @@ class DataSettings(Section):
 
     def trains_on_less_than(self, pixels: int) -> bool:
         """Whether the training tiles have fewer pixels together, as nets see them; False where that cannot be told."""
-        from tools.geo import raster  # it takes its time to load, and most commands do not ask
+        from tools.geo import raster  # it takes its time to load, and most configs do not ask
 
         total, first = 0, self.modalities[0]
         for tile in self.train_ids:

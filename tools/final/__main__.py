@@ -4,8 +4,8 @@
     python -m tools.final --test --run low
     python -m tools.final --weights newest --splits val
 
-Tiles are labelled as inference labels them; where a grid's cells were shared out, its scenes are, and scored inside the cells
-of each split.
+Tiles are labelled as inference.py --tta none labels them; where a grid's cells were shared out, its scenes are, and scored
+inside the cells of each split.
 final.json beside the weights holds all scores. Test tiles are for the end: look at them once, when all choices are made.
 """
 
@@ -56,6 +56,8 @@ def report(settings: Settings, path: Path, splits: Sequence[str], where: "Device
     inputs = [Input.from_dict(i) for i in about["inputs"]]
     check_agreement(Asked(settings.data, settings.classes, settings.net), about, inputs, path)
     net = prepared(net, where)
+    if "test" in splits:
+        check_test(settings)
     splits = [split for split in splits if there(settings, split)]
     if not splits:
         raise UserError("none of these splits has tiles with labels: name tiles in the config, or other --splits.")
@@ -90,6 +92,14 @@ def cells(settings: Settings, split: str) -> list[str]:
 def there(settings: Settings, split: str) -> bool:
     """Whether there is anything to score in a split."""
     return bool(cells(settings, split) or settings.data.ids(split))
+
+
+def check_test(settings: Settings) -> None:
+    """Raise UserError where there are no test tiles, so that asking for their scores would be of no effect."""
+    if not there(settings, "test"):
+        raise UserError(
+            "--test: the config's test_ids is empty, and no cells of a grid are for tests: name some, or leave it out."
+        )
 
 
 def score(settings: Settings, net: "nn.Module", inputs: "list[Input]", where: "Device", split: str) -> "Validation":

@@ -53,7 +53,7 @@ def row_windows(height: int, width: int) -> Iterator[Window]:
 def step_in_pixels(step: float | Sequence[int], size: Sequence[int]) -> tuple[int, int]:
     """A step in pixels, height and width, that is given so or as a share of the window's size, such as 0.5."""
     if isinstance(step, float):
-        return max(1, round(step * size[0])), max(1, round(step * size[1]))
+        return tuple(max(1, int(step * side + 0.5)) for side in size)  # as JavaScript rounds
     return tuple(step)
 
 

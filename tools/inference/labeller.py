@@ -157,8 +157,10 @@ class Labeller:
         of the whole tile that touch it. Raises UserError where it is not what the net reads.
         """
         job = job or self._plan(paths, area)
-        tile = TileReader(self.inputs, paths, job.part).__enter__()
-        seen = tile if self.resize is None else TileReader(self.inputs, self._seen(paths)).__enter__()
+        with contextlib.ExitStack() as stack:
+            tile = stack.enter_context(TileReader(self.inputs, paths, job.part))
+            seen = tile if self.resize is None else stack.enter_context(TileReader(self.inputs, self._seen(paths)))
+            stack.pop_all()  # both are open: the reading closes them
         sections = crew.ranks.share(job.plan.sections) if crew else job.plan.sections
         share = partial(crew.share, job) if crew else alone
         return Reading(tile, seen, job.plan, Ahead(batches(seen.read, job.plan, sections, self.device)), share, area)

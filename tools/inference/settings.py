@@ -34,7 +34,7 @@ class InferenceSettings(Section):
         optional(whole(1)), "a whole number of windows, 1 or more, or None", None, effect=False
     )
     MEMORY_MB: int = setting(whole(1), "a whole number of megabytes, 1 or more", 256, effect=False)
-    TTA: str | None = setting(lambda v: v is None or v in LOOKS, f"one of {', '.join(LOOKS)}, or None", None)
+    TTA: str | None = setting(lambda v: v is None or v in LOOKS, f"one of {', '.join(LOOKS)}, or None", None, effect=False)
     THRESHOLD: float | None = setting(optional(_is_probability), "a probability between 0 and 1, or None", None)
 
     def check(self) -> None:

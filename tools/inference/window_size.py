@@ -60,7 +60,7 @@ class Windows:
     def _apart(self, side: int) -> int:
         """From one window of this side to the next, along one axis."""
         if self.step is not None:
-            return max(1, int(self.step * side + 0.5))
+            return step_in_pixels(self.step, (side,))[0]
         wished = max(side - 2 * self.halo, side // 2)
         return max(wished // self.multiple * self.multiple, min(self.multiple, side))
 
@@ -84,7 +84,7 @@ def windows_for(inference: InferenceSettings, net: nn.Module, most: int | None =
         return _chosen(net, most or MOST, apart, halo)
     size = (only, only) if only else tuple(size)
     if only and not isinstance(apart, float | None):
-        apart = tuple(max(1, round(a / b * only)) for a, b in zip(apart, inference.test_patch_size, strict=True))
+        apart = tuple(step_in_pixels(a / b, (only,))[0] for a, b in zip(apart, inference.test_patch_size, strict=True))
     return Windows(size, apart if apart is None else step_in_pixels(apart, size), halo, net.multiple)
 
 

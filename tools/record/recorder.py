@@ -61,8 +61,8 @@ class Recorder:
         """Write down how some iterations went."""
         self.log.note(f"iteration {interval.iteration}: {interval}")
         self.records.add(interval)
-        with self.log.training_goes_on("a point of TensorBoard's curves"):
-            for watcher in self._watchers:
+        for watcher in self._watchers:
+            with self.log.training_goes_on("a point of the curves (TensorBoard's, a notebook's)"):
                 watcher.add(interval)
 
     def add_validation(self, iteration: int, found: Validation, better: list[str]) -> None:
@@ -74,8 +74,8 @@ class Recorder:
             loss = f"loss {found.trained_loss:.4f}, cross entropy {found.loss:.4f}, {scores}"
         self.log.say(f"iteration {iteration}: validation {loss}" + (f"; best {', '.join(better)} so far" if better else ""))
         self.records.add_validation(iteration, found.scores)
-        with self.log.training_goes_on("a validation of TensorBoard's"):
-            for watcher in self._watchers:
+        for watcher in self._watchers:
+            with self.log.training_goes_on("a validation of the curves (TensorBoard's, a notebook's)"):
                 watcher.add_validation(iteration, found)
 
     def write(self, losses: list[float], best: Mapping[str, tuple[int, float]], stopped_early: bool) -> None:

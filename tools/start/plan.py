@@ -19,7 +19,7 @@ from tools.training.recipes import RECIPES
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 LABELS = "gts_numpy"  # below the folder: what convert_gt.py makes
-_PATCH = min(RECIPES["modern"]([], None, False)["patch_size"])
+_PATCH = min(RECIPES["modern"]([], None, bool)["patch_size"])
 _BLOCKS = 24  # that one image is cut into, about
 _SEEDS = range(1, 51)
 

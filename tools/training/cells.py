@@ -65,7 +65,8 @@ def score_by_windows(
 ) -> Validation:
     """Score a net inside the cells of whole tiles, which are labelled by windows as inference labels them.
 
-    areas: of each tile, by name, its cells. Windows that touch no cell are left out. trained: the loss that the net learns by.
+    areas: of each tile, by name, its cells. Windows that touch no cell are left out,
+    but for tiles that are read at another size (RESIZE). trained: the loss that the net learns by.
     """
     sums = Sums(palette, ignored, trained)
     for tile in tiles:

@@ -6,23 +6,25 @@ from typing import Any
 LITTLE = 4_000_000  # pixels of training tiles: fewer of them are seen often enough in windows half as wide
 
 
-def original(modalities: Sequence[str], net: str | None, little: bool) -> dict[str, Any]:
+def original(modalities: Sequence[str], net: str | None, little: Callable[[], bool]) -> dict[str, Any]:
     """Caffe's, of 2016: the defaults of the settings themselves."""
     return {}
 
 
-def modern(modalities: Sequence[str], net: str | None, little: bool) -> dict[str, Any]:
+def modern(modalities: Sequence[str], net: str | None, little: Callable[[], bool]) -> dict[str, Any]:
     """A light U-Net with ImageNet's weights, for a good map of a few labelled tiles in minutes on a laptop.
 
     Found on validation tiles of dubai and Vaihingen: benchmarks/RESULTS.md has what was tried. modalities: of the
     config, the images first: light and colour are changed in the first one alone, since the others may be heights. net: the
-    config's own, if it names one; it begins at random unless the config says otherwise, and learns more slowly. little: whether
-    the training tiles have fewer than LITTLE pixels. The light net then looks at them twice as large, in crops half as wide.
+    config's own, if it names one; it begins at random unless the config says otherwise, and learns more slowly. little: tells
+    whether the training tiles have fewer than LITTLE pixels. The light net then looks at them twice as large, in crops half as
+    wide.
     """
     if net is not None:
         return _for_any_net(modalities)
-    return _for_any_net(modalities, crop=96 if little else 192) | {
-        **({"NET_OPTIONS": {"finer": True}} if little else {}),
+    finer = little()
+    return _for_any_net(modalities, crop=96 if finer else 192) | {
+        **({"NET_OPTIONS": {"finer": True}} if finer else {}),
         "NET": "unet_light/efficientnet_lite0",
         "INIT_MODEL": "efficientnet_lite0",
         "BASE_LR": 4e-3,
@@ -61,5 +63,5 @@ def _for_any_net(modalities: Sequence[str], crop: int = 192) -> dict[str, Any]:
     }
 
 
-Recipe = Callable[[Sequence[str], str | None, bool], dict[str, Any]]
+Recipe = Callable[[Sequence[str], str | None, Callable[[], bool]], dict[str, Any]]
 RECIPES: Mapping[str, Recipe] = {"modern": modern, "original": original}

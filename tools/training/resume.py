@@ -74,7 +74,7 @@ def check_same(before: Snapshot, net: nn.Module, inputs: list[Input], name: str)
         raise UserError(
             f"{before.path} is of the net {before.about['name']} with the inputs"
             f" {', '.join(i['name'] for i in before.about['inputs'])}, which is not what the config builds ({name}):"
-            " restore with the config that it was trained with."
+            " restore with the config that it was trained with, and with its training tiles where they were."
         )
 
 
