@@ -385,7 +385,8 @@ def test_a_file_of_one_size_sets_the_window_and_two_of_different_sizes_are_refus
     details = json.loads((tmp_path / "maps/details.json").read_text())
     assert (details["window"], details["step"]) == ([64, 64], [32, 32])  # the config's windows of 32 overlap by half too
     words = ("--dir", tmp_path / "looks", "--weights", files[0], "--config", trained.config())
-    refused(call("inference", 32, *words, "--tta", "scales"), "TTA scales has windows of three sizes", "exported for 64x64 alone")
+    ran = call("inference", 32, *words, "--tta", "scales")
+    refused(ran, "TTA scales has windows of three sizes", "exported for 64x64 alone")
     ran = call("inference", 32, "--dir", tmp_path / "both", "--weights", *files, "--config", trained.config())
     refused(ran, "32.onnx was exported with --size 32", "64x64")
 
