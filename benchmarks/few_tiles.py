@@ -44,7 +44,9 @@ class Tiles:
     colours: list[tuple[int, int, int]]
     splits: tuple[list, list, list]
     ignored: int | None = None
-    heights: dict[str, str] | None = None  # further modalities, of which "composite" is made of the others and read, too
+    second: str | None = None  # a further modality that is read,
+    files: dict[str, str] | None = None  # its files and those that it is made of,
+    made_by: tuple[str, ...] = ()  # and the words of the command that makes it, {} for the dataset's folder
 
 
 DATASETS = {
@@ -67,7 +69,10 @@ HEIGHTS = {
     "ndsm": "ndsm/dsm_09cm_matching_area{}_normalized.jpg",
     "composite": "composite/composite_{}.tif",
 }
-DATASETS["demo_heights"] = replace(DATASETS["demo"], heights=HEIGHTS)
+MAP = {"osm": "osm/osm_{}.tif"}
+BY_OSM = ("tools.osm", "{}/map/osm.geojson", "--form", "distance")
+DATASETS["demo_heights"] = replace(DATASETS["demo"], second="composite", files=HEIGHTS, made_by=("tools.composite",))
+DATASETS["demo_osm"] = replace(DATASETS["demo"], second="osm", files=MAP, made_by=BY_OSM)
 
 RECIPES: dict[str, dict[str, Any]] = {  # what a config of the recipe says beside its data
     "modern": {"RECIPE": "modern"},
@@ -78,13 +83,18 @@ RECIPES: dict[str, dict[str, Any]] = {  # what a config of the recipe says besid
     },
     "segnet": {"RECIPE": "original", "NET": "segnet", "INIT_MODEL": "vgg16", "LR_POLICY": {"name": "fixed"}},
     "segnet_slim": {"RECIPE": "original", "NET": "segnet_slim", "BASE_LR": 0.05, "LR_POLICY": {"name": "fixed"}},
+    "fusenet": {
+        "RECIPE": "original", "NET": "fusenet", "NET_OPTIONS": {"planes": (16, 32, 64, 64, 64)}, "BASE_LR": 0.05,
+        "LR_POLICY": {"name": "fixed"},
+    },
 }  # fmt: skip
+TWO_INPUTS = ["fusenet"]  # the others read the second modality as further bands of the first input
 ITERATIONS = {  # by dataset and recipe; about as many minutes
     "dubai": {"modern": 800, "modern_plain": 800, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
     "vaihingen": {"modern": 400, "modern_plain": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
-    "demo_heights": {"modern": 600, "modern_plain": 600, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
     "demo": {"modern": 600, "modern_plain": 600, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
 }
+ITERATIONS |= {name: ITERATIONS["demo"] | {"fusenet": 1500} for name in ("demo_heights", "demo_osm")}
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ def main() -> None:
     for dataset in DATASETS:
         if source := getattr(args, dataset):
             make_labels(dataset, source, args.out)
-            for recipe in args.recipes:
+            for recipe in (r for r in args.recipes if r in ITERATIONS[dataset]):
                 for count in args.images or [len(DATASETS[dataset].splits[0])]:
                     runs += [one_run(args, dataset, source, recipe, count, seed) for seed in args.seeds]
                     print(f"\n{machine()}\n\n{table(runs)}\n", flush=True)
@@ -126,8 +136,9 @@ def make_labels(dataset: str, source: Path, out: Path) -> None:
         write_config(config, dataset, source, {}, DATASETS[dataset].splits[0], "test")
         masks = sorted(str(path) for path in (source / DATASETS[dataset].truth).iterdir())
         script("convert_gt.py", *masks, "--from-color", "--unknown", "ignore", "--out", target, "--config", config)
-        if DATASETS[dataset].heights and not (source / "composite").exists():
-            script("-m", "tools.composite", "--config", config)
+        second = DATASETS[dataset].second
+        if second and not (source / second).exists():
+            script("-m", *(word.format(source) for word in DATASETS[dataset].made_by), "--config", config)
 
 
 def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, count: int, seed: int) -> Run:
@@ -142,7 +153,7 @@ def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, c
         settings = RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}_{args.split}"}
         settings |= {"VAL_EVERY": max(1, iterations // 4), "SNAPSHOT_EVERY": iterations}
         config = base / f"config_{folder.name}.py"
-        write_config(config, dataset, source, settings, few, args.split)
+        write_config(config, dataset, source, settings, few, args.split, recipe in TWO_INPUTS)
         if not (base / f"{dataset}_lmdb_{name}_{args.split}").exists():
             script("extract_images.py", "--config", config, "--overwrite")
             script("create_db.py", "--config", config, "--overwrite")
@@ -152,17 +163,18 @@ def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, c
     return Run(dataset, recipe, count, seed, *json.loads(done.read_text()), *scores_of(folder))
 
 
-def write_config(path: Path, dataset: str, source: Path, settings: dict, train_ids: list, split: str) -> None:
+def write_config(path: Path, dataset: str, source: Path, settings: dict, train_ids: list, split: str, two=False) -> None:
     """A config file of its own for the scripts, in the folder where all that is made of the dataset lies."""
     tiles, base = DATASETS[dataset], path.parent.resolve()
     _, val_ids, test_ids = tiles.splits
     if split == "val":  # what is chosen by validation tiles has not seen the test tiles, not even by chance
         val_ids, test_ids = [], val_ids
-    files = {tiles.modality: tiles.image, "labels": f"{base}/labels/{tiles.label}"} | (tiles.heights or {})
-    read = [tiles.modality, *(["composite"] if tiles.heights else [])]
+    files = {tiles.modality: tiles.image, "labels": f"{base}/labels/{tiles.label}"} | (tiles.files or {})
+    read = [tiles.modality, *([tiles.second] if tiles.second else [])]
+    inputs = {name: [name] for name in read} if two else {tiles.modality: read}
     own = {
         "DATASET": dataset, "BASE_DIR": f"{base}/", "DATASET_DIR": f"{source.resolve()}/", "folders": files,
-        "INPUTS": {tiles.modality: read}, "MEAN_PIXEL": dict.fromkeys(read), "label_values": tiles.classes,
+        "INPUTS": inputs, "MEAN_PIXEL": dict.fromkeys(read), "label_values": tiles.classes,
         "palette": dict(enumerate(tiles.colours)), "IGNORE_LABEL": tiles.ignored,
         "train_ids": train_ids, "val_ids": val_ids, "test_ids": test_ids,
     }  # fmt: skip
