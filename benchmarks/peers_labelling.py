@@ -4,9 +4,10 @@
     python -m benchmarks.peers_labelling --peers peers/bin/python --image city.tif --runs 3
 
 Run by our own environment; the peers have theirs. The net is smp's U-Net on a ResNet-34 that has learnt for a minute to tell
-five shades apart, the same file for all, windows of 512x512 that overlap by half (geoai's default), pixels divided by 255 as geoai has it. Each
-run is a process of its own, start-up included: wall and processor seconds, the most memory, and the share of pixels with the
-same label as geoai's. "ours, --window auto" is what our recipe does: windows that overlap by as far as the net looks.
+five shades apart, the same file for all; windows of 512x512 that overlap by half (geoai's default), pixels divided by 255 as
+geoai has it. Each run is a process of its own, start-up included: wall and processor seconds, the most memory, and the share
+of pixels with the same label as geoai's. "ours, --window auto" is what our recipe does: windows that overlap by as far as the
+net looks.
 """
 
 import argparse
@@ -147,7 +148,9 @@ def write_weights(image: Path, weights: Path, out: Path) -> None:
     for _ in range(60):
         corners = [[random.integers(n - 128) for n in shades.shape] for _ in range(8)]
         places = [(slice(row, row + 128), slice(column, column + 128)) for row, column in corners]
-        loss = F.cross_entropy(net(torch.cat([pixels[:, :, *p] for p in places])), torch.stack([labels[p] for p in places]))
+        loss = F.cross_entropy(
+            net(torch.cat([pixels[:, :, rows, columns] for rows, columns in places])), torch.stack([labels[p] for p in places])
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
