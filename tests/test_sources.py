@@ -94,6 +94,26 @@ def test_wms_and_wmts_give_the_pixels_that_their_server_shows(tmp_path, server, 
     assert np.array_equal(found, image[:, 100:400, 50:650])
 
 
+def test_a_bucket_of_s3_is_labelled_as_a_local_file_and_one_without_credentials_is_refused(
+    trained, tmp_path, server, monkeypatch
+):
+    image = np.random.default_rng(1).integers(0, 256, (3, 80, 90)).astype(np.uint8)
+    file = write_raster(tmp_path / "town/a.tif", image)
+    asked = ("--images", "s3://town/a.tif", "--dir", tmp_path / "there")
+    settings = {"AWS_S3_ENDPOINT": server.removeprefix("http://"), "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    for name, value in (settings | {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    refused(infer(trained, *asked), "s3://town/a.tif cannot be read as a raster", "AWS_NO_SIGN_REQUEST")
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+    for words in (asked, ("--images", file, "--dir", tmp_path / "here")):
+        ran = infer(trained, *words)
+        assert ran.code == 0, ran.err
+    with rasterio.open(tmp_path / "here/a_labels.tif") as here, rasterio.open(tmp_path / "there/a_labels.tif") as there:
+        assert np.array_equal(here.read(1), there.read(1))
+
+
 @pytest.mark.usefixtures("no_waiting")
 def test_a_lost_connection_is_tried_again(tmp_path, server):
     image = np.random.default_rng(1).integers(0, 256, (3, 600, 500)).astype(np.uint8)
