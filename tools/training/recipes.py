@@ -47,6 +47,8 @@ def _for_any_net(modalities: Sequence[str], crop: int = 192) -> dict[str, Any]:
         "LOSS": "ce + 0.5 dice",
         "EMA_DECAY": 0.99,
         "AUGMENTATION": {
+            "mosaic": {},  # the same surroundings never twice, or the net learns the tiles by heart
+            "cutmix": {},
             "crop": {"height": crop, "width": crop},
             "scale": {"smallest": 0.7, "largest": 1.6, "probability": 0.8},
             "flip": {},
