@@ -25,10 +25,10 @@ notebooks: $(VENV)/notebooks
 	@echo "open them with $(VENV)/bin/jupyter lab notebooks/"
 
 test: $(VENV)/ready
-	$(RUN) -m pytest -q -m "not slow" -n 2 --dist loadfile
+	$(RUN) -m pytest -q -m "not slow" -n 2 --dist loadfile --durations 15
 
 test-all: $(VENV)/ready
-	$(RUN) -m pytest -q -n 2 --dist loadfile
+	$(RUN) -m pytest -q -n 2 --dist loadfile --durations 30
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
