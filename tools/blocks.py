@@ -24,7 +24,7 @@ from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
 from tools.geo import raster
 from tools.geo.file_list import find_local
-from tools.geo.views import GDAL_TYPES, add, orientation
+from tools.geo.views import GDAL_TYPES, add, orientation, vrt_band, vrt_of, vrt_source
 from tools.geo.windows import Window
 
 MADE_BY = "tools.blocks"
@@ -88,12 +88,10 @@ def write_blocks(file: Path, size: int, folder: Path, final: Path) -> int:
 
 def as_vrt(source: rasterio.DatasetReader, about: raster.Raster, window: Window, path: str) -> str:
     """The text of a VRT that shows one window of an open raster; about: its place. path: the raster's, seen from the VRT."""
-    root = Xml.Element("VRTDataset", rasterXSize=str(window.width), rasterYSize=str(window.height))
-    if about.crs is not None:
-        add(root, "SRS", about.crs.to_wkt())
-    if about.transform is not None:
-        place = about.transform * about.transform.translation(window.col, window.row)
-        add(root, "GeoTransform", ", ".join(map(repr, place.to_gdal())))
+    place = about.transform
+    if place is not None:
+        place = place * place.translation(window.col, window.row)
+    root = vrt_of(window.height, window.width, about.crs, place)
     for i in source.indexes:
         band = _band(root, source.dtypes[i - 1], window, path, str(i), band=str(i))
         add(band, "ColorInterp", source.colorinterp[i - 1].name.capitalize())
@@ -115,10 +113,8 @@ def as_vrt(source: rasterio.DatasetReader, about: raster.Raster, window: Window,
 def _band(parent: Xml.Element, dtype: str, window: Window, path: str, source_band: str, **attributes: str) -> Xml.Element:
     if dtype not in GDAL_TYPES:
         raise UserError(f"{path} has pixels of the type {dtype}, of which blocks cannot be made.")
-    band = add(parent, "VRTRasterBand", None, dataType=GDAL_TYPES[dtype], **attributes)
-    source = add(band, "SimpleSource")
-    add(source, "SourceFilename", path, relativeToVRT="1")
-    add(source, "SourceBand", source_band)
+    band = vrt_band(parent, dtype, **attributes)
+    source = vrt_source(band, path, source_band, relativeToVRT="1")
     size = {"xSize": str(window.width), "ySize": str(window.height)}
     add(source, "SrcRect", None, xOff=str(window.col), yOff=str(window.row), **size)
     add(source, "DstRect", None, xOff="0", yOff="0", **size)

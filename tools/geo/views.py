@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio import CRS
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
@@ -200,11 +201,8 @@ class _Layout:
 
     def _xml(self) -> str:
         """What GDAL makes the view of."""
-        root = Xml.Element("VRTDataset", rasterXSize=str(self.file.width), rasterYSize=str(self.file.height))
-        if self.file.crs:
-            add(root, "SRS", self.file.crs.to_wkt())
-        if not self.file.transform.is_identity:
-            add(root, "GeoTransform", ", ".join(map(repr, self.file.transform.to_gdal())))
+        transform = None if self.file.transform.is_identity else self.file.transform
+        root = vrt_of(self.file.height, self.file.width, self.file.crs, transform)
         dtype = np.result_type(*(band.dtype for band in self.bands)).name
         for number, band in enumerate(self.bands, 1):
             self._add_band(root, number, band, dtype)
@@ -212,7 +210,7 @@ class _Layout:
         return Xml.tostring(root, "unicode")
 
     def _add_band(self, root: Xml.Element, number: int, band: _Band, dtype: str) -> None:
-        element = add(root, "VRTRasterBand", dataType=GDAL_TYPES[dtype], band=str(number))
+        element = vrt_band(root, dtype, band=str(number))
         scaled = (band.scale, band.offset) != (1, 0)
         if band.nodata is not None:
             add(element, "NoDataValue", "nan" if scaled else repr(band.nodata))
@@ -232,7 +230,7 @@ class _Layout:
         clear, alpha = self._clear, self.alpha
         if not (clear or alpha or self._masks_differ or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags)):
             return
-        element = add(add(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        element = vrt_band(add(root, "MaskBand"), "uint8")
         if clear:
             around = {i: 255 for number in clear for i in (number - 1, number + 1)} | dict.fromkeys(clear, 0)
             table = ",".join(f"{i}:{around[i]}" for i in sorted(around))
@@ -247,10 +245,7 @@ class _Layout:
             self._add_source(element, "mask,1", plain=True)
 
     def _add_source(self, band: Xml.Element, which: str, plain: bool) -> Xml.Element:
-        source = add(band, "SimpleSource" if plain else "ComplexSource")
-        add(source, "SourceFilename", gdal_name(self.file))
-        add(source, "SourceBand", which)
-        return source
+        return vrt_source(band, gdal_name(self.file), which, "SimpleSource" if plain else "ComplexSource")
 
 
 def gdal_name(file: rasterio.DatasetReader) -> str:
@@ -263,6 +258,29 @@ def add(parent: Xml.Element, name: str, text: str | None = None, **attributes: s
     element = Xml.SubElement(parent, name, attributes)
     element.text = text
     return element
+
+
+def vrt_of(height: int, width: int, crs: CRS | None, transform: Affine | None) -> Xml.Element:
+    """A virtual raster as GDAL has it in XML, without bands yet."""
+    root = Xml.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    if crs:
+        add(root, "SRS", crs.to_wkt())
+    if transform is not None:
+        add(root, "GeoTransform", ", ".join(map(repr, transform.to_gdal())))
+    return root
+
+
+def vrt_band(parent: Xml.Element, dtype: str, **attributes: str) -> Xml.Element:
+    """A band of a virtual raster, or of its MaskBand."""
+    return add(parent, "VRTRasterBand", dataType=GDAL_TYPES[dtype], **attributes)
+
+
+def vrt_source(band: Xml.Element, file: str, which: str, kind: str = "SimpleSource", **attributes: str) -> Xml.Element:
+    """Where a band's pixels come from. which: the band of the file, or "mask,1"; attributes: of the file's name."""
+    source = add(band, kind)
+    add(source, "SourceFilename", file, **attributes)
+    add(source, "SourceBand", which)
+    return source
 
 
 # ------------------------------------------------------------------------------------------------------------------ EXIF
@@ -389,13 +407,8 @@ def in_memory(made: WarpedVRT, name: str) -> str:
 def with_mask(path: str) -> str:
     """A virtual raster, as GDAL reads it from XML, of which the last band of a file is the mask."""
     with rasterio.open(path) as file:
-        root = Xml.Element("VRTDataset", rasterXSize=str(file.width), rasterYSize=str(file.height))
-        Xml.SubElement(root, "SRS").text = file.crs.to_wkt() if file.crs else ""
-        Xml.SubElement(root, "GeoTransform").text = ", ".join(map(repr, file.transform.to_gdal()))
-        for band, kind in enumerate(file.dtypes, 1):
-            parent = root if band < file.count else Xml.SubElement(root, "MaskBand")
-            kind = "Byte" if band == file.count else GDAL_TYPES[kind]
-            source = Xml.SubElement(Xml.SubElement(parent, "VRTRasterBand", dataType=kind), "SimpleSource")
-            Xml.SubElement(source, "SourceFilename").text = file.name
-            Xml.SubElement(source, "SourceBand").text = str(band)
+        root = vrt_of(file.height, file.width, file.crs, file.transform)
+        for band, dtype in enumerate(file.dtypes, 1):
+            parent, dtype = (root, dtype) if band < file.count else (add(root, "MaskBand"), "uint8")
+            vrt_source(vrt_band(parent, dtype), file.name, str(band))
     return Xml.tostring(root, "unicode")
