@@ -90,7 +90,7 @@ RECIPES: dict[str, dict[str, Any]] = {  # what a config of the recipe says besid
 }  # fmt: skip
 TWO_INPUTS = ["fusenet"]  # the others read the second modality as further bands of the first input
 ITERATIONS = {  # by dataset and recipe; about as many minutes
-    "dubai": {"modern": 800, "modern_plain": 800, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
+    "dubai": {"modern": 500, "modern_plain": 500, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
     "vaihingen": {"modern": 400, "modern_plain": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
     "demo": {"modern": 600, "modern_plain": 600, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
 }

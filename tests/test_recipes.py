@@ -113,7 +113,7 @@ def test_the_run_prints_and_keeps_where_each_setting_came_from(databases, tmp_pa
 
 def test_what_is_left_to_the_run_is_settled_by_its_length():
     own = settings().training
-    assert own.SNAPSHOT_EVERY is None and own.NITER == 800
+    assert own.SNAPSHOT_EVERY is None and own.NITER == 500
     run = own.for_run(600)
     assert (run.SNAPSHOT_EVERY, run.validate_every, run.LR_POLICY["max_iterations"]) == (150, 150, 600)
     rates = [Schedule(1.0, run.LR_POLICY).rate(i) for i in (0, 14, 29, 300)]

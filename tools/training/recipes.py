@@ -57,7 +57,7 @@ def _for_any_net(modalities: Sequence[str], crop: int = 192) -> dict[str, Any]:
             "contrast": light | {"factor": 1.4},
             "gamma": light | {"exponent": 1.3},
         },
-        "NITER": 800,
+        "NITER": 500,
         "TTA": "flips",
         "SNAPSHOT_EVERY": None,
         "test_patch_size": "auto",
