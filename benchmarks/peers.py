@@ -47,10 +47,11 @@ def geoai(args: argparse.Namespace, train: list[tuple[Path, Path]]):
     import geoai as library
 
     home = Path(tempfile.mkdtemp())
-    for kind, paths in zip(("images", "labels"), zip(*train, strict=True), strict=True):
+    for kind in ("images", "labels"):
         (home / kind).mkdir()
-        for path, (image, _) in zip(paths, train, strict=True):
-            Image.open(path).save(home / kind / f"{image.stem}.png")
+    for image, mask in train:
+        Image.open(image).save(home / "images" / f"{image.stem}.png")
+        Image.fromarray(labels_of(mask)).save(home / "labels" / f"{image.stem}.png")  # grey: of a palette it reads the colours
     net = {"architecture": "unet", "encoder_name": ENCODER, "num_channels": 3, "num_classes": CLASSES}
     begin = home / "begin.pth"
     torch.save(unet(args).state_dict(), begin)
