@@ -4,6 +4,7 @@
     python -m benchmarks.few_tiles --dubai data/dubai --recipes modern --seeds 1 2 3
     python -m benchmarks.few_tiles --dubai data/dubai --recipes modern --images 5 15 45
     python -m benchmarks.few_tiles --vaihingen data/vaihingen_small --recipes modern --split val    # to choose a recipe by
+    python -m benchmarks.few_tiles --demo-osm data/demo --recipes modern fusenet --seeds 1 2 3      # what a map adds to IRRG
 
 Each folder holds images and coloured ground truth as they were delivered; what is made of them goes below --out. Runs that are
 there already are read, not repeated. The table has mean and spread over the seeds; a run's minutes are those of `training.py`,
@@ -44,9 +45,9 @@ class Tiles:
     colours: list[tuple[int, int, int]]
     splits: tuple[list, list, list]
     ignored: int | None = None
-    second: str | None = None  # a further modality that is read,
-    files: dict[str, str] | None = None  # its files and those that it is made of,
-    made_by: tuple[str, ...] = ()  # and the words of the command that makes it, {} for the dataset's folder
+    second: str | None = None  # a further modality that the net reads
+    files: dict[str, str] | None = None  # of the second modality, and of what it is made of
+    made_by: tuple[str, ...] = ()  # the command that makes it, {} stands for the dataset's folder
 
 
 DATASETS = {
@@ -120,7 +121,7 @@ def main() -> None:
     for dataset in DATASETS:
         if source := getattr(args, dataset):
             make_labels(dataset, source, args.out)
-            for recipe in (r for r in args.recipes if r in ITERATIONS[dataset]):
+            for recipe in args.recipes:
                 for count in args.images or [len(DATASETS[dataset].splits[0])]:
                     runs += [one_run(args, dataset, source, recipe, count, seed) for seed in args.seeds]
                     print(f"\n{machine()}\n\n{table(runs)}\n", flush=True)
@@ -163,8 +164,13 @@ def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, c
     return Run(dataset, recipe, count, seed, *json.loads(done.read_text()), *scores_of(folder))
 
 
-def write_config(path: Path, dataset: str, source: Path, settings: dict, train_ids: list, split: str, two=False) -> None:
-    """A config file of its own for the scripts, in the folder where all that is made of the dataset lies."""
+def write_config(
+    path: Path, dataset: str, source: Path, settings: dict, train_ids: list, split: str, two: bool = False
+) -> None:
+    """A config file of its own for the scripts, in the folder where all that is made of the dataset lies.
+
+    two: whether the second modality is an input of its own.
+    """
     tiles, base = DATASETS[dataset], path.parent.resolve()
     _, val_ids, test_ids = tiles.splits
     if split == "val":  # what is chosen by validation tiles has not seen the test tiles, not even by chance
@@ -255,7 +261,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=["test", "val"], default="test", help="the tiles that are scored at the end")
     parser.add_argument("--out", type=Path, default=Path("data/few_tiles"), help="default: %(default)s")
     parser.add_argument("--curve", type=Path, metavar="PNG", help="draw validation scores against minutes")
-    return parser.parse_args()
+    args = parser.parse_args()
+    for dataset in (name for name in DATASETS if getattr(args, name)):
+        if lacking := [recipe for recipe in args.recipes if recipe not in ITERATIONS[dataset]]:
+            parser.error(f"{', '.join(lacking)} takes two inputs, and {dataset} has one: leave it out, or take --demo-osm")
+    return args
 
 
 if __name__ == "__main__":

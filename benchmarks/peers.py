@@ -31,10 +31,11 @@ def main() -> None:
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)
     train, test = (pairs(args, pattern) for pattern in (args.train, args.test))
-    start, cpu = time.perf_counter(), time.process_time()
-    predict = {"geoai": geoai, "smp": plain}[args.peer](args, train)
-    minutes, cpu = (time.perf_counter() - start) / 60, (time.process_time() - cpu) / 60
-    found = sum(confusion(labels_of(mask), predict(image)) for image, mask in test)
+    with tempfile.TemporaryDirectory() as home:
+        start, cpu = time.perf_counter(), time.process_time()
+        predict = geoai(args, train, Path(home)) if args.peer == "geoai" else plain(args, train)
+        minutes, cpu = (time.perf_counter() - start) / 60, (time.process_time() - cpu) / 60
+        found = sum(confusion(labels_of(mask), predict(image)) for image, mask in test)
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"peer": args.peer, "minutes": minutes, "cpu minutes": cpu, "megabytes": megabytes, **scores(found)}))
 
@@ -42,11 +43,10 @@ def main() -> None:
 # ------------------------------------------------------------------------------------------------------------- the two peers
 
 
-def geoai(args: argparse.Namespace, train: list[tuple[Path, Path]]):
+def geoai(args: argparse.Namespace, train: list[tuple[Path, Path]], home: Path):
     """geoai-py's train_segmentation_model and semantic_segmentation with their defaults; what labels an image comes back."""
     import geoai as library
 
-    home = Path(tempfile.mkdtemp())
     for kind in ("images", "labels"):
         (home / kind).mkdir()
     for image, mask in train:

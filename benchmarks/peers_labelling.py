@@ -49,9 +49,8 @@ def main() -> None:
         home = Path(folder)
         weights, ours = home / "net.pth", home / "net.safetensors"
         measured([args.peers, "-m", THIS, "--one", "weights", "--image", args.image, "--weights", weights])
-        (home / "classes.csv").write_text(
-            "name,r,g,b\n" + "".join(f"class{i},{40 * i},{255 - 40 * i},0\n" for i in range(CLASSES))
-        )
+        rows = [f"class{i},{40 * i},{255 - 40 * i},0" for i in range(CLASSES)]
+        (home / "classes.csv").write_text("\n".join(["name,r,g,b", *rows]))
         net = ["--net", f"smp:Unet/{ENCODER}", "--bands", *"RGB", "--mean", 0, 0, 0, "--std", 255, 255, 255, "--window", WINDOW]
         measured([sys.executable, "-m", "tools.adopt", weights, *net, "--classes", home / "classes.csv", "--out", ours])
         for _ in range(args.runs):
@@ -65,19 +64,8 @@ def main() -> None:
 def command(name: str, args: argparse.Namespace, weights: Path, ours: Path, out: Path) -> list:
     """The words of one way's process."""
     if name in PEERS:
-        return [
-            args.peers,
-            "-m",
-            THIS,
-            "--one",
-            name,
-            "--image",
-            args.image,
-            "--weights",
-            weights,
-            "--out",
-            out.with_suffix(".tif"),
-        ]
+        files = ["--image", args.image, "--weights", weights, "--out", out.with_suffix(".tif")]
+        return [args.peers, "-m", THIS, "--one", name, *files]
     words = ["inference.py", "--config", ours.with_suffix(".py"), "--images", args.image, "--weights", ours, "--dir", out]
     return [sys.executable, *words, "--overwrite", *OURS[name]]
 
@@ -119,7 +107,7 @@ def table(args: argparse.Namespace, costs: dict[str, list[Cost]], labels: dict[s
 
 
 def library_net(weights: Path):
-    """smp's net with the weights of the file, which is made where it is not there."""
+    """smp's net for labelling, with the weights of the file where there is one."""
     import segmentation_models_pytorch as smp
     import torch
 
@@ -140,17 +128,13 @@ def write_weights(image: Path, weights: Path, out: Path) -> None:
         pixels = torch.from_numpy(file.read([1, 2, 3])).float()[None] / 255
     shades = F.avg_pool2d(pixels.mean(1, keepdim=True), 15, 1, 7)[0, 0]
     borders = torch.from_numpy(np.quantile(shades.numpy()[::4, ::4], np.arange(1, CLASSES) / CLASSES)).float()
-    labels, optimizer, random = (
-        torch.bucketize(shades, borders),
-        torch.optim.Adam(net.parameters(), 1e-3),
-        np.random.default_rng(1),
-    )
+    labels = torch.bucketize(shades, borders)
+    optimizer, random = torch.optim.Adam(net.parameters(), 1e-3), np.random.default_rng(1)
     for _ in range(60):
         corners = [[random.integers(n - 128) for n in shades.shape] for _ in range(8)]
         places = [(slice(row, row + 128), slice(column, column + 128)) for row, column in corners]
-        loss = F.cross_entropy(
-            net(torch.cat([pixels[:, :, rows, columns] for rows, columns in places])), torch.stack([labels[p] for p in places])
-        )
+        patches = torch.cat([pixels[:, :, rows, columns] for rows, columns in places])
+        loss = F.cross_entropy(net(patches), torch.stack([labels[place] for place in places]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -101,9 +101,10 @@ def test_a_bucket_of_s3_is_labelled_as_a_local_file_and_one_without_credentials_
     file = write_raster(tmp_path / "town/a.tif", image)
     asked = ("--images", "s3://town/a.tif", "--dir", tmp_path / "there")
     settings = {"AWS_S3_ENDPOINT": server.removeprefix("http://"), "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
-    for name, value in (settings | {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}).items():
+    nowhere = dict.fromkeys(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"), str(tmp_path / "none"))
+    for name, value in (settings | nowhere | {"CPL_AWS_AUTODETECT_EC2": "NO"}).items():
         monkeypatch.setenv(name, value)
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN"):
         monkeypatch.delenv(name, raising=False)
     refused(infer(trained, *asked), "s3://town/a.tif cannot be read as a raster", "AWS_NO_SIGN_REQUEST")
     monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
