@@ -167,8 +167,9 @@ def torchgeo(image: Path, weights: Path, out: Path) -> None:
         for batch in loader:
             found = net(batch["image"][:, :3].float() / 255).argmax(1).to(torch.uint8).numpy()
             for one, (xs, ys, _) in zip(found, batch["bounds"], strict=True):
-                column, row = (max(0, round(n)) for n in places * (xs.start, ys.stop))
-                part = labels[row : row + WINDOW, column : column + WINDOW]
+                column, row = (round(n) for n in places * (xs.start, ys.stop))
+                one = one[max(0, -row) :, max(0, -column) :]  # windows may reach beyond the raster
+                part = labels[max(0, row) :, max(0, column) :][: one.shape[0], : one.shape[1]]
                 part[:] = one[: part.shape[0], : part.shape[1]]
     with rasterio.open(out, "w", **profile) as file:
         file.write(labels, 1)
