@@ -1,15 +1,17 @@
-"""Engines side by side on windows: PyTorch in fp32 and bf16, onnxruntime in fp32 and int8; with weights, the mean IoU of each.
+"""Engines side by side on windows: PyTorch in fp32 and bf16, onnxruntime and OpenVINO in fp32 and int8; with weights, the mean
+IoU of each.
 
 python -m benchmarks.export [WEIGHTS] [--net segnet] [--batch 10] [--size 128] [--runs 5] [--threads 2] [--processor-time]
 
-Without weights: --net with random ones. int8 is calibrated on the training patches of --config. The mean IoU, without the
-ignored classes, is that of the config's test patches, each labelled by itself. --processor-time, with --threads 1, counts what
-this process alone has computed, where other work makes wall time worthless.
+OpenVINO has rows where it is installed. Without weights: --net with random ones. int8 is calibrated on the training patches of
+--config. The mean IoU, without the ignored classes, is that of the config's test patches, each labelled by itself.
+--processor-time, with --threads 1, counts what this process alone has computed, where other work makes wall time worthless.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +25,7 @@ from tools.compute.device import Device
 from tools.data.loader import Patches
 from tools.export import int8, onnx_file
 from tools.export.end_to_end import Program, file_order, trace
-from tools.export.onnx_engine import OnnxNet
+from tools.export.onnx_engine import OPENVINO, kind_of
 from tools.labels import scores
 from tools.settings import Settings, read_settings
 from tools.weights import snapshots
@@ -38,7 +40,7 @@ def main():
     net, about = snapshots.load_net(args.weights) if args.weights else random_net(args.net, settings)
     program = trace(net, about)
     with TemporaryDirectory() as folder:
-        engines = of_torch(program) | of_onnxruntime(program, about, settings.data.folder("lmdb"), Path(folder))
+        engines = of_torch(program) | of_onnx(program, about, settings.data.folder("lmdb"), Path(folder))
     images = program.noise((args.batch, args.size, args.size))
     clock = time.process_time if args.processor_time else time.perf_counter
     times = measure.in_turn(*[lambda e=e: e(*images) for e in engines.values()], runs=args.runs, clock=clock)
@@ -78,15 +80,18 @@ def of_torch(program: Program) -> dict[str, Engine]:
     return {"PyTorch, fp32": engine(False), "PyTorch, bf16": engine(True)}
 
 
-def of_onnxruntime(program: Program, about: dict, lmdb: Path, folder: Path) -> dict[str, Engine]:
-    """onnxruntime as `--engine onnxruntime` uses it, and what `tools.export --int8` makes."""
-    plain = onnx_file.convert(program)
-    found = {}
-    for name, model in (("fp32", plain), ("int8", int8.quantise(plain, int8.Examples(lmdb, program)))):
+def of_onnx(program: Program, about: dict, lmdb: Path, folder: Path) -> dict[str, Engine]:
+    """Both engines of ONNX files as inference.py uses them, with what `tools.export` makes, and `tools.export --int8`."""
+    plain, found = onnx_file.convert(program), {}
+    files = {"fp32": plain, "int8": int8.quantise(plain, int8.Examples(lmdb, program))}
+    for kind, model in files.items():
         onnx_file.describe(model, program, about)
-        onnx_file.save(model, folder / f"{name}.onnx")
-        found[f"onnxruntime, {name}"] = OnnxNet(folder / f"{name}.onnx")
-    return {name: (lambda *x, e=e: e(*x).softmax(1)) for name, e in found.items()}
+        onnx_file.save(model, folder / f"{kind}.onnx")
+    for engine in ["onnxruntime", *([OPENVINO] if find_spec("openvino") else [])]:
+        for kind in files:
+            net = kind_of(engine)(folder / f"{kind}.onnx")
+            found[f"{net.engine}, {kind}"] = net.probabilities
+    return found
 
 
 def quality(engines: dict[str, Engine], program: Program, about: dict, settings: Settings) -> Iterator[str]:

@@ -6,8 +6,8 @@
 Run by our own environment; the peers have theirs. The net is smp's U-Net on a ResNet-34 that has learnt for a minute to tell
 five shades apart, the same file for all; windows of 512x512 that overlap by half (geoai's default), pixels divided by 255 as
 geoai has it. Each run is a process of its own, start-up included: wall and processor seconds, the most memory, and the share
-of pixels with the same label as geoai's. "ours, --window auto" is what our recipe does: windows that overlap by as far as the
-net looks.
+of pixels with the same label as geoai's. "own windows" are what our recipe does, `--window auto`: they overlap by as far as the
+net looks, not by half.
 """
 
 import argparse
@@ -26,7 +26,12 @@ import rasterio
 
 CLASSES, WINDOW, STEP, BATCH, ENCODER = 5, 512, 256, 4, "resnet34"
 THIS = "benchmarks.peers_labelling"
-OURS = {"ours": [], "ours, --window auto": ["--window", "auto"]}
+OURS = {  # what inference.py is told beside the net
+    "ours": ["--set", f"test_step_size={STEP / WINDOW}"],
+    "ours, own windows": ["--window", "auto"],
+    "ours, OpenVINO": ["--set", f"test_step_size={STEP / WINDOW}", "--engine", "openvino"],
+    "ours, own windows, OpenVINO": ["--window", "auto", "--engine", "openvino"],
+}
 
 
 @dataclass(frozen=True)
