@@ -1,13 +1,16 @@
 """Proves that tools.start pairs images with masks, tells classes from faults, and writes configs whose printed lines work."""
 
+import re
 import shlex
 
 import numpy as np
 import pytest
 from conftest import call, done, names, pixels, refused, write_raster
+from PIL import Image
 
 from tools.labels.palette import colour_of
 from tools.settings import read_settings
+from tools.start.attributes import class_attribute
 from tools.start.classes import colours_for
 from tools.start.pairs import pair, sort_out
 from tools.start.plan import block_size, split
@@ -269,6 +272,58 @@ def test_the_attribute_with_few_values_names_the_classes(tmp_path):
     classes = read_settings("config_city.py").classes
     assert (classes.label_values, classes.LABEL_ATTRIBUTE) == (["background", "car", "tree"], "class")
     assert set(np.unique(pixels(tmp_path / "city/gts_numpy/0.tif"))) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("columns", "chosen", "others"),
+    [
+        ({"width": [0, 1], "landcover": ["field", "wood"]}, "landcover", []),  # 'width' has no 'id' that is a word
+        ({"confidence": [0, 1], "Nutzung": ["Acker", "Wald"]}, "Nutzung", []),
+        ({"editor_name": ["anna", "ben"], "landcover": ["field", "wood"]}, "landcover", ["editor_name"]),
+        ({"class_id": [1, 2], "className": ["field", "wood"]}, "className", ["class_id"]),
+        ({"objekt": ["field", "wood"], "dateId": [1, 2]}, "objekt", ["dateId"]),
+        ({"code": [41001, 42001]}, "code", []),
+        ({"height": [3, 5]}, None, []),
+    ],
+)
+def test_an_attribute_is_known_by_the_words_of_its_name_and_text_comes_before_numbers(columns, chosen, others):
+    rows = [{name: values[i % 2] for name, values in columns.items()} for i in range(6)]
+    found = class_attribute(rows, most=60)
+    assert (found and found.name, found.others if found else []) == (chosen, others)
+
+
+def test_polygons_without_a_class_are_not_scored_and_blanks_around_a_name_do_not_count(tmp_path):
+    image(tmp_path / "city/0.tif")
+    image(tmp_path / "city/1.tif")
+    values = ["tree", "car", " tree ", "car", None, ""]
+    polygons(tmp_path / "city/all.geojson", [{"landcover": value} for value in values])
+    ran = done(call("tools.start", "city"))
+    assert "2 of 6 polygons have no 'landcover'" in ran.out
+    follow(ran, *CUTTING)
+    assert read_settings("config_city.py").classes.label_values == ["background", "car", "tree"]
+    labels = pixels(tmp_path / "city/gts_numpy/0.tif")[0]  # squares of 11 pixels, the first below row 11
+    assert labels[16, 5] == 2 and labels[36, 5] == 2 and labels[16, 16] == 1
+    assert labels[27, 5] == 3 and labels[36, 16] == 3  # of no class
+
+
+def test_blurred_colours_of_jpeg_become_their_classes_and_the_printed_lines_run(tmp_path):
+    truth = [np.kron(np.random.default_rng(i).integers(0, 3, (5, 6)), np.ones((24, 24))) for i in range(4)]
+    colours = [(60, 16, 152), (155, 155, 155), (254, 221, 58)]
+    for i, labels in enumerate(truth):
+        image(tmp_path / f"city/images/{i}.tif", height=120, width=144)
+        (tmp_path / "city/masks").mkdir(exist_ok=True)
+        picture = coloured(labels, colours).transpose(1, 2, 0)
+        Image.fromarray(picture).save(tmp_path / f"city/masks/{i}.jpg", quality=85, subsampling=2)
+    ran = done(call("tools.start", "city"))
+    follow(ran, *CUTTING)
+    known = read_settings("config_city.py").classes
+    near = [int(np.abs(np.subtract(colours, known.palette[i])).sum(1).argmin()) for i in range(len(known.label_values))]
+    assert sorted(near) == [0, 1, 2]
+    got = pixels(next((tmp_path / "city/gts_numpy").glob("0.*")))[0]
+    right = np.array([*near, 9])[np.minimum(got, 3)] == truth[0]
+    assert right.mean() > 0.95
+    share = float(re.search(r" 0  .* (\d+\.\d+)%", ran.out)[1])
+    assert abs(share - 100 * np.mean([labels == near[0] for labels in truth])) < 4
 
 
 # ---------------------------------------------------------------------------------------------------------------- bad input

@@ -89,7 +89,7 @@ def read(path: Path, legend: Legend, attribute: str | None, name: str | None, un
 
 def _label(value: Any, legend: Legend) -> int | None:
     if isinstance(value, str):
-        return legend.names.get(value)
+        return legend.names.get(value, legend.names.get(value.strip()))
     return legend.numbers.get(value)  # 3.0 finds 3; None (an empty attribute) and NaN find nothing
 
 

@@ -16,6 +16,7 @@ from tools.geo import raster, vectors
 from tools.labels import masks
 from tools.labels.class_table import read_classes
 from tools.labels.palette import Colour, codes_of, colour_of
+from tools.start.attributes import class_attribute
 
 COLOURS, NUMBERS = "colours", "numbers"
 MOST = 60  # classes
@@ -23,7 +24,8 @@ _MOST_VALUES = 1 << 16  # different ones in a mask
 _CLEAN = 40  # masks with more colours than this hold mixed ones: JPEG, or interpolation
 _LEAST = 0.002  # share of the pixels that makes a colour a class there
 _FAR = 60  # in R, G, B: what `--nearest` bridges
-_ATTRIBUTES = ("class", "label", "type", "category", "landuse", "kind", "name", "code", "id")
+_MUCH = 0.05  # share of the pixels that no class has, which should worry a user
+_CLOSE = 12  # in R, G, B: how far JPEG leaves most of a plain area's pixels from its colour
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,19 @@ def _check_palettes(looks: Mapping[Path, Look], classes: Sequence[int]) -> None:
 def _of_colours(looks: Mapping, total: Counter, empty: int, jpeg: bool, legends: Sequence[Path]) -> Classes:
     pixels, notes, options = total.total(), [], ["--from-color"]
     chosen = sorted(total)
-    if len(total) > _CLEAN or jpeg:
+    if jpeg:
+        chosen = _centres(total)
+        total = _by_nearest(total, chosen)
+        far = pixels - total.total()
+        options += ["--nearest", str(_FAR), "--unknown", "ignore"]
+        notes.append("these are masks in JPEG, whose colours are blurred: each takes the nearest class, and"
+                     f" {far:,} pixels that are far from all of them are not scored.")  # fmt: skip
+        if far > _MUCH * pixels:
+            notes.append("that is much: classes of small areas may be missing. Get the masks as PNG, or add them.")
+    elif len(total) > _CLEAN:
         chosen = _main_colours(total)
-        options += ["--nearest", str(_FAR)] if jpeg else ["--unknown", "ignore"]
-        rest = len(total) - len(chosen)
-        notes.append(f"{rest:,} further colours are mixtures, as of {'JPEG' if jpeg else 'interpolation'}; they "
-                     + ("take the nearest class." if jpeg else "are not scored."))  # fmt: skip
+        options += ["--unknown", "ignore"]
+        notes.append(f"{len(total) - len(chosen):,} further colours are mixtures, as of interpolation; they are not scored.")
     _check_count(len(chosen), "colour")
     _check_palettes(looks, chosen)
     named = {row.colour: row.name for row in _legend(legends)}
@@ -162,6 +171,39 @@ def _main_colours(total: Counter) -> list[int]:
         if count >= _LEAST * total.total() and _apart(colour_of(code), map(colour_of, chosen)):
             chosen.append(code)
     return sorted(chosen)
+
+
+def _centres(total: Counter) -> list[int]:
+    """Colours that many others lie close around, as JPEG leaves a class: far from each other, and no mixtures of two classes.
+
+    Of a class most pixels are a few steps from its colour, of a border between two they lie along the way from one to the
+    other.
+    """
+    codes, pixels = (np.array(list(values)) for values in (total.keys(), total.values()))
+    colours = np.array([colour_of(int(code)) for code in codes], float)
+    rest, chosen = pixels.astype(float), []
+    for _ in range(4 * MOST):
+        first = int(rest.argmax())
+        away = np.linalg.norm(colours - colours[first], axis=1)
+        near = rest[away <= _CLOSE].sum()
+        if not near:
+            break
+        if near >= _LEAST * pixels.sum() and near >= 0.4 * rest[away <= 3 * _CLOSE].sum():
+            chosen.append(int(codes[first]))
+            rest[away < _FAR] = 0
+        else:
+            rest[away <= _CLOSE] = 0
+    return sorted(chosen)
+
+
+def _by_nearest(total: Counter, chosen: Sequence[int]) -> Counter:
+    """Pixels by class colour, as `--nearest` deals them out."""
+    colours = np.array([colour_of(int(code)) for code in total], float)
+    away = np.stack([np.linalg.norm(colours - colour_of(code), axis=1) for code in chosen] or [np.full(len(colours), np.inf)])
+    pixels = np.array(list(total.values()))
+    return Counter({
+        code: int(pixels[(away.argmin(0) == i) & (away.min(0) <= _FAR)].sum()) for i, code in enumerate(chosen)
+    })  # fmt: skip
 
 
 def _of_numbers(total: Counter, empty: int, legends: Sequence[Path]) -> Classes:
@@ -269,35 +311,27 @@ def of_polygons(path: Path) -> tuple[Classes, str | None]:
 
     features, _ = vectors.read_polygons(path)
     areas = [shapely.geometry.shape(f.geometry).area for f in features]
-    name, values = _class_attribute(features)
-    if name is None:
-        names, sources, options = [path.stem], None, ["--from-vector"]
-        by_value = Counter({path.stem: sum(areas)})
-    else:
-        by_value = Counter()
-        for value, area in zip(values, areas, strict=True):
-            by_value[value] += area
-        numbers = all(isinstance(v, int | float) for v in by_value)
-        known = sorted(v for v in by_value)
-        names = [f"{name} {v:g}" for v in known] if numbers else known
-        sources = {n: int(v) for n, v in zip(names, known, strict=True)} if numbers else None
-        options, by_value = ["--from-vector"], Counter({n: by_value[v] for n, v in zip(names, known, strict=True)})
+    options, by_value, notes = ["--from-vector"], Counter(), []
+    attribute = class_attribute([f.properties for f in features], MOST)
+    for value, area in zip(attribute.values if attribute else [path.stem] * len(features), areas, strict=True):
+        by_value[value] += area
+    if without := attribute.values.count(None) if attribute else 0:
+        options += ["--unknown", "ignore"]
+        del by_value[None]
+        notes.append(f"{without:,} of {len(features):,} polygons have no '{attribute.name}': what they cover is not scored.")
+    if attribute and attribute.others:
+        notes.append(
+            f"{listing(attribute.others)} could name classes as well: if so, take '{attribute.name}' out of the file, or edit"
+            " the classes and --attribute."
+        )
+    signs = sorted(by_value)
+    numbers = not isinstance(signs[0], str)
+    names = [f"{attribute.name} {n}" for n in signs] if numbers else signs
     ground = "background" if "background" not in names else "elsewhere"
-    shares = [0.0, *(by_value[n] / (sum(areas) or 1) for n in names)]
-    return Classes([ground, *names], colours_for([ground, *names]), [None, *names], options, shares, sources), name
-
-
-def _class_attribute(features: Sequence) -> tuple[str | None, list]:
-    """The attribute that seems to say the class: few values, each on several polygons, none empty; known names first."""
-    best: tuple = (None, [], -1)
-    for name in features[0].properties:
-        values = [f.properties[name] for f in features]
-        texts = all(isinstance(v, str) and v.strip() for v in values)
-        numbers = all(isinstance(v, int | float) and v % 1 == 0 and abs(v) < 1 << 15 for v in values)  # NaN % 1 is no 0
-        different = len({*values})
-        if not (texts or numbers) or different < 2 or different > min(MOST, len(values) / 2):
-            continue
-        worth = max((len(_ATTRIBUTES) - i for i, word in enumerate(_ATTRIBUTES) if word in name.lower()), default=0)
-        if worth > best[2] and (worth or texts):
-            best = name, values, worth
-    return best[0], best[1]
+    shares = [0.0, *(by_value[sign] / (sum(areas) or 1) for sign in signs)]
+    sources = dict(zip(names, signs, strict=True)) if numbers else None
+    found = Classes(
+        [ground, *names], colours_for([ground, *names]), [None, *names], options, shares, sources,
+        max(0.0, 1 - sum(shares)) if without else 0.0, notes,
+    )  # fmt: skip
+    return found, attribute and attribute.name
