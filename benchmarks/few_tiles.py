@@ -235,18 +235,19 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
-    """The validation scores of each run against minutes, a panel for each dataset."""
+    """The validation scores of each run against minutes: a panel for each dataset, a colour for recipe and images."""
     from matplotlib.figure import Figure
 
-    datasets, recipes = list(dict.fromkeys(r.dataset for r in runs)), list(dict.fromkeys(r.recipe for r in runs))
+    datasets, kinds = list(dict.fromkeys(r.dataset for r in runs)), list(dict.fromkeys((r.recipe, r.images) for r in runs))
     figure = Figure((5 * len(datasets), 4), layout="constrained")
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
         for r in (r for r in runs if r.dataset == dataset):
-            axes.plot(*zip((0, 0), *r.curve, strict=True), marker=".", color=f"C{recipes.index(r.recipe)}", label=r.recipe)
+            colour = f"C{kinds.index((r.recipe, r.images)) % 10}"
+            axes.plot(*zip((0, 0), *r.curve, strict=True), marker=".", color=colour, label=f"{r.recipe}, {r.images} images")
         axes.set(title=dataset, xlabel="minutes of training", ylabel="mean IoU, validation tiles, %")
         axes.grid(alpha=0.3)
-    lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(lines.values(), lines.keys())
+        lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend(lines.values(), lines.keys())
     figure.savefig(path, dpi=120)
 
 
