@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-NITER ?= 600
+NITER ?= 800
 PAGE ?= data/demo_page.html
 
 .PHONY: demo page notebooks test test-all lint clean

@@ -93,7 +93,7 @@ TWO_INPUTS = ["fusenet"]  # the others read the second modality as further bands
 ITERATIONS = {  # by dataset and recipe; about as many minutes
     "dubai": {"modern": 500, "modern_plain": 500, "deeplabv3plus/vgg16": 400, "segnet": 400, "segnet_slim": 2500},
     "vaihingen": {"modern": 400, "modern_plain": 400, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
-    "demo": {"modern": 600, "modern_plain": 600, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
+    "demo": {"modern": 800, "modern_plain": 800, "deeplabv3plus/vgg16": 400, "segnet": 500, "segnet_slim": 1500},
 }
 ITERATIONS |= {name: ITERATIONS["demo"] | {"fusenet": 1500} for name in ("demo_heights", "demo_osm")}
 

@@ -1,7 +1,7 @@
 """How long the doors take: --help of each script, the list of nets, and labelling one small picture.
 
     python -m benchmarks.startup
-    python -m benchmarks.startup --weights net_iter_600.safetensors --image data/demo/top/top_mosaic_09cm_area32.tif
+    python -m benchmarks.startup --weights net_iter_800.safetensors --image data/demo/top/top_mosaic_09cm_area32.tif
 
 Seconds of processor time (all threads) and of the clock, the least of several runs.
 """

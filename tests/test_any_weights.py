@@ -392,6 +392,27 @@ def test_a_snapshot_of_three_bands_begins_a_net_of_four_in_the_units_that_it_tel
     assert report.random == [] and "the units that the snapshot tells" in str(report)
 
 
+@pytest.mark.parametrize("there, here", [(CAFFE, RAW), (RAW, CAFFE)], ids=["to RGB by deviations", "to BGR less the mean"])
+def test_a_snapshot_gives_its_own_features_where_pixels_are_normalised_in_another_way(tmp_path, there, here):
+    theirs, ours = lively(nets.build("segnet_slim", {"rgb": 3}, 5)), nets.build("segnet_slim", {"rgb": 3}, 5).eval()
+    save_net(tmp_path / "net.safetensors", theirs, {"inputs": [there.to_dict()]})
+    report = initialise(ours, tmp_path / "net.safetensors", [here])
+    with torch.no_grad():
+        alike(ours.conv1_1(as_ours(here)), theirs.conv1_1(as_ours(there)), 1)
+    assert "the units that the snapshot tells" in str(report)
+
+
+def test_a_snapshot_is_taken_as_it_is_where_only_the_means_differ_and_warned_of_where_it_cannot_be_fitted(tmp_path):
+    theirs, ours = lively(nets.build("segnet_slim", {"rgb": 3}, 5)), nets.build("segnet_slim", {"rgb": 3}, 5)
+    save_net(tmp_path / "net.safetensors", theirs, {"inputs": [CAFFE.to_dict()]})
+    other = Input("rgb", ("rgb",), (3,), True, (1.0, 2.0, 3.0))
+    assert "warning" not in str(initialise(ours, tmp_path / "net.safetensors", [other]))
+    torch.testing.assert_close(ours.conv1_1.weight, theirs.conv1_1.weight)
+    clipped = Input("rgb", ("rgb",), (3,), True, (0.0,) * 3, (200.0,) * 3, (True,) * 3)
+    save_net(tmp_path / "clipped.safetensors", theirs, {"inputs": [clipped.to_dict()]})
+    assert "warning: rgb was seen between its percentiles" in str(initialise(ours, tmp_path / "clipped.safetensors", [other]))
+
+
 def test_the_config_says_what_may_stay_random_and_in_which_units_weights_are(tmp_path, resnet18):
     path = file_of(tmp_path / "a.pth", resnet18 | {"layer1.0.conv1.weight": torch.zeros(2, 2)})
     settings = {"NET": "smp:Unet/resnet18", "INIT_MODEL": str(path), "INIT_UNITS": {"mean": [9] * 3, "std": [2] * 3}}

@@ -123,6 +123,15 @@ class DataSettings(Section):
             except UserError as error:
                 raise UserError(f"INPUTS['{name}']: {error}") from None
 
+    @property
+    def unused(self) -> list[str]:
+        """A sentence on each setting that another one leaves without effect."""
+        return [
+            f"MEAN_PIXEL['{modality}'] is not used: NORMALISATION['{modality}'] = {how!r} has a mean of its own."
+            for modality, how in self.normalisation.items()
+            if how != "mean" and self.MEAN_PIXEL.get(modality)
+        ]
+
     def _check_splits(self) -> None:
         seen: dict[str, str] = {}
         for split in SPLITS:

@@ -8,8 +8,9 @@ deviation. Our nets read bytes less the mean of their own bands, or as NORMALISA
 weights and the bias of each first layer (or into the batch norm after it), so that it answers a pixel just as torchvision's net
 does, whatever NORMALISATION is (at the image's edge the two differ, unless the means agree: there zeros are padded, and zero
 is the mean). Band 1 of an input takes the place of R, band 2 of G, band 3 of B, in the order of the files, however the bands
-are stored: of an IRRG tile, IR is seen as red, R as green, G as blue. A snapshot of ours is taken as it is: its net saw its own
-bands normalised as the new one sees its own.
+are stored: of an IRRG tile, IR is seen as red, R as green, G as blue. A snapshot of ours is taken as it is where its net saw
+its own bands normalised as the new one sees its own (another mean is another dataset's); where it had the other order of
+bands, or the other kind of scale, it is fitted as weights from elsewhere are.
 
 **Other than 3 bands.** More: the first three bands take R, G, B, each further one the mean of the three filters, and all are
 multiplied by 3 / bands. Fewer: each takes the mean, multiplied by 3 / bands. So a picture whose bands are all alike is
@@ -39,6 +40,7 @@ from tools.base.errors import UserError, listing
 from tools.base.folders import plain
 from tools.data.inputs import Input
 from tools.weights import first_layer, sources
+from tools.weights.caffe import Report as CaffeReport
 from tools.weights.caffe import is_caffemodel, load_caffemodel
 from tools.weights.first_layer import FirstLayer
 from tools.weights.fit import fill, join, misfit, of_other_classes
@@ -53,9 +55,9 @@ from tools.weights.units import IMAGENET, UNITS, Units, from_config
 class Report:
     """What an initialisation did, by layer; `print` says it in a few lines.
 
-    loaded: layers that begin with these weights (they learn at half the rate). notes: what else there is to know. adapted: what
-    was changed on the way, by layer. anew: loaded layers whose batch norm begins at gamma 1, beta 0. random: layers left as
-    they were. unused: what the source has beyond the net.
+    loaded: layers that begin with these weights (they learn at PRETRAINED_RATE). notes: what else there is to know. adapted:
+    what was changed on the way, by layer. anew: loaded layers whose batch norm begins at gamma 1, beta 0. random: layers left
+    as they were. unused: what the source has beyond the net.
     """
 
     source: str
@@ -96,7 +98,7 @@ def initialise(
     as it was.
     """
     if isinstance(source, str | Path) and is_caffemodel(source):
-        return load_caffemodel(net, source)
+        return _of_caffe(net, source, list(inputs), units)
     given = source if isinstance(source, Source) else sources.read(str(source))
     found = match(net, given.tensors)
     if not found:
@@ -126,6 +128,8 @@ def begin_with(net: nn.Module, init: str | None, settings: NetSettings, inputs: 
     if not source:
         return None
     if isinstance(source, Mapping):
+        if settings.INIT_UNITS:
+            raise UserError("INIT_UNITS has no part where INIT_MODEL joins nets, which are taken as they are: leave it out.")
         loaded, notes = join(net, source, plain([i.to_dict() for i in inputs]))
         random = [name for name, tensors in own_layers(net, net.state_dict()).items() if tensors and name not in loaded]
         return Report(" and ".join(source.values()), loaded, notes, random=random)
@@ -219,12 +223,18 @@ def _fit_first_layers(
     units = asked or units_of(net, given, found)
     own = own_layers(net, net.state_dict())
     by_name = dict(zip(net.inputs, inputs, strict=False))
-    firsts = first_layer.first_layers(net) if units or _may_differ_in_bands(own, filling) else []
+    firsts = first_layer.first_layers(net) if units or given.ours or _may_differ_in_bands(own, filling) else []
     for layer in (f for f in firsts if f.name in filling):
         weight, bands = filling[layer.name]["weight"], net.inputs[layer.input]
         seen = by_name.get(layer.input) or (_as_imagenet(layer.input, bands) if isinstance(net, Net) else None)
         if given.ours and not asked:
-            units = given.units if weight.shape[1] != bands else None
+            otherwise = _seen_otherwise(given, seen)
+            units = given.units if weight.shape[1] != bands or otherwise else None
+            if otherwise and not units:
+                report.notes.append(
+                    f"warning: {seen.name} was seen {otherwise} there, which '{layer.name}' cannot be fitted to: it begins"
+                    " askew"
+                )
         if not units and weight.shape[1] == bands:
             continue
         _check_bands(given.name, layer, weight.shape[1], bands, units)
@@ -233,6 +243,33 @@ def _fit_first_layers(
             report.adapted[layer.name] = in_words(seen, weight.shape[1], units)
     if units and inputs and not any(f.name in filling for f in firsts) and found.encoder:
         report.notes.append(f"no convolution reads the image itself: set NORMALISATION to what the source wants: {units}")
+
+
+def _seen_otherwise(given: Source, seen: Input | None) -> str:
+    """How a snapshot's net saw an input, if not as ours will: in words, "" where both saw it alike or nothing is known."""
+    theirs = [i for i in given.inputs if seen and (i["name"] == seen.name or len(given.inputs) == 1)]
+    if not theirs:
+        return ""
+    kinds = [(i["bgr"], bool(i.get("deviation")), bool(i.get("clip"))) for i in (theirs[0], seen.to_dict())]
+    (bgr, scaled, clipped), ours = kinds
+    if kinds[0] == ours:
+        return ""
+    scale = "between its percentiles" if clipped else "divided by its deviation" if scaled else "in its own units"
+    return f"{scale}, its bands {'reversed (BGR)' if bgr else 'in the order of the files'},"
+
+
+def _of_caffe(net: nn.Module, path: str | Path, inputs: list[Input], units: Units | None) -> CaffeReport:
+    """A .caffemodel into a net, by layer name; says so if the net sees pixels otherwise than Caffe's nets do."""
+    if units:
+        raise UserError(f"INIT_UNITS is for weights of other libraries: {path} is Caffe's, whose layers are taken as they are.")
+    report = load_caffemodel(net, path)
+    other = [i.name for i in inputs if not i.bgr or i.deviation or i.clip]
+    if other:
+        print(
+            f"warning: {listing(other)}: nets of Caffe saw B, G, R less their mean; set BGR = True and NORMALISATION = 'mean'"
+            " to begin with what these weights know."
+        )
+    return report
 
 
 def units_of(net: nn.Module, given: Source, found: Match) -> Units | None:

@@ -111,9 +111,9 @@ def inputs_of_cells(data: DataSettings, patches: Patches) -> list[Input]:
 
 
 def notes(data: DataSettings) -> list[str]:
-    """What to warn of about the databases."""
+    """What to warn of about the databases, and settings that have no effect."""
     lmdb = data.folder("lmdb")
-    return sources.notes(read_about(lmdb).get("sources"), data, lmdb)
+    return [*data.unused, *sources.notes(read_about(lmdb).get("sources"), data, lmdb)]
 
 
 def own_statistics(data: DataSettings, about: Mapping[str, dict], memory: int) -> dict[str, dict]:

@@ -9,7 +9,7 @@ import json
 import pathlib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.p
 class Source:
     """Weights by name. name: of the source, as it was given. nested: the key of the checkpoint that they lay under, or "".
 
-    units: those that it says of itself, or None. ours: whether the file is a snapshot of ours, with the net it is of. stem: the
-    file's name, which may be that of one of timm's nets.
+    units: those that it says of itself, or None. ours: whether the file is a snapshot of ours, with the net it is of. inputs:
+    what such a net reads, each as `Input.to_dict` has it. stem: the file's name, which may be that of one of timm's nets.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Source:
     units: Units | None = None
     ours: bool = False
     stem: str = ""
+    inputs: tuple[Mapping[str, Any], ...] = ()
 
 
 def names() -> list[str]:
@@ -82,7 +83,8 @@ def read(source: str) -> Source:
 def _from_file(path: Path) -> Source:
     if path.suffix == ".safetensors":
         tensors, metadata = read_weights(path)
-        return Source(str(path), tensors, units=_of_snapshot(metadata), ours="net" in metadata, stem=path.stem)
+        inputs = tuple(json.loads(metadata["inputs"])) if "net" in metadata and "inputs" in metadata else ()
+        return Source(str(path), tensors, "", _of_snapshot(inputs), "net" in metadata, path.stem, inputs)
     tensors, nested = _unwrapped(path)
     return Source(str(path), tensors, nested, stem=path.stem)
 
@@ -104,9 +106,8 @@ def _of_config(path: Path) -> Units | None:
         return None  # there is none, or it is of another kind
 
 
-def _of_snapshot(metadata: Mapping[str, str]) -> Units | None:
+def _of_snapshot(inputs: Sequence[Mapping[str, Any]]) -> Units | None:
     """How a net of ours with one input saw its pixels; None for other files, and if its bands stand in no simple order."""
-    inputs = json.loads(metadata["inputs"]) if "net" in metadata and "inputs" in metadata else []
     if len(inputs) != 1 or inputs[0].get("clip") or (inputs[0]["bgr"] and len(inputs[0]["modalities"]) > 1):
         return None
     mean, deviation = inputs[0]["mean"], inputs[0].get("deviation") or [1.0] * len(inputs[0]["mean"])
