@@ -21,7 +21,7 @@ from tools.geo.windows import Window
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
-LEFT, TOP = place(32) @ (0, 0)
+LEFT, TOP = place(32) * (0, 0)
 ROUND = shapely.Point(LEFT + 2, TOP - 2).buffer(1)
 TURNED = shapely.affinity.rotate(shapely.box(LEFT + 4, TOP - 4, LEFT + 6.5, TOP - 2.2), 20)
 
@@ -53,7 +53,7 @@ def test_zones_in_another_crs_give_the_whole_maps_labels_and_their_classes_by_na
     assert ran.code == 0, ran.err
     with rasterio.open(tmp_path / "out/32_labels.tif") as file:
         found, transform = file.read(1), file.transform
-    row, col = (round(n) for n in reversed(~place(32) @ (transform.c, transform.f)))
+    row, col = (round(n) for n in reversed(~place(32) * (transform.c, transform.f)))
     inside = [~geometry_mask([shape], whole.shape, place(32)) for shape in (ROUND, TURNED)]
     here = Window(row, col, *found.shape).slices
     either = (inside[0] | inside[1])[here]
@@ -144,7 +144,7 @@ def test_a_raster_that_is_cut_lies_where_the_window_lies(tmp_path):
     about = raster.inspect(write_raster(tmp_path / "a.tif", np.zeros((8, 9), np.uint8), 3))
     part = cut(about, Window(2, 5, 4, 3))
     assert (part.height, part.width) == (4, 3)
-    assert part.transform @ (0, 0) == about.transform @ (5, 2)
+    assert part.transform * (0, 0) == about.transform * (5, 2)
 
 
 @pytest.mark.parametrize(

@@ -160,5 +160,12 @@ def test_nets_know_no_files():
             assert not used & {"open", "torch.load", "torch.save", "save_file"}, path
 
 
+def test_transforms_are_applied_with_the_sign_that_every_affine_knows():
+    """Affine 2 has `*` alone, affine 3 has `@` too; rasterio is content with either."""
+    for path, tree in CODE.items():
+        products = [n for n in ast.walk(tree) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.MatMult)]
+        assert not [n for n in products if re.search(r"transform$|Affine", ast.unparse(n.left))], path
+
+
 def test_there_is_one_sliding_window():
     assert [p.name for p in FILES if re.search(r"def (positions|sliding)\(", p.read_text())] == ["windows.py"]

@@ -121,7 +121,7 @@ def item(files):
 
 def test_a_stac_item_says_where_the_map_lies_and_what_its_labels_mean(files):
     found = item(files)
-    corners = [place(32) @ corner for corner in ((0, 20), (36, 20), (36, 0), (0, 0))]
+    corners = [place(32) * corner for corner in ((0, 20), (36, 20), (36, 0), (0, 0))]
     square = shapely.geometry.shape(transform_geom(CRS, "EPSG:4326", shapely.geometry.mapping(shapely.Polygon(corners))))
     assert shapely.geometry.shape(found["geometry"]).symmetric_difference(square).area < 1e-3 * square.area
     assert found["bbox"] == pytest.approx(square.bounds, abs=1e-6)

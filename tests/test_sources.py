@@ -47,7 +47,7 @@ def no_waiting(monkeypatch):
 
 def make_service(folder, url, image):
     """The image (3 x h x w) around the town's tile 32, as map tiles and as one file; (XML, file, bounds in EPSG:3857)."""
-    left, top = transform_bounds("EPSG:32632", "EPSG:3857", *(place(32) @ (0, 0)), *(place(32) @ (1, 1)))[0::3]
+    left, top = transform_bounds("EPSG:32632", "EPSG:3857", *(place(32) * (0, 0)), *(place(32) @ (1, 1)))[0::3]
     first = [int((left + EDGE) / SIZE // 256), int((EDGE - top) / SIZE // 256)]
     count = image.shape[2] // 256, image.shape[1] // 256
     for i in range(count[0]):

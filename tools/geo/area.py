@@ -140,7 +140,7 @@ class PlacedArea:
 
 def cut(about: Raster, window: Window) -> Raster:
     """What a raster would say of itself if it were cut to a window."""
-    transform = about.transform and about.transform @ Affine.translation(window.col, window.row)
+    transform = about.transform and about.transform * Affine.translation(window.col, window.row)
     return replace(about, height=window.height, width=window.width, transform=transform)
 
 
@@ -170,7 +170,7 @@ def _notes(word: str, shapes: np.ndarray, mended: list[shapely.Geometry]) -> tup
 
 
 def _bounds(about: Raster) -> tuple[float, float, float, float]:
-    corners = [about.transform @ (x, y) for x in (0, about.width) for y in (0, about.height)]
+    corners = [about.transform * (x, y) for x in (0, about.width) for y in (0, about.height)]
     xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 

@@ -67,7 +67,7 @@ def write_item(path: Path, name: str, files: Sequence[Path], palette: Palette) -
 def _footprint(about: Raster) -> shapely.Polygon:
     """The outline in degrees, with points along its sides, which are no straight lines there."""
     corners = ((0, about.height), (about.width, about.height), (about.width, 0), (0, 0))
-    outline = shapely.Polygon([about.transform @ corner for corner in corners])
+    outline = shapely.Polygon([about.transform * corner for corner in corners])
     dense = shapely.segmentize(outline, outline.length / 40)
     return shapely.geometry.shape(transform_geom(about.crs, CRS.from_epsg(4326), shapely.geometry.mapping(dense)))
 
