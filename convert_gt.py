@@ -77,8 +77,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     way.add_argument("--from-vector", action="store_true", help="polygons to labels")
     way.add_argument("--to-color", action="store_true", help="labels to colours")
     add("--out", type=Path, metavar="FOLDER", help="where the converted files go")
-    add("--unknown", choices=["error", "ignore"], default="error",
-        help="what no class has is an error (default), or not scored")  # fmt: skip
+    add("--unknown", choices=["error", "ignore"], help="what no class has is an error (default), or not scored")
     add("--threshold", nargs="?", type=byte, const=128, metavar="N",
         help="colours: bands become 0 below N (default: 128), else 255, before they are matched (DeepGlobe)")  # fmt: skip
     add("--nearest", type=commands.number(0), metavar="DISTANCE",
@@ -123,6 +122,12 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     for option in {option for options in ways.values() for option in options} - set(ways[way]):
         if getattr(args, option) is not None:
             parser.error(f"--{'class' if option == 'of_class' else option} does not go with {way}")
+    if args.foreground is not None and args.unknown:
+        parser.error(
+            f"--unknown {args.unknown} does not go with --foreground, which makes all else the first class: leave it out, or"
+            " name both classes in SOURCE_CLASSES and leave out --foreground"
+        )
+    args.unknown = args.unknown or "error"
     if not args.from_vector and not (args.files and args.out):
         parser.error("files and --out are needed")
     if args.from_vector and args.files and not (args.like and args.out and len(args.files) == 1):

@@ -262,6 +262,14 @@ def test_a_foreground_needs_two_classes_and_the_right_form(convert, tmp_path):
     assert convert(path, "--from-index", "--threshold", **TWO).code == 2
 
 
+@pytest.mark.parametrize("fate", ["ignore", "error"])
+def test_beside_a_foreground_nothing_is_unknown(convert, tmp_path, fate):
+    path = write_raster(tmp_path / "a.tif", np.array([[255, 0, 7]], np.uint8))
+    ran = convert(path, "--from-index", "--foreground", 255, "--unknown", fate, **TWO)
+    refused(ran, f"--unknown {fate} does not go with --foreground", "SOURCE_CLASSES")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_threshold_chooses_the_second_class_above_it():
     probabilities = torch.tensor([[[0.8, 0.65, 0.3]], [[0.2, 0.35, 0.7]]])
     two = SimpleNamespace(classes=2)

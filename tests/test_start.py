@@ -159,6 +159,7 @@ def test_a_table_of_classes_names_the_colours(tmp_path):
         ((1, 2, 3), {1: 0, 2: 1, 3: 2}),
         ((0, 1, 2, 255), {0: 0, 1: 1, 2: 2, 255: 3}),  # 3: not scored
         ((2, 7), {2: 0, 7: 1}),
+        ((0, 7, 255), {0: 0, 7: 1, 255: 2}),  # 2: not scored
     ],
 )
 def test_numbers_of_any_kind_become_labels(tmp_path, values, labels):

@@ -214,9 +214,10 @@ def _of_numbers(total: Counter, empty: int, legends: Sequence[Path]) -> Classes:
     named = {row.number: row.name for row in _legend(legends)}
     options, sources, notes = ["--from-index"], None, []
     names = _unique([named.get(n) or f"class {n}" for n in chosen])
-    if len(chosen) == 2 and chosen[0] == 0 and chosen[1] != 1:
+    binary = len(chosen) == 2 and chosen[0] == 0 and chosen[1] != 1
+    names = ["background", "foreground"] if binary and not named else names
+    if binary and not unscored:  # --foreground makes all else the first class, what is not scored too
         options += ["--foreground", str(chosen[1])]
-        names = names if named else ["background", "foreground"]
     elif chosen != list(range(len(chosen))):
         sources = dict(zip(names, chosen, strict=True))
     if unscored:
