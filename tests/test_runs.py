@@ -145,6 +145,15 @@ def test_without_maps_the_final_scores_stand_in_the_table(tmp_path):
     assert found == {(tmp_path / "x_snapshots_net").resolve(): {"accuracy": 0.75, "iou": 0.5}}
 
 
+@pytest.mark.parametrize(("option", "name"), [("--csv", "runs.csv"), ("--plot", "runs.png")])
+def test_a_file_that_is_there_is_replaced_with_overwrite_alone(two, tmp_path, option, name):
+    (tmp_path / name).write_text("mine")
+    refused(call("tools.runs", two.base, option, tmp_path / name), tmp_path / name, "exists already", "--overwrite")
+    assert (tmp_path / name).read_text() == "mine"
+    done(call("tools.runs", two.base, option, tmp_path / name, "--overwrite"))
+    assert (tmp_path / name).read_bytes() != b"mine"
+
+
 def test_a_folder_without_runs_is_refused(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     refused(call("tools.runs", tmp_path), tmp_path, "holds no run")

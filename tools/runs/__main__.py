@@ -10,12 +10,15 @@ inference.py made with a run's weights. Runs of one dataset are compared with ea
 from pathlib import Path
 
 from tools.base import commands
-from tools.base.errors import UserError, run
+from tools.base.errors import UserError, listing, run
 from tools.runs import table
 
 
 def main():
     args = arguments()
+    existing = [file for file in (args.csv, args.plot) if file and file.exists()]
+    if existing and not args.overwrite:
+        raise UserError(f"{listing(existing)} exists already: choose another name, or add --overwrite.")
     runs = table.find_runs(args.folder)
     if not runs:
         raise UserError(f"{args.folder} holds no run (no metrics.json of training.py below it): train first, or name a folder.")
@@ -38,6 +41,7 @@ def arguments():
     parser.add_argument("--sort", choices=list(table.ORDERS), default="iou", help="what comes first (default: iou, the best)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table, a column for each setting that differs")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw the validation curves of all runs")
+    commands.add_overwrite(parser)
     return parser.parse_args()
 
 
