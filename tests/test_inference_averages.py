@@ -56,6 +56,17 @@ def test_several_weights_are_averaged_each_with_its_own_normalisation(own):
     assert len(set(details["weights_sha256"])) == 2
 
 
+def test_what_several_weights_were_trained_on_counts_for_all_of_them(own):
+    known = {"mean": [100.0] * 3, "deviation": [40.0] * 3, "low": [10.0] * 3, "high": [200.0] * 3}
+    first = made_weights(own, "a.safetensors", 1, trained_on=["1"], pixel_size=0.1, statistics={"irrg": known})
+    second = made_weights(own, "b.safetensors", 2, trained_on=["1", "32"], pixel_size=0.5)
+    assert infer(own, 32, "--weights", first, "--dir", own.base / "one").code == 0
+    assert infer(own, 32, "--weights", first, second, "--dir", own.base / "two").code == 0
+    seen = [json.loads((own.base / f"{name}/scores.json").read_text())["labels"]["seen"] for name in ("one", "two")]
+    assert seen == [[], ["32"]]
+    refused(infer(own, 32, "--weights", first, second, "--resample"), "--resample", "pixel size")
+
+
 def test_nets_of_other_modalities_label_together(own):
     first = made_weights(own, "a.safetensors", 1)
     changes = {"MEAN_PIXEL": BOTH["MEAN_PIXEL"], "INPUTS": {"both": ["irrg", "dsm"]}}

@@ -1,7 +1,8 @@
 """A net from end to end, from the pixels of rasters to probabilities, traced by torch.export: what exports are made of."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import lcm
 
@@ -148,6 +149,9 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(" .:;")
 
 
-def quiet() -> warnings.catch_warnings:
+@contextmanager
+def quiet() -> Iterator[None]:
     """Within this block no warnings: those of PyTorch's exporters are about PyTorch's own parts."""
-    return warnings.catch_warnings(action="ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

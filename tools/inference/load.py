@@ -39,6 +39,11 @@ def load_all(asked: Asked, weights: list[Path], tile: Tile, engine: str | None) 
     members, abouts = zip(*loaded, strict=True)
     together = {key: ", ".join(str(about[key]) for about in abouts) for key in ("name", "iteration")}
     together["inputs"] = [spec for about in abouts for spec in about["inputs"]]
+    together["trained_on"] = list(dict.fromkeys(tile for about in abouts for tile in about.get("trained_on", [])))
+    for key in ("statistics", "folders"):  # of a modality, those of the first net that reads it
+        together[key] = {m: values for about in reversed(abouts) for m, values in about.get(key, {}).items()}
+    sizes = {about.get("pixel_size") for about in abouts}
+    together["pixel_size"] = sizes.pop() if len(sizes) == 1 else None
     of_config = {key: about[key] for about in abouts for key in OF_CONFIG if key in about}
     return Ensemble(members, [len(about["inputs"]) for about in abouts]), {**abouts[0], **together, **of_config}
 
