@@ -1,6 +1,9 @@
 """Proves that tools.final scores train, validation and test tiles (or a grid's cells) as inference and validation do."""
 
+import shutil
+
 import numpy as np
+import pytest
 from conftest import call, done, names, pixels, read_json, refused, train
 from test_cells import own, scene  # noqa: F401 (fixtures)
 
@@ -34,6 +37,36 @@ def test_test_tiles_are_scored_as_inference_scores_them(trained, tmp_path):
     found = read_json(trained.snapshots / "final.json")
     assert found["test"]["confusion"] == read_json(tmp_path / "maps" / "scores.json")["labels"]["all"]["confusion"]
     assert "train" not in found
+
+
+def test_scores_of_other_splits_stay_as_long_as_the_weights_are_the_same(databases, tmp_path, without_pictures):
+    town = databases.copy(tmp_path / "own", "lmdb")
+    done(train(town, 2, SNAPSHOT_EVERY=1))
+    done(final(town, "--test", "--weights", "newest"))
+    before = read_json(town.snapshots / "final.json")
+    done(final(town, "--weights", "newest", "--splits", "val"))
+    assert read_json(town.snapshots / "final.json") == before
+    done(final(town, "--weights", town.snapshots / "net_iter_1.safetensors", "--splits", "val"))
+    assert "val" in (others := read_json(town.snapshots / "final.json")) and not {"train", "test"} & set(others)
+    shutil.copy(town.snapshots / "net_iter_2.safetensors", town.snapshots / "net_iter_1.safetensors")  # another net, same name
+    done(final(town, "--weights", town.snapshots / "net_iter_1.safetensors", "--splits", "train"))
+    assert [name for name in read_json(town.snapshots / "final.json") if name in SPLITS] == ["train"]
+
+
+@pytest.mark.parametrize("weights", ["median", (1, 2, 3, 4, 5, 0)])
+def test_the_loss_that_the_net_learns_by_has_the_runs_class_weights(databases, tmp_path, without_pictures, weights):
+    town = databases.copy(tmp_path / "own", "lmdb")
+    changes = {"SNAPSHOT_EVERY": 2, "CLASS_WEIGHTS": weights, "LOSS": "ce + 0.5 dice"}
+    done(train(town, 2, **changes))
+    metrics = read_json(town.snapshots / "metrics.json")
+    ran = done(final(town, "--splits", "val", "--weights", "newest", **changes))
+    found = read_json(town.snapshots / "final.json")["val"]
+    assert found["trained_loss"] == pytest.approx(metrics["validation"][-1]["trained_loss"], rel=1e-3)
+    assert "note:" not in ran.out
+    (town.snapshots / "metrics.json").unlink()
+    ran = done(final(town, "--splits", "val", "--weights", "newest", **changes))
+    alone = read_json(town.snapshots / "final.json")["val"]["trained_loss"]
+    assert ("the loss is without them" in ran.out) == (weights == "median") == (alone != found["trained_loss"])
 
 
 def test_a_grids_scene_is_labelled_by_windows_and_scored_inside_the_cells(own, without_pictures, tmp_path):  # noqa: F811

@@ -6,12 +6,14 @@
 
 Tiles are labelled as inference.py --tta none labels them; where a grid's cells were shared out, its scenes are, and scored
 inside the cells of each split.
-final.json beside the weights holds all scores. Test tiles are for the end: look at them once, when all choices are made.
+final.json beside the weights holds all scores, and keeps those of other splits as long as the weights are the same. Test
+tiles are for the end: look at them once, when all choices are made.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
@@ -28,6 +30,7 @@ if TYPE_CHECKING:  # PyTorch loads when work begins, not for --help
     from tools.data.inputs import Input
     from tools.geo.area import PlacedArea
     from tools.record.history import Validation
+    from tools.solver.losses import Loss
 
 FINAL = "final.json"  # beside the weights
 
@@ -50,6 +53,7 @@ def report(settings: Settings, path: Path, splits: Sequence[str], where: "Device
     from tools.data.inputs import Input
     from tools.inference.labeller import prepared
     from tools.inference.load import Asked, check_agreement
+    from tools.maps.results import fingerprint
     from tools.weights import snapshots
 
     net, about = snapshots.load_net(path)
@@ -61,11 +65,44 @@ def report(settings: Settings, path: Path, splits: Sequence[str], where: "Device
     splits = [split for split in splits if there(settings, split)]
     if not splits:
         raise UserError("none of these splits has tiles with labels: name tiles in the config, or other --splits.")
-    found = {split: score(settings, net, inputs, where, split).scores for split in splits}
+    loss = loss_of(settings, path)
+    found = {split: score(settings, net, inputs, where, split, loss).scores for split in splits}
     print(as_text(found, [settings.classes.label_values[i] for i in settings.classes.ignored]))
-    final = path.with_name(FINAL)
-    write_json(final, {"made by": "tools.final", "weights": path, "iteration": about["iteration"], **found})
+    final, digest = path.with_name(FINAL), fingerprint(path)
+    found = kept(final, digest) | found
+    about_them = {"made by": "tools.final", "weights": path, "weights_sha256": digest, "iteration": about["iteration"]}
+    write_json(final, about_them | {split: found[split] for split in SPLITS if split in found})
     print(f"all scores: {final}")
+
+
+def kept(final: Path, digest: str) -> dict[str, Any]:
+    """The scores by split that a final.json holds of the weights with this SHA-256; none where it is of others, or damaged."""
+    try:
+        before = json.loads(final.read_text(encoding="utf-8"))
+        return {split: before[split] for split in SPLITS if split in before} if before["weights_sha256"] == digest else {}
+    except (OSError, ValueError, KeyError, TypeError):  # none, or one of earlier versions, which does not say of which weights
+        return {}
+
+
+def loss_of(settings: Settings, path: Path) -> "Loss":
+    """The loss that the net in a weights file learned by, with the class weights that its run has on record.
+
+    They were counted in the patches of that run, which need not be there any more. Without a record (weights alone, of another
+    program) the numbers of CLASS_WEIGHTS count; a formula's are not known then, which is said.
+    """
+    from tools.record.history import METRICS
+    from tools.solver.losses import Loss
+
+    given = settings.training.CLASS_WEIGHTS
+    try:
+        record = json.loads(path.with_name(METRICS).read_text(encoding="utf-8"))
+        by_name = record.get("class weights")
+        weights = by_name and [float(by_name[name]) for name in settings.classes.label_values]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        weights = None if isinstance(given, str) else list(given)
+        if isinstance(given, str) and given != "none":
+            print(f"note: no {METRICS} beside {path} has the class weights ({given}): the loss is without them.")
+    return Loss(settings.training.LOSS, weights)
 
 
 def arguments():
@@ -102,15 +139,16 @@ def check_test(settings: Settings) -> None:
         )
 
 
-def score(settings: Settings, net: "nn.Module", inputs: "list[Input]", where: "Device", split: str) -> "Validation":
-    """What a net, `prepared` for inference, is worth on a split."""
+def score(
+    settings: Settings, net: "nn.Module", inputs: "list[Input]", where: "Device", split: str, loss: "Loss"
+) -> "Validation":
+    """What a net, `prepared` for inference, is worth on a split; loss: that it learned by."""
     from tools.inference.labeller import make_labeller
     from tools.inference.tile_list import tiles_of
-    from tools.solver.losses import Loss
     from tools.training import cells as by_cells
     from tools.training import validation
 
-    classes, chosen, loss = settings.classes, settings.inference, Loss(settings.training.LOSS)
+    classes, chosen = settings.classes, settings.inference
     labeller = make_labeller(chosen, net, inputs, where, resize=settings.data.RESIZE)
     names = cells(settings, split)
     areas = areas_of_cells(settings, names) if names else {}
