@@ -174,7 +174,7 @@ elif DATASET == "patch":  # ready-made Patch/train/images/NAME.tif with Patch/tr
 TILE_MEMORY_MB = 512  # a tile that takes more memory is read in strips, by each core
 
 # ------------------------------------------------------------------------------------------------------------ create_db.py
-EMPTY_IF = {}  # by modality: whether a pixel lacks data if "all" (if not named) or "any" of its bands have a nodata of 0 or 255
+EMPTY_IF = {}  # by modality: whether a pixel lacks data if "all" (if not named) or "any" of its bands hold 0 or the brightest
 BGR = True  # bands are stored in reversed order, as Caffe has them; nets see them so
 SEED = 1  # of all that is drawn: initial weights, the order of the patches, the shares of a grid's cells
 
@@ -191,7 +191,7 @@ INIT_UNITS = None  # what those weights were trained on, if their source is not 
 # BASE_LR = 0.01  # learning rate before the policy and the multipliers
 # LR_POLICY = {"name": "step", "step_iterations": 25000, "gamma": 0.1}  # others in tools/solver/schedules.py
 # SOLVER = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # or {"name": "adamw", "weight_decay": 0.01}, rate 0.001
-# SOLVER = "solver.prototxt" takes from a solver of Caffe's: BASE_LR, LR_POLICY, SOLVER, ITER_SIZE, SNAPSHOT_EVERY, NITER.
+# SOLVER = "solver.prototxt" takes from it: BASE_LR, LR_POLICY, SOLVER, ITER_SIZE, GRADIENT_CLIP, SNAPSHOT_EVERY, NITER.
 MULTIPLIERS = {}  # of rate and decay by layer, {"conv1_*": {"lr": 0.1, "decay": 0}}, instead of Caffe's; or by part: "encoder"
 # (layers that came from INIT_MODEL) and "head" (the others): {"encoder": {"lr": 1}, "head": {"lr": 10}}
 # PRETRAINED_RATE = 0.5  # of layers that came from INIT_MODEL, as a share of the rate of the others

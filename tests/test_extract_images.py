@@ -115,6 +115,14 @@ def test_mean_and_deviation_are_those_of_the_training_tiles(patches):
     np.testing.assert_allclose(about["deviation"], values.std(1), rtol=1e-9)
 
 
+def test_percentiles_count_pixels_and_not_tiles():
+    small, large = np.zeros((1, 150, 150), np.uint8), np.full((1, 1500, 1500), 200, np.uint8)
+    large[0, :300] = 100  # a fifth of it; the small tile is a hundredth of both
+    for moments in (Moments.of(small) + Moments.of(large), Moments.of(large) + Moments.of(small)):
+        table = dict(zip(moments.to_dict()["percentiles"]["levels"], moments.to_dict()["percentiles"]["values"], strict=True))
+        assert [table[level][0] for level in (0, 2, 10, 25, 98)] == [0, 100, 100, 200, 200]
+
+
 def test_pixels_without_a_number_in_any_band_do_not_count_in_the_mean():
     image = np.array([[[1.0, np.nan], [3.0, np.inf]], [[5.0, 6.0], [7.0, 9.0]]], np.float32)
     moments = Moments.of(image) + Moments.of(image[:, :1])

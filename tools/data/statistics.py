@@ -18,12 +18,16 @@ LEVELS = (0, 0.1, 0.5, 1, 2, 3, 4, 5, 10, 25, 50, 75, 90, 95, 96, 97, 98, 99, 99
 
 @dataclass(frozen=True)
 class Moments:
-    """Pixel count, sum and sum of squares per band (float64), and a sample of pixels (bands x n); `+` joins two."""
+    """Pixel count, sum and sum of squares per band (float64), and a sample of pixels (bands x n); `+` joins two.
+
+    spacing: how many pixels each one of the sample stands for.
+    """
 
     count: np.ndarray
     total: np.ndarray
     squares: np.ndarray
     sample: np.ndarray
+    spacing: float = 1
 
     @classmethod
     def of(cls, pixels: np.ndarray, gaps: np.ndarray | None = None) -> "Moments":
@@ -37,15 +41,18 @@ class Moments:
         squares = [np.square(band, dtype=np.float64).sum() for band in bands]
         every = max(1, bands.shape[1] // _SAMPLE)
         count = np.full(len(bands), bands.shape[1])
-        return cls(count, np.array(sums), np.array(squares), bands[:, every // 2 :: every].copy())
+        return cls(count, np.array(sums), np.array(squares), bands[:, every // 2 :: every].copy(), every)
 
     def __add__(self, other: "Moments") -> "Moments":
-        return Moments(
-            self.count + other.count,
-            self.total + other.total,
-            self.squares + other.squares,
-            np.concatenate([self.sample, other.sample], 1),
-        )
+        spacing = max(self.spacing, other.spacing)  # so that a pixel of a small tile counts no more than one of a large one
+        samples = [self._thinned(spacing), other._thinned(spacing)]
+        sums = self.count + other.count, self.total + other.total, self.squares + other.squares
+        return Moments(*sums, np.concatenate(samples, 1), spacing)
+
+    def _thinned(self, spacing: float) -> np.ndarray:
+        """The sample with so many pixels from one to the next, no fewer than it has."""
+        ratio = spacing / self.spacing
+        return self.sample if ratio == 1 else self.sample[:, np.arange(ratio / 2, self.sample.shape[1], ratio).astype(int)]
 
     @property
     def mean(self) -> list[float]:
