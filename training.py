@@ -222,13 +222,15 @@ def begin(
         log.warn(note)
     use = partial(run_setup.restored, setup, loss)
     before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
-    trainer = trainer or run_setup.fresh(setup, loss, args.init)
+    if not trainer:
+        trainer = run_setup.fresh(setup, loss, args.init)
+        run_setup.check_frozen_norm(trainer, settings.given("FROZEN_NORM"))
     palette = settings.classes.colours
     if scored and scored.func is validate_cells:
         check_size(*settings.patches.patch_size, trainer.net.multiple)
     else:
         window = windows_for(settings.inference, trainer.net).size
-        validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
+        validation.check(settings.data, palette, window, trainer.net, settings.given("PATIENCE", "VAL_EVERY"))
     run_setup.check_schedule(trainer, args.niter, scored is not None)
     return log, before, trainer
 

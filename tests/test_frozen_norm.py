@@ -2,16 +2,18 @@
 computed as PyTorch computes them in evaluation, with the same gradients, and that a run with them goes on bit for bit."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from conftest import call
+from conftest import call, refused, train
 from safetensors.torch import load_file
 from torch import nn
 
 from nets.layers import conv, data, score
 from nets.net import Net
 from tools.compute.frozen_batch_norm import freeze_norms, frozen_norms, norms_with_statistics
+from tools.settings import read_settings
 
 
 def small(**first):
@@ -99,3 +101,17 @@ def test_a_run_with_frozen_norms_begins_with_a_snapshots_and_goes_on_bit_for_bit
     for name in still:
         torch.testing.assert_close(a[name], begun[name])
     assert any(not torch.equal(a[name], begun[name]) for name in begun if name.endswith("bn.weight"))
+
+
+def test_frozen_norms_without_initial_weights_are_refused_where_the_user_asked_for_them(databases, tmp_path, without_pictures):
+    words = ("--snapshot", tmp_path / "run")
+    refused(train(databases, 1, *words, FROZEN_NORM=True), "FROZEN_NORM = True", "no batch norm begins with statistics")
+    refused(train(databases, 1, *words, "--set", "FROZEN_NORM=True"), "FROZEN_NORM = True")
+    assert not (tmp_path / "run").exists()
+    databases.config()
+
+
+def test_what_a_recipe_says_of_frozen_norms_is_no_mistake_of_the_users(tiles):
+    settings = read_settings(tiles.config())
+    for origin, expected in (("recipe modern", {}), ("config", {"FROZEN_NORM": False}), ("--set", {"FROZEN_NORM": False})):
+        assert replace(settings, origins={"FROZEN_NORM": origin}).given("FROZEN_NORM") == expected

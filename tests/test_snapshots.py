@@ -164,8 +164,9 @@ def test_patience_stops_training_aloud_with_a_snapshot(scored):
     assert best(scored) == {"loss": 2, "iou": 1, "combined": 2}
 
 
-def test_patience_without_validation_tiles_is_refused(own):
+def test_patience_and_val_every_without_validation_tiles_are_refused(own):
     refused(train(own, 1, PATIENCE=3), "PATIENCE = 3", "val_ids is empty")
+    refused(train(own, 1, VAL_EVERY=3), "VAL_EVERY = 3", "val_ids is empty")
     assert not own.snapshots.exists()
 
 

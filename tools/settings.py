@@ -81,6 +81,11 @@ class Settings:
             "resize": self.data.RESIZE,
         }
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of these settings that the user wrote, in the config or with --set: a recipe's are no mistake of theirs."""
+        values = self.values()
+        return {name: values[name] for name in names if self.origins.get(name) in (CONFIG, COMMAND_LINE)}
+
     def values(self) -> dict[str, Any]:
         """All settings by name."""
         return {name: value for section in SECTIONS for name, value in getattr(self, section).to_dict().items()}

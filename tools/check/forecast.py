@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tools.base.errors import UserError
 from tools.data.statistics import Moments
 from tools.geo import raster
 from tools.geo.raster import Raster
@@ -63,6 +62,7 @@ def forecast(settings: Settings, inputs: list["Input"], where: "Device", niter: 
     from tools.labels.class_weights import class_weights
     from tools.solver.losses import Loss
     from tools.training import run_setup
+    from tools.training.validation import check_counted
 
     training, classes = settings.training, settings.classes
     count = len(classes.label_values)
@@ -73,10 +73,11 @@ def forecast(settings: Settings, inputs: list["Input"], where: "Device", niter: 
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         trainer = run_setup.fresh(setup, Loss(training.LOSS, weights), None)
+    run_setup.check_frozen_norm(trainer, settings.given("FROZEN_NORM"))
     if settings.data.val_ids:
         check_windows(trainer.net, *windows_for(settings.inference, trainer.net).size)
-    elif training.PATIENCE:
-        raise UserError(f"PATIENCE = {training.PATIENCE} counts validations, but val_ids is empty: name some tiles.")
+    else:
+        check_counted(settings.given("PATIENCE", "VAL_EVERY"))
     run_setup.check_schedule(trainer, niter, bool(settings.data.val_ids))
     iteration = time_steps(trainer, settings, inputs)
     memory = memory_in_use(where)

@@ -167,6 +167,14 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
     return make_trainer(setup, net, loss, report.loaded if report else [])
 
 
+def check_frozen_norm(trainer: Trainer, given: Mapping[str, Any]) -> None:
+    """Raise UserError where no batch norm could be frozen, though the user asked for it; given: what they wrote of it."""
+    if given.get("FROZEN_NORM") and not frozen_norms(trainer.net):
+        raise UserError(
+            "FROZEN_NORM = True, but no batch norm begins with statistics from elsewhere (INIT_MODEL, --init): set it to False."
+        )
+
+
 def restored(setup: Setup, loss: Loss, before: Snapshot) -> Trainer:
     """The run as it stood at a snapshot."""
     check_same(before, setup.build(), setup.inputs, setup.net.NET)
