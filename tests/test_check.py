@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from conftest import TRAIN, VAL, call, done, pixels, refused, write_raster
 
+from tools.check.__main__ import snapshots_of
 from tools.check.findings import in_words, pixel_bytes
 from tools.check.forecast import Forecast
+from tools.settings import read_settings
 
 
 def check(town, *words, **changes):
@@ -101,3 +103,9 @@ def test_minutes_and_bytes_by_hand():
     assert Forecast(1, 0.6, 30, 0, None, "").minutes(100, 2) == pytest.approx(2)
     assert pixel_bytes([(3, "uint8"), (1, "float32")]) == 3 + 4 + 1
     assert (in_words(2_500_000_000), in_words(1_234_567)) == ("2.5 GB", "1.2 MB")
+
+
+def test_the_best_weights_by_each_criterion_are_reckoned_with(town):
+    """Snapshots at 4, 8 and 10 iterations; with validation tiles the best by loss, by mean IoU and by both, too."""
+    assert snapshots_of(read_settings(town.config()), 10) == 3 + 3
+    assert snapshots_of(read_settings(town.config(val_ids=[])), 10) == 3

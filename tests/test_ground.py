@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 from affine import Affine
 from rasterio import CRS
@@ -54,5 +53,4 @@ def test_without_a_crs_the_area_is_not_known_and_the_size_is_the_transforms():
 
 
 def test_beyond_the_poles_nothing_is_known():
-    areas = pixel_areas(grid(4326, Affine(1, 0, 0, 0, -50, 250)))
-    assert areas is None or np.isfinite(areas).all()
+    assert pixel_areas(grid(4326, Affine(1, 0, 0, 0, -50, 250))) is None

@@ -1,10 +1,11 @@
-"""Caffe's weights: reads .caffemodel files of any age into a net, and writes a net for Caffe.
+"""Writes a snapshot for Caffe: the net as .prototxt, its weights as .caffemodel.
 
     python -m tools.caffe data/demo_snapshots_segnet/net_iter_1500.safetensors --out segnet
 
 writes segnet.prototxt and segnet.caffemodel from a snapshot, and prints which layer holds what. The prototxt begins with what
-a program must know that feeds it: band order, units, mean, classes. Reading goes by name, as in Caffe:
-`python training.py --init old.caffemodel`, `python inference.py --weights old.caffemodel`.
+a program must know that feeds it: band order, units, mean, classes. Caffe's own
+files, of any age, are read by the scripts themselves, by name as in Caffe: `python training.py --init old.caffemodel`,
+`python inference.py --weights old.caffemodel`.
 """
 
 from pathlib import Path

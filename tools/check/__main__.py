@@ -94,10 +94,12 @@ def headers(settings: Settings) -> list[Raster]:
 
 
 def snapshots_of(settings: Settings, niter: int) -> int:
-    """How many weights files a run leaves: snapshots, the last one, and the best by two scores."""
+    """How many weights files a run leaves: snapshots, the last one, and the best by each of CRITERIA."""
+    from tools.record.selection import CRITERIA
+
     training = settings.training
     count = -(-niter // training.SNAPSHOT_EVERY)
-    return min(count, training.KEEP_SNAPSHOTS or count) + (2 if settings.data.val_ids else 0)
+    return min(count, training.KEEP_SNAPSHOTS or count) + (len(CRITERIA) if settings.data.val_ids else 0)
 
 
 def say_net(page: Page, settings: Settings, found: "Forecast", where: "Device", niter: int) -> None:

@@ -39,11 +39,6 @@ def at_pixel_size(tile: Tile, wanted: float) -> Tile:
     return replace(tile, paths=images, truths=truths)
 
 
-def shape_at(about: raster.Raster, wanted: float) -> tuple[int, int]:
-    """Height and width of a raster, which says how large its pixels are, at another pixel size (metres)."""
-    return new_shape((about.height, about.width), pixel_size(about) / wanted)
-
-
 def _view(path: File, shape: tuple[int, int], role: str) -> str:
     """A raster at another size (height, width), as a virtual file in memory that has the name of the real one.
 
