@@ -220,6 +220,8 @@ def begin(
     restore = folder if args.restore == NEWEST else args.restore
     for note in run_setup.notes(settings.data):
         log.warn(note)
+    if scored is None and (unused := settings.given("VAL_EVERY").get("VAL_EVERY")):
+        log.warn(f"VAL_EVERY = {unused} has no effect, as there are no validation tiles: val_ids is empty.")
     use = partial(run_setup.restored, setup, loss)
     before, trainer = resume.to_restore(restore, args.init, folder, args.overwrite, log, use)
     if not trainer:
@@ -230,7 +232,7 @@ def begin(
         check_size(*settings.patches.patch_size, trainer.net.multiple)
     else:
         window = windows_for(settings.inference, trainer.net).size
-        validation.check(settings.data, palette, window, trainer.net, settings.given("PATIENCE", "VAL_EVERY"))
+        validation.check(settings.data, palette, window, trainer.net, training.PATIENCE)
     run_setup.check_schedule(trainer, args.niter, scored is not None)
     return log, before, trainer
 

@@ -62,7 +62,7 @@ def forecast(settings: Settings, inputs: list["Input"], where: "Device", niter: 
     from tools.labels.class_weights import class_weights
     from tools.solver.losses import Loss
     from tools.training import run_setup
-    from tools.training.validation import check_counted
+    from tools.training.validation import check_patience
 
     training, classes = settings.training, settings.classes
     count = len(classes.label_values)
@@ -77,7 +77,7 @@ def forecast(settings: Settings, inputs: list["Input"], where: "Device", niter: 
     if settings.data.val_ids:
         check_windows(trainer.net, *windows_for(settings.inference, trainer.net).size)
     else:
-        check_counted(settings.given("PATIENCE", "VAL_EVERY"))
+        check_patience(training.PATIENCE)
     run_setup.check_schedule(trainer, niter, bool(settings.data.val_ids))
     iteration = time_steps(trainer, settings, inputs)
     memory = memory_in_use(where)

@@ -1,8 +1,7 @@
 """Validation: whole tiles, labelled by the sliding windows of inference, are scored piece by piece while a net trains."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -21,29 +20,26 @@ from tools.labels.scores import confusion, report
 from tools.record.history import Validation
 from tools.solver.losses import NO_LOSS, Loss
 
-_COUNTED = {"PATIENCE": "validations", "VAL_EVERY": "iterations from one validation to the next"}
 PICTURE_SIZE = 384  # pixels, the longer side of the tile in the sample picture
 _LEAST = np.finfo(np.float32).tiny  # probability; a net that is quite sure of a wrong class costs 87, not infinitely much
 
 
-def check(data: DataSettings, palette: Palette, window: Sequence[int], net: nn.Module, counted: Mapping[str, Any]) -> None:
+def check(data: DataSettings, palette: Palette, window: Sequence[int], net: nn.Module, patience: int | None) -> None:
     """Raise UserError now, and not at the first snapshot, if the validation tiles cannot be labelled.
 
-    palette: of the classes. window: height and width of inference's window. counted: what the user set
-    that has no effect without validation, by name: PATIENCE, VAL_EVERY.
+    palette: of the classes. window: height and width of inference's window. patience: PATIENCE, which counts validations.
     """
     if data.val_ids:
         check_windows(net, *window)
         data.dataset.check(data.with_labels, data.val_ids, palette)
         return
-    check_counted(counted)
+    check_patience(patience)
 
 
-def check_counted(counted: Mapping[str, Any]) -> None:
-    """Raise UserError where there are settings for validations, of which there are none."""
-    for name, value in counted.items():
-        if value:
-            raise UserError(f"{name} = {value} counts {_COUNTED[name]}, but val_ids is empty: name some tiles, or set None.")
+def check_patience(patience: int | None) -> None:
+    """Raise UserError where training is to end by validations, of which there are none."""
+    if patience:
+        raise UserError(f"PATIENCE = {patience} counts validations, but val_ids is empty: name some tiles, or set None.")
 
 
 def validate(
