@@ -152,8 +152,7 @@ def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, c
         train_ids = DATASETS[dataset].splits[0]
         few = train_ids[:: len(train_ids) // count][:count]  # spread over the tiles
         settings = RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}_{args.split}"}
-        settings |= {"SNAPSHOT_EVERY": iterations}
-        settings |= {"VAL_EVERY": max(1, iterations // 4)} if args.split == "test" else {}  # else val tiles give the score
+        settings |= {"SNAPSHOT_EVERY": iterations, "VAL_EVERY": max(1, iterations // 4) if args.split == "test" else None}
         config = base / f"config_{folder.name}.py"
         write_config(config, dataset, source, settings, few, args.split, recipe in TWO_INPUTS)
         if not (base / f"{dataset}_lmdb_{name}_{args.split}").exists():

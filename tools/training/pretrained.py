@@ -228,7 +228,7 @@ def _fit_first_layers(
         weight, bands = filling[layer.name]["weight"], net.inputs[layer.input]
         seen = by_name.get(layer.input) or (_as_imagenet(layer.input, bands) if isinstance(net, Net) else None)
         if given.ours and not asked:
-            otherwise = _seen_otherwise(given, seen)
+            otherwise = _seen_otherwise(given, by_name.get(layer.input))
             units = given.units if weight.shape[1] != bands or otherwise else None
             if otherwise and not units:
                 report.notes.append(
