@@ -17,11 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.measure import machine
+from tools.compute.waiting import SHORT_SPIN
 
 WAYS: dict[str, Mapping[str, str]] = {  # what is set in the environment
     "as it is": {},
-    "spinning (GNU's default)": {"GOMP_SPINCOUNT": "300000000"},
-    "short spins": {"GOMP_SPINCOUNT": "20000"},
+    "spinning as GNU has it": {"GOMP_SPINCOUNT": "300000"},
+    "short spins": {"GOMP_SPINCOUNT": SHORT_SPIN},
     "asleep": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 OWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")

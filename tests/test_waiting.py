@@ -1,4 +1,4 @@
-"""Proves that threads sleep while they wait on a busy machine alone, that a user's own choice wins, and that scripts choose."""
+"""Proves that threads sleep while they wait on a busy machine alone, else spin shortly, and that a user's own choice wins."""
 
 import sys
 
@@ -21,10 +21,10 @@ def load(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("text", "passive"), [(BUSY, True), (QUIET, False), (JUST_BEGUN, False), ("nonsense", False)])
-def test_threads_sleep_if_other_programs_are_busy(load, text, passive):
+def test_threads_sleep_if_other_programs_are_busy_and_spin_shortly_if_not(load, text, passive):
     environment = {}
     assert choose_waiting(environment, load(text)) is passive
-    assert environment == ({"OMP_WAIT_POLICY": "PASSIVE"} if passive else {})
+    assert environment == ({"OMP_WAIT_POLICY": "PASSIVE"} if passive else {"GOMP_SPINCOUNT": "20000"})
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
@@ -36,8 +36,12 @@ def test_a_users_own_choice_wins(load, name):
 
 def test_it_is_too_late_once_pytorch_is_there(load, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", object())
-    assert not choose_waiting({}, load(BUSY))
+    environment = {}
+    assert not choose_waiting(environment, load(BUSY))
+    assert not environment
 
 
-def test_a_machine_that_does_not_say_how_busy_it_is_stays_as_it_is(load, tmp_path):
-    assert not choose_waiting({}, tmp_path / "none")
+def test_a_machine_that_does_not_say_how_busy_it_is_counts_as_free(load, tmp_path):
+    environment = {}
+    assert not choose_waiting(environment, tmp_path / "none")
+    assert environment == {"GOMP_SPINCOUNT": "20000"}

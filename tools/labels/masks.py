@@ -55,12 +55,17 @@ class Colours:
         if self.threshold is not None:
             rgb = np.where(rgb < self.threshold, 0, 255).astype(np.uint8)
         codes = codes_of(rgb)
+        labels = self.labels_of(codes)
+        missing = labels == UNKNOWN
+        return labels, missing, codes[missing]
+
+    def labels_of(self, codes: np.ndarray) -> np.ndarray:
+        """The label of each colour, given as `codes_of` writes it; UNKNOWN where no class has it or is near enough."""
         labels = self._table[codes]
         missing = labels == UNKNOWN
         if self.nearest is not None and missing.any():
             labels[missing] = self._closest(codes[missing])
-            missing = labels == UNKNOWN
-        return labels, missing, codes[missing]
+        return labels
 
     def fault(self, unknown: Counter, is_jpeg: bool) -> str:
         """A sentence on the colours that no class has, and why they may be there."""

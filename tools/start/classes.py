@@ -198,12 +198,11 @@ def _centres(total: Counter) -> list[int]:
 
 def _by_nearest(total: Counter, chosen: Sequence[int]) -> Counter:
     """Pixels by class colour, as `--nearest` deals them out."""
-    colours = np.array([colour_of(int(code)) for code in total], float)
-    away = np.stack([np.linalg.norm(colours - colour_of(code), axis=1) for code in chosen] or [np.full(len(colours), np.inf)])
-    pixels = np.array(list(total.values()))
-    return Counter({
-        code: int(pixels[(away.argmin(0) == i) & (away.min(0) <= _FAR)].sum()) for i, code in enumerate(chosen)
-    })  # fmt: skip
+    if not chosen:
+        return Counter()
+    codes, pixels = (np.array(list(part)) for part in (total.keys(), total.values()))
+    labels = masks.Colours({colour_of(code): i for i, code in enumerate(chosen)}, nearest=_FAR).labels_of(codes)
+    return Counter({code: int(pixels[labels == i].sum()) for i, code in enumerate(chosen)})
 
 
 def _of_numbers(total: Counter, empty: int, legends: Sequence[Path]) -> Classes:
