@@ -152,7 +152,10 @@ def one_run(args: argparse.Namespace, dataset: str, source: Path, recipe: str, c
         train_ids = DATASETS[dataset].splits[0]
         few = train_ids[:: len(train_ids) // count][:count]  # spread over the tiles
         settings = RECIPES[recipe] | {"SEED": seed, "FOLDER_SUFFIX": f"_{name}_{args.split}"}
-        settings |= {"SNAPSHOT_EVERY": iterations, "VAL_EVERY": max(1, iterations // 4) if args.split == "test" else None}
+        settings |= {
+            "SNAPSHOT_EVERY": iterations,
+            "VAL_EVERY": max(1, iterations // args.validations) if args.split == "test" else None,
+        }
         config = base / f"config_{folder.name}.py"
         write_config(config, dataset, source, settings, few, args.split, recipe in TWO_INPUTS)
         if not (base / f"{dataset}_lmdb_{name}_{args.split}").exists():
@@ -259,6 +262,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="default: %(default)s")
     parser.add_argument("--images", nargs="+", type=int, metavar="N", help="how many labelled images (default: all)")
     parser.add_argument("--niter", type=int, metavar="N", help="iterations (default: those of ITERATIONS)")
+    parser.add_argument("--validations", type=int, default=4, metavar="N", help="while training (default: %(default)s)")
     parser.add_argument("--split", choices=["test", "val"], default="test", help="the tiles that are scored at the end")
     parser.add_argument("--out", type=Path, default=Path("data/few_tiles"), help="default: %(default)s")
     parser.add_argument("--curve", type=Path, metavar="PNG", help="draw validation scores against minutes")
