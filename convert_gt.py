@@ -115,8 +115,8 @@ def sign(word: str) -> tuple | int:
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
     """The arguments, once none is there that its way of converting does not read."""
     ways = {
-        "--from-color": ["threshold", "nearest", "foreground"], "--from-index": ["foreground"],
-        "--from-vector": ["like", "attribute", "of_class", "background", "area"], "--to-color": [],
+        "--from-color": ["unknown", "threshold", "nearest", "foreground"], "--from-index": ["unknown", "foreground"],
+        "--from-vector": ["unknown", "like", "attribute", "of_class", "background", "area"], "--to-color": [],
     }  # fmt: skip
     way = next(way for way in ways if getattr(args, way[2:].replace("-", "_")))
     for option in {option for options in ways.values() for option in options} - set(ways[way]):

@@ -171,3 +171,13 @@ def test_a_folder_without_pictures_and_a_missing_file_are_refused(convert, tmp_p
     (tmp_path / "empty").mkdir()
     refused(convert(tmp_path / "empty", "--from-color"), tmp_path / "empty", "holds no raster")
     refused(convert(tmp_path / "none.tif", "--from-color"), tmp_path / "none.tif", "does not exist")
+
+
+@pytest.mark.parametrize(
+    ("way", "option"),
+    [("--to-color", "--unknown ignore"), ("--to-color", "--nearest 9"), ("--from-index", "--threshold 9"),
+     ("--from-color", "--background tree"), ("--from-vector", "--foreground 1")],
+)  # fmt: skip
+def test_an_option_that_its_way_does_not_read_is_refused(convert, town, way, option):
+    name = option.split()[0]
+    refused(convert(town.path("labels", 1), way, *option.split()), f"{name} does not go with {way}")
