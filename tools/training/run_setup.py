@@ -160,7 +160,10 @@ def fresh(setup: Setup, loss: Loss, init: str | None) -> Trainer:
     print(report or "all layers begin with random weights")
     if setup.training.FROZEN_NORM:
         freeze_norms(net, norms_with_statistics(net, report.loaded if report else []))
-        print(f"{len(frozen_norms(net))} batch norms keep the statistics that came with their weights")
+        if kept := frozen_norms(net):
+            print(f"{len(kept)} batch norms keep the statistics that came with their weights")
+        else:
+            print("no batch norm came with statistics, so FROZEN_NORM does nothing")
     for note in getattr(net, "notes", ()):
         print(f"note: {setup.net.NET}: {note}")
     setup.ranks.own_random_numbers(setup.seed)
