@@ -60,7 +60,7 @@ def random_net(name: str, settings: Settings) -> tuple[torch.nn.Module, dict]:
     inputs = settings.data.inputs(details["modalities"])
     torch.manual_seed(1)
     net = nets.build(name, {i.name: i.channels for i in inputs}, len(settings.classes.label_values))
-    return net, settings.about() | {"name": name, "inputs": [i.to_dict() for i in inputs]}
+    return net, settings.about() | {"name": name, "inputs": [i.to_dict() for i in inputs], "iteration": 0}
 
 
 def of_torch(program: Program) -> dict[str, Engine]:
