@@ -83,7 +83,7 @@ def of_torch(program: Program) -> dict[str, Engine]:
 def of_onnx(program: Program, about: dict, lmdb: Path, folder: Path) -> dict[str, Engine]:
     """Both engines of ONNX files as inference.py uses them, with what `tools.export` makes, and `tools.export --int8`."""
     plain, found = onnx_file.convert(program), {}
-    files = {"fp32": plain, "int8": int8.quantise(plain, int8.Examples(lmdb, program))}
+    files = {"fp32": plain, "int8": int8.quantise(plain, int8.Examples.of_database(lmdb, program))}
     for kind, model in files.items():
         onnx_file.describe(model, program, about)
         onnx_file.save(model, folder / f"{kind}.onnx")

@@ -7,7 +7,7 @@ Run by our own environment; the peers have theirs. The net is smp's U-Net on a R
 five shades apart, the same file for all; windows of 512x512 that overlap by half (geoai's default), pixels divided by 255 as
 geoai has it. Each run is a process of its own, start-up included: wall and processor seconds, the most memory, and the share
 of pixels with the same label as geoai's. "own windows" are what our recipe does, `--window auto`: they overlap by as far as the
-net looks, not by half.
+net looks, not by half. "int8": what `tools.export --int8 --images` makes of the net, once, which is not part of the time.
 """
 
 import argparse
@@ -31,6 +31,8 @@ OURS = {  # what inference.py is told beside the net
     "ours, own windows": ["--window", "auto"],
     "ours, OpenVINO": ["--set", f"test_step_size={STEP / WINDOW}", "--engine", "openvino"],
     "ours, own windows, OpenVINO": ["--window", "auto", "--engine", "openvino"],
+    "ours, OpenVINO in int8": ["--set", f"test_step_size={STEP / WINDOW}", "--engine", "openvino"],
+    "ours, own windows, OpenVINO in int8": ["--window", "auto", "--engine", "openvino"],
 }
 
 
@@ -58,6 +60,9 @@ def main() -> None:
         (home / "classes.csv").write_text("\n".join(["name,r,g,b", *rows]))
         net = ["--net", f"smp:Unet/{ENCODER}", "--bands", *"RGB", "--mean", 0, 0, 0, "--std", 255, 255, 255, "--window", WINDOW]
         measured([sys.executable, "-m", "tools.adopt", weights, *net, "--classes", home / "classes.csv", "--out", ours])
+        if any("int8" in name for name in args.ways):
+            measured([sys.executable, "-m", "tools.export", ours, "--onnx", ours.with_suffix(".onnx"), "--int8", "--config",
+                      ours.with_suffix(".py"), "--images", args.image])  # fmt: skip
         for _ in range(args.runs):
             for name in args.ways:
                 words = command(name, args, weights, ours, home / name)
@@ -71,7 +76,8 @@ def command(name: str, args: argparse.Namespace, weights: Path, ours: Path, out:
     if name in PEERS:
         files = ["--image", args.image, "--weights", weights, "--out", out.with_suffix(".tif")]
         return [args.peers, "-m", THIS, "--one", name, *files]
-    words = ["inference.py", "--config", ours.with_suffix(".py"), "--images", args.image, "--weights", ours, "--dir", out]
+    weights = ours.with_suffix(".onnx") if "int8" in name else ours
+    words = ["inference.py", "--config", ours.with_suffix(".py"), "--images", args.image, "--weights", weights, "--dir", out]
     return [sys.executable, *words, "--overwrite", *OURS[name]]
 
 

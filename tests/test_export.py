@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import NAMES, REPO, call, pixels, refused
+from conftest import NAMES, REPO, call, pixels, refused, write_raster
 from torch import nn
 
 import nets
@@ -329,6 +329,7 @@ def test_a_file_that_would_label_otherwise_is_not_written(trained, tmp_path, mon
         ((), "nothing to write: name a file with --onnx, --torch or --page"),
         (("--onnx", "net.pth"), "--onnx net.pth: give it a name that ends in .onnx"),
         (("--torch", "net.pt2", "--int8"), "--int8 is for ONNX alone"),
+        (("--onnx", "net.onnx", "--images", "a.tif"), "--images are for --int8"),
         (("--torch", "net.pt2", "--resolution", "9"), "--resolution is for ONNX alone"),
         (("--onnx", "net.onnx", "--size", "100"), "--size 100: segnet_slim takes multiples of 32"),
     ],
@@ -358,6 +359,38 @@ def test_int8_without_a_database_or_with_another_order_of_bands_is_refused(train
     )
     refused(call("tools.export", weights, *words, own.config()), "was made with bgr = False")
     refused(call("tools.export", weights, *words, trained.copy(tmp_path / "none").config()), "details.json")
+
+
+def test_patches_for_8_bits_are_cut_out_of_images_where_they_have_data_bands_in_the_files_order(tmp_path):
+    rows, cols = np.mgrid[:300, :900]
+    image = np.stack([1 + rows // 2, 1 + cols // 4, 1 + 4 * (rows % 2) + cols % 4]).astype(np.uint8)  # tells where a pixel is
+    image[:, :, 600:] = 0
+    write_raster(tmp_path / "a.tif", image, nodata=0)
+    write_raster(tmp_path / "b.tif", np.full((3, 40, 300), 7, np.uint8), nodata=0)  # lower than a patch
+    write_raster(tmp_path / "c.tif", np.zeros((3, 400, 400), np.uint8), nodata=0)  # empty
+    seen = image.astype(np.float32)
+    seen[:, :, 600:] = np.reshape((120, 90, 110), (3, 1, 1))  # the training mean, in the file's order
+    found = int8.Examples.of_images([str(tmp_path)], trace(*made(unpooling, replace(IRRG, dtypes=("uint8",)))), None)
+    patches = [patch[0].numpy() for (patch,) in found.calibrate + found.unseen]
+    assert (len(found.calibrate), len(found.unseen)) == (64, 32)
+    corners = set()
+    for patch in (p for p in patches if p.shape[1] == 256):
+        first, second, third = patch[:, 0, 0].astype(int) - 1
+        row, col = 2 * first + third // 4, 4 * second + third % 4
+        assert np.array_equal(patch, seen[:, row : row + 256, col : col + 256])
+        corners.add((row, col))
+    assert len(corners) > 60  # most of them lie in the larger image
+    assert all((p == 7).all() for p in patches if p.shape[1] == 40)
+
+
+def test_images_for_8_bits_that_are_empty_or_have_other_bands_are_refused(tmp_path):
+    program = trace(*made(unpooling, replace(IRRG, dtypes=("uint8",))))
+    empty = write_raster(tmp_path / "empty.tif", np.zeros((3, 40, 40), np.uint8), nodata=0)
+    with pytest.raises(UserError, match=r"empty.tif: no pixel there has data in all that the net reads"):
+        int8.Examples.of_images([str(empty)], program, None)
+    four = write_raster(tmp_path / "four.tif", np.ones((4, 40, 40), np.uint8))
+    with pytest.raises(UserError, match=r"four.tif has 4 band\(s\), but the net was trained on 3"):
+        int8.Examples.of_images([str(four)], program, None)
 
 
 @pytest.mark.slow

@@ -4,15 +4,17 @@
     python -m tools.export net_iter_1500.safetensors --onnx net.onnx --size 512 --resolution 9     # for Deepness
     python -m tools.export net_iter_1500.safetensors --onnx net.onnx --size 512 --shares           # for GeoDeep (bytes only)
     python -m tools.export net_iter_1500.safetensors --onnx net.onnx --int8                        # faster on processors
+    python -m tools.export adopted.safetensors --onnx net.onnx --int8 --images city.tif            # by what it is to label
     python -m tools.export net_iter_1500.safetensors --torch net.pt2                               # for torch.export.load
     python -m tools.export net_iter_1500.safetensors --page map.html                               # labels images in a browser
 
 What is written takes pixels as the rasters hold them (float32, N x bands x height x width, the bands in the files' order) and
 gives the classes' probabilities (N x classes x height x width): the order of the bands that the net was trained on, its
 normalisation and the softmax are inside. Batch, height and width stay open, within the multiple that the net needs; --size
-fixes height and width, as Deepness wants them. --int8 is calibrated on patches of the config's training database. Before a file
-gets its name it is loaded and run against the net. --page makes one HTML file that opens by a double click and labels images
-as inference.py --tta none does with the config's windows; nothing is installed there or uploaded. Making it takes node.
+fixes height and width, as Deepness wants them. --int8 is calibrated on patches of the config's training database, or on places
+in --images, such as those that are to be labelled (a net of tools.adopt has no database). Before a file gets its name it is
+loaded and run against the net. --page makes one HTML file that opens by a double click and labels images as inference.py --tta
+none does with the config's windows; nothing is installed there or uploaded. Making it takes node.
 """
 
 import io
@@ -61,6 +63,8 @@ def arguments():
     parser.add_argument("--page", type=Path, metavar="FILE", help="write a page that labels images, FILE.html")
     parser.add_argument("--size", type=commands.whole_number(1), metavar="PIXELS", help="fixed height and width")
     parser.add_argument("--int8", action="store_true", help="convolve in whole numbers of 8 bits (ONNX)")
+    parser.add_argument("--images", nargs="+", metavar="FILE",
+                        help="for --int8: take these, named as for inference.py, not the training database")  # fmt: skip
     parser.add_argument("--shares", action="store_true",
                         help="take pixels divided by 255, as GeoDeep has them, or Deepness without settings")  # fmt: skip
     parser.add_argument("--resolution", type=commands.number(0), metavar="CM",
@@ -77,6 +81,8 @@ def check_arguments(args) -> None:
     of_onnx = [f"--{name}" for name in ("int8", "resolution", "shares") if getattr(args, name)]
     if not args.onnx and of_onnx:
         raise UserError(f"{of_onnx[0]} is for ONNX alone: add --onnx FILE.onnx.")
+    if args.images and not args.int8:
+        raise UserError("--images are for --int8, which is calibrated on them: add --int8, or leave them out.")
     files = (("--onnx", args.onnx, ".onnx"), ("--torch", args.torch, ".pt2"), ("--page", args.page, ".html"))
     for option, path, suffix in files:
         if path and path.suffix != suffix:
@@ -98,7 +104,7 @@ def can_be_written_to(folder: Path) -> bool:
 
 def write_onnx(args, program: Program, about: dict) -> None:
     """Write the ONNX file, once onnxruntime gives what the net gives."""
-    examples = int8.Examples(read_settings(args.config, args.set).data.folder("lmdb"), program) if args.int8 else None
+    examples = examples_for(args, program) if args.int8 else None
     model = onnx_file.convert(program)
     if examples:
         model = int8.quantise(model, examples)
@@ -116,6 +122,14 @@ def write_onnx(args, program: Program, about: dict) -> None:
     print(f"{args.onnx}: {kind}, {megabytes:.1f} MB, {program}\n{likeness} {'unseen patches' if examples else 'noise'}")
     if not args.size and len(program.inputs) == 1:
         print("note: the QGIS plugin Deepness wants one size: add --size 512, or another, for it.")
+
+
+def examples_for(args, program: Program) -> int8.Examples:
+    """What --int8 is calibrated on."""
+    data = read_settings(args.config, args.set).data
+    if args.images:
+        return int8.Examples.of_images(args.images, program, data.RESIZE)
+    return int8.Examples.of_database(data.folder("lmdb"), program)
 
 
 def write_torch(path: Path, program: Program, about: dict) -> None:

@@ -1,4 +1,4 @@
-"""Convolutions in whole numbers of 8 bits, the ranges of what they read and write taken from training patches.
+"""Convolutions in whole numbers of 8 bits, the ranges of what they read and write taken from training patches, or from images.
 
 Some stay in float32, since they cost the most quality: the first, the last, and those whose maxima the finest two poolings
 look for where unpooling wants the positions: in 8 bits too many values are equal. Which ones was chosen by the mean IoU of the
@@ -8,9 +8,10 @@ is 1.14 times as fast as in bf16, segnet_slim 0.71 times (benchmarks/RESULTS.md)
 """
 
 import logging
+import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,39 +22,83 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
+from tools.base.errors import UserError, listing
 from tools.base.folders import read_details, require
-from tools.data.inputs import Input
 from tools.data.loader import Patches
 from tools.data.patches import reflect
-from tools.export.end_to_end import Program, file_order
+from tools.export.end_to_end import Program, file_order, raw
+from tools.geo.views import Resized, Size
+from tools.geo.windows import Window
+from tools.inference.labeller import TileReader
+from tools.inference.tile_list import given_tiles
 
 _CALIBRATE = 64  # patches that the ranges are taken from
 _UNSEEN = 32  # further patches, which show what comes of it
+_SIDE = 256  # pixels, of patches cut out of images
+_DRAWN = 2 * (_CALIBRATE + _UNSEEN)  # of them, where images are given, so that some may be without data
 _FINE_POOLINGS = 2  # from the image on
 
 
 class Examples:
-    """Training patches as a program wants them: per patch the raw pixels of each input, 1 x channels x h x w, float32.
+    """Pixels as a program wants them: per patch the raw pixels of each input, 1 x channels x h x w, float32.
 
-    folder: of the LMDBs. calibrate: to take ranges from; unseen: others. Patches are cut, or continued by their mirror image,
-    to a size that the program takes. Raises UserError where the databases are not what the net was trained on.
+    patches: gives the n-th of `count`, channels x h x w for each input. The ranges are taken from `calibrate`; others show
+    what comes of it (`unseen`). Patches are cut, or continued by their mirror image, to a size that the program takes.
     """
 
-    def __init__(self, folder: Path, program: Program):
+    def __init__(self, program: Program, patches: Callable[[int], Sequence[np.ndarray]], count: int):
+        self.program = program
+        drawn = np.random.default_rng(1).permutation(count)[: _CALIBRATE + _UNSEEN]
+        found = [tuple(map(self._fit, patches(int(i)))) for i in drawn]
+        known = max(1, len(found) * _CALIBRATE // (_CALIBRATE + _UNSEEN))
+        self.calibrate, self.unseen = found[:known], found[known:] or found
+
+    @classmethod
+    def of_database(cls, folder: Path, program: Program) -> "Examples":
+        """Training patches; folder: of the LMDBs. Raises UserError where they are not what the net was trained on."""
         require(read_details(folder), folder, "create_db.py", bgr=program.inputs[0].bgr)
-        self.program, self._patches = program, Patches(folder, "train", program.inputs)
-        drawn = np.random.default_rng(1).permutation(len(self._patches))[: _CALIBRATE + _UNSEEN]
-        patches = [self._patch(int(i)) for i in drawn]
-        known = max(1, len(patches) * _CALIBRATE // (_CALIBRATE + _UNSEEN))
-        self.calibrate, self.unseen = patches[:known], patches[known:] or patches
+        patches = Patches(folder, "train", program.inputs)
 
-    def _patch(self, record: int) -> tuple[Tensor, ...]:
-        return tuple(self._fit(x, spec) for x, spec in zip(self._patches[record][0], self.program.inputs, strict=True))
+        def of_record(i: int) -> list[np.ndarray]:
+            return [x[file_order(spec)].float().numpy() for x, spec in zip(patches[i][0], program.inputs, strict=True)]
 
-    def _fit(self, pixels: Tensor, spec: Input) -> Tensor:
+        return cls(program, of_record, len(patches))
+
+    @classmethod
+    def of_images(cls, words: Sequence[str], program: Program, resize: Size | None) -> "Examples":
+        """Places in images that the words of --images name, drawn by chance, those without data left out.
+
+        resize: the size that they are read at. Raises UserError where they are not what the net reads, or hold nothing.
+        """
+        modalities = dict.fromkeys(modality for spec in program.inputs for modality in spec.modalities)
+        side = program.size or -(-_SIDE // program.multiple) * program.multiple
+        found, pixels, readers = [], [], []
+        for tile in given_tiles(words, list(modalities)):
+            paths = {m: path if resize is None else Resized(path, resize) for m, path in tile.paths.items()}
+            readers.append(TileReader([raw(spec) for spec in program.inputs], paths))
+            with readers[-1] as reader:
+                pixels.append(math.prod(reader.shape))
+        for reader, share in zip(readers, pixels, strict=True):
+            with reader:
+                found += _places(reader, side, -(-_DRAWN * share // sum(pixels)))
+        if not found:
+            raise UserError(f"{listing(words)}: no pixel there has data in all that the net reads: name other images.")
+        return cls(program, found.__getitem__, len(found))
+
+    def _fit(self, pixels: np.ndarray) -> Tensor:
         size = tuple(self.program.size or -(-n // self.program.multiple) * self.program.multiple for n in pixels.shape[1:])
-        cut = pixels[file_order(spec), : size[0], : size[1]].float().numpy()
-        return torch.from_numpy(reflect(cut, size))[None]
+        return torch.from_numpy(reflect(np.float32(pixels[:, : size[0], : size[1]]), size))[None]
+
+
+def _places(reader: TileReader, side: int, count: int) -> list[list[np.ndarray]]:
+    """So many windows of an image, drawn by chance, those without any data left out."""
+    random, (height, width) = np.random.default_rng(1), reader.shape
+    windows = [
+        Window(int(random.integers(max(1, height - side + 1))), int(random.integers(max(1, width - side + 1))),
+               min(side, height), min(side, width)) for _ in range(count)
+    ]  # fmt: skip
+    valid = {window: reader.valid(window) for window in dict.fromkeys(windows)}
+    return [reader.read(window) for window, mask in valid.items() if mask is None or mask.any()]
 
 
 class _Reader(CalibrationDataReader):
