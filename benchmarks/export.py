@@ -3,8 +3,9 @@ IoU of each.
 
 python -m benchmarks.export [WEIGHTS] [--net segnet] [--batch 10] [--size 128] [--runs 5] [--threads 2] [--processor-time]
 
-OpenVINO has rows where it is installed. Without weights: --net with random ones. int8 is calibrated on the training patches of
---config. The mean IoU, without the ignored classes, is that of the config's test patches, each labelled by itself.
+OpenVINO has rows where it is installed, bf16 where the processor has it. Without weights: --net with random ones. int8 is
+calibrated on the training patches of --config. The mean IoU, without the ignored classes, is that of the config's test patches,
+each labelled by itself.
 --processor-time, with --threads 1, counts what this process alone has computed, where other work makes wall time worthless.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 import nets
 from benchmarks import measure
 from tools.base.folders import read_details
-from tools.compute.device import Device
+from tools.compute.device import Device, choose
 from tools.data.loader import Patches
 from tools.export import int8, onnx_file
 from tools.export.end_to_end import Program, file_order, trace
@@ -47,7 +48,7 @@ def main():
     print(f"{measure.machine()}; {about['name']}, {args.batch} images of {args.size}x{args.size} pixels,"
           f" {'processor' if args.processor_time else 'wall'} time\n\n{measure.HEADER}")  # fmt: skip
     for name, found in zip(engines, times, strict=True):
-        print(measure.row(name, found, times[1], args.batch, "images/s"))
+        print(measure.row(name, found, times[0], args.batch, "images/s"))
     if args.weights:
         print("\n| what | mean IoU | overall accuracy | labels as in fp32 |\n|---|---|---|---|")
         for line in quality(engines, program, about, settings):
@@ -77,7 +78,8 @@ def of_torch(program: Program) -> dict[str, Engine]:
 
         return work
 
-    return {"PyTorch, fp32": engine(False), "PyTorch, bf16": engine(True)}
+    found = {"PyTorch, fp32": engine(False)}
+    return found | ({"PyTorch, bf16": engine(True)} if choose("cpu").bf16 else {})
 
 
 def of_onnx(program: Program, about: dict, lmdb: Path, folder: Path) -> dict[str, Engine]:
