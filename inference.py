@@ -169,7 +169,8 @@ def lead_alone(
     from tools.report.page import write_report
 
     inputs, palette, wanted, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
-    made_with = details(args, weights, about, maps.labeller, wanted)
+    area = next((tile.area for tile in tiles if tile.area), None)
+    made_with = details(args, weights, about, maps.labeller, wanted) | {"area_sha256": area and area.digest}
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]
     some_done = len(todo) < len(tiles)

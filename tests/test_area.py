@@ -140,6 +140,17 @@ def test_zones_that_overlap_both_count(tmp_path):
     ]  # fmt: skip
 
 
+def test_maps_of_zones_that_were_drawn_anew_are_not_resumed(trained, tmp_path):
+    zones, out = write_zones(tmp_path / "z.gpkg", [ROUND], name=["pond"]), tmp_path / "out"
+    words = (32, "--area", zones, "--area-attribute", "name", "--dir", out)
+    assert infer(trained, *words).code == 0
+    zones.touch()  # the same zones in a file that was saved again
+    assert infer(trained, *words, "--resume").code == 0
+    zones.unlink()
+    write_zones(zones, [TURNED], name=["pond"])
+    refused(infer(trained, *words, "--resume"), "was begun with area_sha256", "--overwrite")
+
+
 def test_a_raster_that_is_cut_lies_where_the_window_lies(tmp_path):
     about = raster.inspect(write_raster(tmp_path / "a.tif", np.zeros((8, 9), np.uint8), 3))
     part = cut(about, Window(2, 5, 4, 3))

@@ -1,5 +1,6 @@
 """The part of a raster that is of interest: a rectangle, or the polygons of a vector file, each of which is a zone."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +54,14 @@ class AreaOfInterest:
         if west >= east or south >= north:
             raise UserError(f"--area {word}: bounds are W,S,E,N, with W below E and S below N.")
         return cls(word, [Feature(shapely.geometry.mapping(shapely.box(*bounds)), {}, 0)], ["area"], None)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the zones, their names and their CRS: whether an area is the same, whatever its file is called."""
+        digest = hashlib.sha256(repr((self.names, self.crs and self.crs.to_wkt())).encode())
+        for feature in self.features:
+            digest.update(shapely.geometry.shape(feature.geometry).wkb)
+        return digest.hexdigest()
 
     def on(self, about: Raster) -> "PlacedArea | None":
         """The area on a raster's pixels, or None where it does not touch it.
