@@ -38,6 +38,17 @@ def test_geometry_attributes_and_crs_are_read(tmp_path, suffix):
         vectors.attribute(features, "hight", path)
 
 
+def test_whole_numbers_stay_whole_where_a_feature_has_none(tmp_path):
+    shapes = [
+        {"type": "Feature", "properties": {"n": n, "h": n and n + 0.5}, "geometry": shapely.geometry.mapping(SQUARE)}
+        for n in (7, None)
+    ]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": shapes}))
+    features, _ = vectors.read_polygons(tmp_path / "a.geojson")
+    assert [f.properties for f in features] == [{"n": 7, "h": 7.5}, {"n": None, "h": None}]
+    assert [str(f.properties["n"]) for f in features] == ["7", "None"]
+
+
 def test_reprojected_polygons_lie_where_rasterio_puts_them(tmp_path):
     features, crs = vectors.read_polygons(write(tmp_path / "a.gpkg", [SQUARE], part=["val"]))
     (moved,) = vectors.reproject(features, crs, rasterio.CRS.from_epsg(4326))

@@ -42,13 +42,14 @@ def read_polygons(path: str | Path) -> tuple[list[Feature], CRS | None]:
     check_file(path)
     with _faults_said(path):
         meta, numbers, shapes, columns = pyogrio.raw.read(path, layer=_layer(path), return_fids=True)
+    columns = [_values(column, kind) for column, kind in zip(columns, meta["dtypes"], strict=True)]
     found = []
     for i, shape in enumerate(shapely.from_wkb(shapes, on_invalid="fix")):
         if shape is None or shape.is_empty:
             continue
         if shape.geom_type not in ("Polygon", "MultiPolygon"):
             raise UserError(f"{path} holds a {shape.geom_type} (feature {numbers[i]}), but polygons are needed.")
-        properties = {name: _plain(values[i]) for name, values in zip(meta["fields"], columns, strict=True)}
+        properties = {name: values[i] for name, values in zip(meta["fields"], columns, strict=True)}
         found.append(Feature(shapely.geometry.mapping(shapely.force_2d(shape)), properties, int(numbers[i])))
     if not found:
         raise UserError(f"{path} holds no polygons.")
@@ -174,8 +175,12 @@ def _crs(path: str | Path, words: str | None) -> CRS | None:
         raise UserError(f"{path} has a CRS that is not understood ({_reason(error)}).") from None
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+def _values(column: np.ndarray, kind: str) -> list[Any]:
+    """The values of an attribute of a NumPy type, None where it has none; pyogrio gives whole numbers beside none as floats."""
+    whole = np.dtype(kind).type if np.dtype(kind).kind in "iub" else None
+    values = [value.item() if hasattr(value, "item") else value for value in column]
+    values = [None if value != value else value for value in values]
+    return [whole(value).item() if whole and isinstance(value, float) else value for value in values]
 
 
 def _reason(error: Exception) -> str:

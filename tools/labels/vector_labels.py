@@ -80,7 +80,7 @@ def read(path: Path, legend: Legend, attribute: str | None, name: str | None, un
     strange = Counter(str(value) for value, label in zip(values, labels, strict=True) if label is None)
     if strange and unknown == "error":
         raise UserError(_unknown_classes(path, attribute, strange, legend))
-    if all(isinstance(value, int | float) for value in values):
+    if all(value is None or isinstance(value, int | float) for value in values):
         pixels = np.bincount([legend.palette.no_label if n is None else n for n in labels], minlength=256)
         if note := legend.palette.counted_from_one(pixels, "polygon"):
             print(f"note: {path}: {note}")
