@@ -154,6 +154,11 @@ def test_a_file_that_is_there_is_replaced_with_overwrite_alone(two, tmp_path, op
     assert (tmp_path / name).read_bytes() != b"mine"
 
 
+@pytest.mark.parametrize("name", ["runs.xyz", "runs"])
+def test_curves_under_a_name_that_is_no_picture_are_refused(tmp_path, name):
+    refused(call("tools.runs", tmp_path, "--plot", tmp_path / name), "--plot", "the picture is a PNG")
+
+
 def test_a_folder_without_runs_is_refused(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     refused(call("tools.runs", tmp_path), tmp_path, "holds no run")

@@ -16,6 +16,8 @@ from tools.runs import table
 
 def main():
     args = arguments()
+    if args.plot and args.plot.suffix.lower() != ".png":
+        raise UserError(f"--plot {args.plot}: the picture is a PNG, name it so.")
     existing = [file for file in (args.csv, args.plot) if file and file.exists()]
     if existing and not args.overwrite:
         raise UserError(f"{listing(existing)} exists already: choose another name, or add --overwrite.")
