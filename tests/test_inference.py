@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import sklearn.metrics as sk
 import torch
-from conftest import COLOURS, CRS, NAMES, call, names, paint, pixels, place, read_json, refused, write_raster
+from conftest import COLOURS, CRS, NAMES, call, done, names, paint, pixels, place, read_json, refused, write_raster
 from safetensors.torch import save_file
 from test_training import Evil
 
@@ -413,3 +413,10 @@ def test_a_metadata_that_someone_has_tampered_with_is_one_sentence(own):
     for net in ("", "[]", "3", '{"table": 3}', '{"table": [3]}', '{"table": [{"kind": "os.system", "name": "x"}]}'):
         save_file(weights, path, metadata | {"net": net})
         refused(infer(own, "--weights", path), path)
+
+
+def test_a_hidden_image_is_a_tile_like_others(own, tmp_path):
+    hidden = write_raster(tmp_path / ".hidden.tif", pixels(own.path("irrg", 32)))
+    ran = done(infer(own, "--images", own.path("irrg", 32), hidden, "--dir", tmp_path / "maps"))
+    assert "maps of 2 tiles" in ran.out
+    assert set(read_json(tmp_path / "maps/statistics.json")["tiles"]) == {".hidden", own.path("irrg", 32).stem}

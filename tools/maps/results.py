@@ -130,7 +130,8 @@ class Results:
 
     def records(self, first: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
         """The records of all finished tiles by name, some names first."""
-        names = sorted(file.stem for file in (self.folder / "tiles").glob("[!.]*.json"))
+        files = (self.folder / "tiles").glob("*.json")  # those of hidden images are hidden, and so is what a killed run left
+        names = sorted(file.stem for file in files if not (file.name.startswith(".") and file.stem.endswith(".partial")))
         names = [n for n in first if n in names] + [n for n in names if n not in first]
         found = {name: self._read(name) for name in names}
         return {name: record for name, record in found.items() if record is not None}
