@@ -165,11 +165,12 @@ def lead_alone(
     """The same, once no other run can write into the folder."""
     from tools.inference import familiar
     from tools.maps.results import Results
-    from tools.maps.tile_checks import check_images, check_tiles, print_notes
+    from tools.maps.tile_checks import check_images, check_names, check_tiles, print_notes
     from tools.report.page import write_report
 
     inputs, palette, wanted, where = maps.labeller.inputs, maps.palette, maps.choice, maps.labeller.device
     area = next((tile.area for tile in tiles if tile.area), None)
+    check_names(tiles, wanted)
     made_with = details(args, weights, about, maps.labeller, wanted) | {"area_sha256": area and area.digest}
     results = Results(maps.folder, made_with, args.overwrite, args.resume)
     todo = [tile for tile in tiles if not (args.resume and results.done(tile))]

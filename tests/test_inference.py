@@ -420,3 +420,13 @@ def test_a_hidden_image_is_a_tile_like_others(own, tmp_path):
     ran = done(infer(own, "--images", own.path("irrg", 32), hidden, "--dir", tmp_path / "maps"))
     assert "maps of 2 tiles" in ran.out
     assert set(read_json(tmp_path / "maps/statistics.json")["tiles"]) == {".hidden", own.path("irrg", 32).stem}
+
+
+@pytest.mark.parametrize(
+    ("option", "images", "sentence"),
+    [("--png", ("a", "a_colours"), "a_colours.png"), ("--stac", ("a", "details"), "details.json")],
+)
+def test_images_whose_maps_would_have_one_name_are_refused(own, tmp_path, option, images, sentence):
+    files = [write_raster(tmp_path / f"{name}.tif", pixels(own.path("irrg", 32))) for name in images]
+    refused(infer(own, "--images", *files, "--dir", tmp_path / "maps", option), option, sentence)
+    done(infer(own, "--images", *files, "--dir", tmp_path / "maps"))

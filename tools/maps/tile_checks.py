@@ -13,6 +13,7 @@ from tools.inference.tile_list import Tile
 from tools.labels.palette import Palette
 from tools.maps import stac
 from tools.maps.choice import Choice
+from tools.maps.results import OVERALL
 
 _MOST_PIXELS = 10**11  # of a tile: more than any raster on a disk, and weeks of work
 
@@ -35,6 +36,22 @@ def check_tiles(tiles: list[Tile], palette: Palette, inputs: list[Input], choice
             pass  # it has the bands that the net was trained on
         check_place(tile, choice)
     return {}
+
+
+def check_names(tiles: list[Tile], choice: Choice) -> None:
+    """Raise UserError where a file of one tile would have the name of another's, or of one about all tiles."""
+    names = {tile.name for tile in tiles}
+    for name in sorted(names) if choice.png else ():
+        if f"{name}_colours" in names:
+            raise UserError(
+                f"--png: the colour map of {name} would be called {name}_colours.png, as the picture of {name}_colours is:"
+                " label them in two runs, with a --dir each."
+            )
+    if choice.stac and (taken := sorted(names & {Path(file).stem for file in OVERALL if file.endswith(".json")})):
+        raise UserError(
+            f"--stac: the item of {taken[0]} would be called {taken[0]}.json, as a file about all tiles is: call the image"
+            " otherwise, or leave --stac out."
+        )
 
 
 def check_place(tile: Tile, choice: Choice) -> None:
