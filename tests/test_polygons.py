@@ -1,5 +1,7 @@
 """Proves that polygons are the map: drawn again they give it pixel for pixel, whatever the strips; and that small ones go."""
 
+import argparse
+
 import numpy as np
 import pyogrio
 import pytest
@@ -15,6 +17,7 @@ from tools.base.errors import UserError
 from tools.geo import windows
 from tools.geo.measures import Area, Length
 from tools.labels.palette import Palette
+from tools.maps import choice
 from tools.polygons.drawing import Drawing
 
 PALETTE = Palette(["road", "roof", "lawn"], {0: (200, 200, 200), 1: (255, 0, 0), 2: (0, 160, 0)})
@@ -143,3 +146,12 @@ def test_in_degrees_the_area_is_in_square_metres(tmp_path):
 def test_a_least_area_that_is_none_is_refused(word):
     with pytest.raises(UserError, match="a number of square metres such as 20, or of pixels: 50px"):
         Area.of("--polygons", word)
+
+
+def test_options_about_polygons_are_refused_without_them():
+    parser = argparse.ArgumentParser()
+    choice.add_options(parser)
+    assert choice.chosen(parser.parse_args(["--polygons"]), []).polygons_as == "gpkg"
+    assert choice.chosen(parser.parse_args(["--polygons", "--polygons-as", "fgb"]), []).polygons_as == "fgb"
+    with pytest.raises(UserError, match="--polygons-as is about polygons: add --polygons"):
+        choice.chosen(parser.parse_args(["--polygons-as", "geojson"]), [])

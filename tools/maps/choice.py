@@ -74,7 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="of polygons' borders, by so many m (or 2px); they move together, without gaps")  # fmt: skip
     parser.add_argument("--square", nargs="+", default=(), metavar="CLASS",
                         help="polygons of these classes that nearly are rectangles become so")  # fmt: skip
-    parser.add_argument("--polygons-as", choices=KINDS, default="gpkg",
+    parser.add_argument("--polygons-as", choices=KINDS,
                         help="the kind of file (default: gpkg, which holds its style; others have a .qml)")  # fmt: skip
     parser.add_argument("--png", action="store_true",
                         help="also write the colour map as a PNG, with a world file if the image has a place")  # fmt: skip
@@ -96,10 +96,10 @@ def area_of(args: argparse.Namespace) -> "AreaOfInterest | None":
 def chosen(args: argparse.Namespace, classes: Sequence[str]) -> Choice:
     """What the options say of maps of these classes. Raises UserError where one needs another, or there is no such class."""
     choice = Choice(**{field.name: getattr(args, field.name) for field in fields(Choice) if field.name != "variance"})
-    choice = replace(choice, square=tuple(choice.square))
-    for name in ("simplify", "square"):
+    for name in ("simplify", "square", "polygons_as"):
         if getattr(choice, name) and not choice.polygons:
-            raise UserError(f"--{name} is about polygons: add --polygons.")
+            raise UserError(f"--{name.replace('_', '-')} is about polygons: add --polygons.")
+    choice = replace(choice, square=tuple(choice.square), polygons_as=choice.polygons_as or KINDS[0])
     for name in choice.square:
         if name not in classes:
             raise UserError(f"--square {name}: there is no such class.{nearest(name, classes)} There are {listing(classes)}.")
