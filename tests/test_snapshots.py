@@ -427,3 +427,8 @@ def test_a_snapshot_with_a_name_of_its_own_cannot_be_counted(tmp_path):
     (tmp_path / "net_iter_best.solverstate").write_bytes(b"")
     with pytest.raises(UserError, match="has no snapshot"):
         snapshots.newest(tmp_path)
+
+
+def test_a_folder_where_a_snapshot_is_wanted_is_called_so(tmp_path):
+    with pytest.raises(UserError, match="is a folder: name a snapshot in it"):
+        snapshots.read_weights(tmp_path)

@@ -75,6 +75,8 @@ def load_labeller(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by name, metadata) of a safetensors file. Raises UserError where it is missing, cut off or something else."""
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder: name a snapshot in it, such as {Path(path) / 'net_iter_1000.safetensors'}.")
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist.")
     try:
