@@ -122,21 +122,22 @@ def train(
 
     training, lmdb = settings.training, settings.data.folder("lmdb")
     setup, patches = learnt_from(settings, args, where, ranks, held_out, held_cells)
-    scored = how_scored(settings, patches, held_cells)
-    log, before, trainer = begin(settings, args, setup, patches, scored)
-    deadline = Deadline(args.minutes)
-    deadline.lead(trainer.solver.schedule, trainer.iteration, ranks.count)
-    recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
-    if ranks.writer:  # metrics.json keeps them too
-        print(f"settings, and where each came from:\n{settings.as_text()}")
-    log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, {length(args, trainer)}")
-    selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
-    order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)
-    about = run_setup.about_net(setup, settings.about(), lmdb)
-    loop = Loop(trainer, training, args.niter, deadline, scored, selection, recorder, about, made_with)
-    progress = Progress(trainer, args.niter, training.patches_per_iteration, args.update)
-    with log, contextlib.closing(patches), run_setup.told_which_patches(patches, order), Signals() as signals, progress:
-        loop.run(feed, progress, signals)
+    with contextlib.closing(patches):  # whatever is wrong with the rest: who trains from Python may try again
+        scored = how_scored(settings, patches, held_cells)
+        log, before, trainer = begin(settings, args, setup, patches, scored)
+        deadline = Deadline(args.minutes)
+        deadline.lead(trainer.solver.schedule, trainer.iteration, ranks.count)
+        recorder, made_with = record(settings, args, log, trainer, before, make_room or resume.clear)
+        if ranks.writer:  # metrics.json keeps them too
+            print(f"settings, and where each came from:\n{settings.as_text()}")
+        log.say(f"{settings.net.NET} on {where}: {len(patches):,} patches, {length(args, trainer)}")
+        selection = run_setup.make_selection(len(settings.classes.label_values), training.PATIENCE, before, log)
+        order, feed = run_setup.feed(setup, settings.augmentation, patches, trainer.iteration, args.niter)
+        about = run_setup.about_net(setup, settings.about(), lmdb)
+        loop = Loop(trainer, training, args.niter, deadline, scored, selection, recorder, about, made_with)
+        progress = Progress(trainer, args.niter, training.patches_per_iteration, args.update)
+        with log, run_setup.told_which_patches(patches, order), Signals() as signals, progress:
+            loop.run(feed, progress, signals)
     loop.check_end()
     stopped = signals.stop and not selection.exhausted
     if ranks.writer and not args.folds and not stopped:  # who stops a run wants it to end

@@ -73,3 +73,14 @@ def test_a_mistake_is_an_error_that_python_can_catch(watched):
         extract_images.cut_patches(settings, extract_images.arguments([]))
     with pytest.raises(UserError, match="--shares and --split-attribute"):
         extract_images.arguments(["--shares", "0.7", "0.2", "0.1"])
+
+
+def test_a_training_that_is_refused_lets_the_database_go(watched):
+    town, settings, _ = watched
+    words = ["--niter", "30", "--device", "cpu", "--restore"]
+    with pytest.raises(UserError, match="of sgd, not of adamw") as kept:  # as a notebook keeps the last error
+        training.learn(
+            read_settings(town.config(), ["SOLVER={'name': 'adamw', 'weight_decay': 0.01}"]), training.arguments(words)
+        )
+    training.learn(settings, training.arguments(words))
+    assert kept
