@@ -345,6 +345,14 @@ def test_what_has_no_partner_or_does_not_fit_is_named_and_left_out(tmp_path):
     assert sorted(read_settings("config_city.py").data.all_ids) == ["0", "1", "2", "3"]
 
 
+def test_a_mask_that_lies_elsewhere_than_its_image_is_named_before_any_work(tmp_path):
+    folder_of(tmp_path, [numbers(i) for i in range(4)])
+    write_raster(tmp_path / "city/masks/1.tif", numbers(1), tile=2)
+    ran = done(call("tools.start", "city"))
+    assert "left out: city/masks/1.tif" in ran.out and "does not lie where city/images/1.tif lies" in ran.out
+    assert sorted(read_settings("config_city.py").data.all_ids) == ["0", "2", "3"]
+
+
 def test_a_folder_without_a_pair_is_refused(tmp_path):
     for i, other in enumerate("abc"):
         image(tmp_path / f"city/images/{i}.tif")

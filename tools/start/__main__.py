@@ -18,7 +18,7 @@ from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import whole_file
 from tools.data.dataset import VECTOR_SUFFIXES
-from tools.geo import pixel_size, raster, vectors
+from tools.geo import pixel_size, place, raster, vectors
 from tools.geo.file_list import find_local
 from tools.geo.raster import Raster
 from tools.labels.palette import code_of
@@ -95,7 +95,7 @@ def from_masks(folder: Path, name: str, found: Sorted) -> Plan:
     looks = dict(zip((mask for _, mask in paired.pairs), classes.look_at([mask for _, mask in paired.pairs]), strict=True))
     good = []
     for image, mask in paired.pairs:
-        if fault := fault_of(image, abouts[image], looks[mask]):
+        if fault := fault_of(image, mask, abouts[image], looks[mask]):
             print(f"left out: {fault}")
         else:
             good.append((image, mask))
@@ -132,14 +132,14 @@ def inspected(images: list[Path]) -> dict[Path, Raster | UserError]:
     return found
 
 
-def fault_of(image: Path, about: Raster | UserError, look: classes.Look | UserError) -> str | None:
+def fault_of(image: Path, mask: Path, about: Raster | UserError, look: classes.Look | UserError) -> str | None:
     """Why a pair cannot be used, in a sentence, or None."""
     for one in (about, look):
         if isinstance(one, UserError):
             return str(one)
     if (about.height, about.width) != look.size:
         return f"{image} has {about.height}x{about.width} pixels, its mask {look.size[0]}x{look.size[1]}."
-    return None
+    return place.fault(about, raster.inspect(mask, raster.NUMBERS), ("", "labels"))
 
 
 def of_one_type(good: list[tuple], abouts: dict) -> list[tuple]:
