@@ -127,6 +127,14 @@ def test_the_split_leaves_every_class_in_training():
         assert split(stems, held)[0][rare] == "train"
 
 
+def test_the_split_validates_and_tests_on_tiles_that_hold_the_classes():
+    stems = [f"area{n}" for n in range(8)]
+    for chance in range(10):
+        full = set(np.random.default_rng(chance).permutation(stems)[:4])  # the others show one class
+        found, _ = split(stems, {stem: {0, 1, 2} if stem in full else {0} for stem in stems})
+        assert {found[stem] for stem in full} == {"train", "val", "test"}
+
+
 # -------------------------------------------------------------------------------------------------------------- the classes
 
 
