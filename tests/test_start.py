@@ -177,6 +177,17 @@ def test_numbers_of_any_kind_become_labels(tmp_path, values, labels):
     assert (pixels(tmp_path / "city/gts_numpy/1.tif")[0] == expected).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "names"), [((-1, 0, 1), ["class 0", "class 1"]), ((-1, 0, 255), ["background", "foreground"])]
+)
+def test_numbers_below_zero_are_no_classes(tmp_path, values, names):
+    truth = [numbers(i, values).astype(np.int16) for i in range(3)]
+    ran = done(call("tools.start", folder_of(tmp_path, truth)))
+    follow(ran, *CUTTING)
+    assert read_settings("config_city.py").classes.label_values == names and "-1 is taken for 'not scored'" in ran.out
+    assert ((pixels(tmp_path / "city/gts_numpy/1.tif")[0] == 2) == (truth[1] == -1)).all()
+
+
 def test_pixels_that_are_no_number_are_not_scored(tmp_path):
     truth = [numbers(i, (1, 2)) for i in range(3)]
     truth[0][:4] = np.nan

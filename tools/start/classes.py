@@ -207,7 +207,9 @@ def _by_nearest(total: Counter, chosen: Sequence[int]) -> Counter:
 
 def _of_numbers(total: Counter, empty: int, legends: Sequence[Path]) -> Classes:
     found, pixels = sorted(total), total.total() + empty
-    unscored = [255] if len(found) > 2 and 255 in found else []
+    below = [n for n in found if n < 0]
+    unscored = below if len(found) - len(below) > 1 else []
+    unscored += [255] if len(found) - len(unscored) > 2 and 255 in found else []
     chosen = [n for n in found if n not in unscored]
     _check_count(len(chosen), "number")
     named = {row.number: row.name for row in _legend(legends)}
@@ -221,7 +223,7 @@ def _of_numbers(total: Counter, empty: int, legends: Sequence[Path]) -> Classes:
         sources = dict(zip(names, chosen, strict=True))
     if unscored:
         options += ["--unknown", "ignore"]
-        notes.append("255 is taken for 'not scored', as it usually means.")
+        notes.append(f"{listing(unscored)} is taken for 'not scored', as it usually means.")
     shares = [total[n] / pixels for n in chosen]
     return Classes(names, colours_for(names), chosen, options, shares, sources, max(0.0, 1 - sum(shares)), notes)
 
