@@ -37,7 +37,7 @@ from tools.base.folders import refuse_existing, whole_folder, write_details
 from tools.base.processes import pool
 from tools.composite.alignment import same_grid
 from tools.composite.bands import Heights, sum_of
-from tools.composite.files import bands_of, destination, filled, is_pattern, layout, path_of, sources
+from tools.composite.files import bands_of, destination, filled, is_pattern, layout, path_of, said, sources
 from tools.composite.terrain import GroundFilter, Terrain
 from tools.composite.tile import GDAL, Job, Recipe, compose, measure
 from tools.data.dataset import Dataset, tile_name
@@ -203,7 +203,7 @@ def details(args, data, recipe: Recipe, dataset: Dataset, jobs, heights: Heights
     return {
         "made by": MADE_BY,
         "dataset": data.DATASET if data else None,
-        "sources": dict(dataset.patterns),
+        "sources": {role: said(dataset, role) for role in dataset.patterns},
         "files": name,
         "image_bands": recipe.bands | ({"infrared": 1} if args.infrared else {}),
         "bands": {

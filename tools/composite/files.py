@@ -44,7 +44,7 @@ def layout(given: dict[str, str], ids: list[str] | None, data: DataSettings | No
     return dataset, tiles
 
 
-def _pattern(role: str, word: str, data: DataSettings | None) -> str:
+def _pattern(role: str, word: str, data: DataSettings | None) -> str | dict[TileId, str]:
     if is_pattern(word):
         return word
     modalities = data.images
@@ -54,8 +54,8 @@ def _pattern(role: str, word: str, data: DataSettings | None) -> str:
             f" {listing(modalities)}; a pattern of files has a {{}} or a suffix such as .tif."
         )
     pattern = data.folders[word]
-    if not isinstance(pattern, str):
-        raise UserError(f"--{role} {word}: folders['{word}'] lists its files one by one; give a pattern with {{}} instead.")
+    if not isinstance(pattern, str):  # a list of files, as tools.start writes it
+        return {tile: str(Path(data.DATASET_DIR) / file) for tile, file in pattern.items()}
     return str(Path(data.DATASET_DIR) / pattern)
 
 
@@ -67,6 +67,8 @@ def is_pattern(word: str) -> bool:
 def path_of(dataset: Dataset, role: str, tile: TileId) -> Path:
     """The file of one source of one tile; a pattern without {} is one file for all tiles."""
     pattern = dataset.patterns[role]
+    if not isinstance(pattern, str):
+        return dataset.path(role, tile)
     if not _FIELD.search(pattern):
         return Path(pattern)
     try:
@@ -75,6 +77,12 @@ def path_of(dataset: Dataset, role: str, tile: TileId) -> Path:
         raise UserError(
             f"--{role} '{pattern}' does not fit the tile id {tile!r}: it needs a {{}} for each part of the id."
         ) from None
+
+
+def said(dataset: Dataset, role: str) -> str | list[str]:
+    """What details.json says of a source: its pattern, or its files."""
+    pattern = dataset.patterns[role]
+    return pattern if isinstance(pattern, str) else [*pattern.values()]
 
 
 def matching(pattern: str) -> list[TileId]:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from tools.base import commands
 from tools.base.errors import UserError, listing, run
 from tools.base.folders import refuse_existing, whole_folder, write_details
-from tools.composite.files import destination, filled, is_pattern, layout, path_of
+from tools.composite.files import destination, filled, is_pattern, layout, path_of, said
 from tools.data.dataset import Dataset, TileId, tile_name
 from tools.data.settings import DataSettings
 from tools.geo import raster
@@ -121,7 +121,7 @@ def details(args, data, chosen, clip: float, dataset: Dataset, name: str, shares
         "made by": MADE_BY,
         "dataset": data.DATASET if data else None,
         "map": [str(path) for path in args.extracts],
-        "image": dataset.patterns["image"],
+        "image": said(dataset, "image"),
         "files": name,
         "form": args.form,
         "clip_metres": clip if args.form == "distance" else None,
