@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.base import commands
-from tools.base.errors import UserError, run
+from tools.base.errors import UserError, listing, run
 from tools.compute import options
 from tools.compute.waiting import choose_waiting
 from tools.data.dataset import SPLITS, tile_name
@@ -221,6 +221,8 @@ def begin(
     restore = folder if args.restore == NEWEST else args.restore
     for note in run_setup.notes(settings.data):
         log.warn(note)
+    if absent := run_setup.absent_classes(settings.classes, patches):
+        log.warn(f"training has no pixel of {listing(absent)}: no map will show it; move a tile that has it into train_ids.")
     if scored is None and (unused := settings.given("VAL_EVERY").get("VAL_EVERY")):
         log.warn(f"VAL_EVERY = {unused} has no effect, as there are no validation tiles: val_ids is empty.")
     use = partial(run_setup.restored, setup, loss)

@@ -19,6 +19,7 @@ from torch import nn
 from tools.base.locks import locked
 from tools.compute.device import Device
 from tools.data.inputs import Input
+from tools.data.patches import read_patch, write_patch
 from tools.labels import pictures
 from tools.solver.losses import NO_LOSS, masked_cross_entropy
 from tools.solver.solver import Solver
@@ -525,3 +526,15 @@ def test_ignored_classes_and_labels_beyond_the_classes_give_no_gradient():
 
 def test_a_class_that_the_data_lack_makes_nothing_infinite():
     assert torch.isfinite(gradient([0, 0, 0, 0, 0, 0, 0, 0], [5])).all()
+
+
+def test_a_class_that_no_training_patch_has_is_warned_of_before_training(patches, databases, tmp_path):
+    own = patches.copy(tmp_path / "own", "patches")
+    for file in (own.folder("patches") / "labels_train").glob("*.png"):
+        labels = read_patch(file)
+        write_patch(file, np.where(labels == 4, 0, labels))
+    assert call("create_db", "--config", own.config()).code == 0
+    told = done(train(own, 1))
+    assert "training has no pixel of car: no map will show it" in told.out + told.err
+    told = done(train(databases, 1, "--snapshot", tmp_path / "whole"))
+    assert "no pixel of" not in told.out + told.err

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -27,7 +28,7 @@ from tools.data.loader import BatchOrder, Patches, batches, workers_for
 from tools.data.patches import read_about
 from tools.data.settings import DataSettings, PatchSettings
 from tools.data.statistics import by_modality, measure
-from tools.labels.class_weights import class_weights
+from tools.labels.class_weights import class_weights, count_record
 from tools.labels.settings import ClassSettings
 from tools.record.log import Log
 from tools.record.selection import Selection
@@ -235,9 +236,20 @@ def make_selection(classes: int, patience: int | None, before: Snapshot | None, 
 
 def make_loss(training: TrainingSettings, classes: ClassSettings, patches: Patches) -> Loss:
     """The config's loss, with class weights from the labels that are to be learned."""
-    records = tqdm(patches.all_labels(), "counting labels", len(patches), leave=False, unit="patch", delay=1)
-    weights = class_weights(training.CLASS_WEIGHTS, records, len(classes.label_values), classes.ignored)
+    weights = class_weights(training.CLASS_WEIGHTS, _counting(patches), len(classes.label_values), classes.ignored)
     return Loss(training.LOSS, weights)
+
+
+def absent_classes(classes: ClassSettings, patches: Patches) -> list[str]:
+    """The classes that count and of which no patch has a pixel. Reads as many patches as it takes to see all the others."""
+    missing, labels = set(classes.scored), _counting(patches)
+    while missing and (record := next(labels, None)) is not None:
+        missing -= set(np.flatnonzero(count_record(record, len(classes.label_values), classes.ignored)).tolist())
+    return [classes.label_values[label] for label in sorted(missing)]
+
+
+def _counting(patches: Patches) -> Iterator[np.ndarray]:
+    return iter(tqdm(patches.all_labels(), "counting labels", len(patches), leave=False, unit="patch", delay=1))
 
 
 def feed(
