@@ -223,7 +223,7 @@ def print_results(statistics: dict, result: dict, ignored_names: list[str], matr
     from tools.labels import scores
     from tools.maps import class_statistics, zones
 
-    print(f"\n{len(statistics['tiles'])} tiles:\n{class_statistics.as_text(statistics['all']['classes'])}")
+    print(f"\n{_tiles(len(statistics['tiles']))}:\n{class_statistics.as_text(statistics['all']['classes'])}")
     if "zones" in statistics:
         print(f"\n{len(statistics['zones'])} zones:\n{zones.as_text(statistics['zones'])}")
     if ious := statistics["squared"]:
@@ -233,7 +233,7 @@ def print_results(statistics: dict, result: dict, ignored_names: list[str], matr
             print(f"{modality}: {line}")
     titles = {"labels": "against the ground truth", "labels_eroded": "against the eroded ground truth"}
     for kind, found in result.items():
-        print(f"\n{len(found['tiles'])} tiles {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
+        print(f"\n{_tiles(len(found['tiles']))} {titles[kind]}:\n{scores.as_text(found['all'], ignored_names)}")
         if "unseen" in found:
             print(f"without the tiles trained on ({listing(found['seen'])}):\n{scores.as_text(found['unseen'], ignored_names)}")
         elif found["seen"]:
@@ -242,13 +242,17 @@ def print_results(statistics: dict, result: dict, ignored_names: list[str], matr
             print(f"\n{scores.matrix_as_text(found['all'])}")
 
 
+def _tiles(count: int) -> str:
+    return f"{count} tile{'s' * (count != 1)}"
+
+
 def print_end(results: "Results", count: int, failed: dict[str, str]) -> None:
     """Where the maps are. Raises PartlyFailedError that names the tiles which could not be labelled."""
     from tools.report.page import REPORT
 
     here, folder = Path.cwd(), results.folder
     folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    print(f"\nmaps of {count - len(failed)} tiles in {folder}; report: {folder / REPORT}")
+    print(f"\nmaps of {_tiles(count - len(failed))} in {folder}; report: {folder / REPORT}")
     if failed:
         raise PartlyFailedError(
             f"{len(failed)} of {count} tiles could not be labelled: {' '.join(list(failed.values())[:20])} Mend them and add"

@@ -74,3 +74,10 @@ def test_an_equals_sign_in_a_name_is_no_modality(tmp_path, monkeypatch):
 def test_two_tiles_of_one_name_are_refused():
     with pytest.raises(UserError, match="several images are called area1"):
         given_tiles(["area1.tif", "top/area1.tif"], ["irrg"])
+
+
+def test_a_file_that_two_words_name_is_one_tile():
+    assert [tile.first for tile in given_tiles(["top/area1.tif", "a.tif", "top/area1.tif"], ["irrg"])] == [
+        Path("top/area1.tif"),
+        Path("a.tif"),
+    ]

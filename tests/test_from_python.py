@@ -58,7 +58,7 @@ def test_tiles_are_labelled_from_python(watched, tmp_path, capsys):
     words = inference.arguments(["--dir", str(tmp_path / "maps"), "--device", "cpu", "--tta", "flips", "32"])
     before = vars(words) | {}
     inference.label(settings, words)
-    assert "maps of 1 tiles" in capsys.readouterr().out
+    assert "maps of 1 tile in" in capsys.readouterr().out
     assert vars(words) == before
     words.overwrite = True
     inference.label(settings, words)  # the same words once more

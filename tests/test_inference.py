@@ -266,7 +266,7 @@ def test_images_of_any_kind_are_labelled_without_ground_truth(own, tmp_path):
     assert np.array_equal(pixels(tmp_path / "out/a_labels.tif"), pixels(tmp_path / "out/b_labels.tif"))
     files = [f"{n}{end}" for n in "ab" for end in ENDS]
     assert names(tmp_path / "out") == [*files, "details.json", "report.html", "statistics.json", "tiles"]
-    assert "warning: b has no CRS" in ran.out
+    assert "warning: no CRS in b, so none in the maps either" in ran.out
     with rasterio.open(tmp_path / "out/a_labels.tif") as file:
         assert (file.crs, file.transform) == (CRS, place(32))
     with rasterio.open(tmp_path / "out/b_labels.tif") as file:

@@ -144,6 +144,11 @@ def write_details(folder: str | Path, **what: Any) -> None:
 def read_details(folder: str | Path, form: Form | None = None) -> dict[str, Any]:
     """What details.json of `folder` says. Raises UserError if it is missing, no JSON, or not of the form that is asked for."""
     path = Path(folder) / DETAILS
+    if not os.path.lexists(folder):
+        raise UserError(
+            f"{folder} does not exist: make it first (extract_images.py makes patches, create_db.py databases, inference.py"
+            " maps)."
+        )
     if not os.path.lexists(path):
         raise UserError(f"{folder} has no {DETAILS}, so it is not a finished output of ours: make it again.")
     return read_json(path, {"contents?": {str: object}} | (form or {}), f"make {folder} again")

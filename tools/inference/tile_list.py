@@ -127,7 +127,8 @@ def _by_modality(words: Sequence[str], modalities: Sequence[str]) -> dict[str, l
 
 
 def _named(files: Sequence[File]) -> dict[str, File]:
-    """The files by the names of their tiles."""
+    """The files by the names of their tiles; one that is named twice counts once."""
+    files = list(dict.fromkeys(files))
     names = [name_of_file(file) for file in files]
     twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
     if twice:

@@ -115,10 +115,10 @@ def print_notes(
         print(f"{count - len(todo)} of {count} tiles are finished already.")
     nowhere = [name for name, found in about.items() if not found.is_placed]
     if nowhere:
-        print(f"warning: {listing(nowhere)} has no CRS, so its maps have none either.")
+        print(f"warning: no CRS in {listing(nowhere)}, so none in the maps either.")
     turned = [name for name, found in about.items() if found.turned]
     if turned:
-        print(f"note: {listing(turned)} are turned upright, as their EXIF says.")
+        print(f"note: turned upright, as the EXIF says: {listing(turned)}.")
     by_model = [name for name, found in about.items() if found.gcps or found.rpcs]
     if by_model:
         print(

@@ -83,9 +83,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is no whole safetensors file ({error}): weights of other kinds go through INIT_MODEL or --init."
-        ) from None
+        remedy = "weights of other kinds go through INIT_MODEL or --init"
+        if Path(path).suffix == ".pt2":
+            remedy = "a program of tools.export is for others, name the snapshot that it was made of"
+        raise UserError(f"{path} is no whole safetensors file ({error}): {remedy}.") from None
 
 
 def read_about(path: Path) -> dict[str, Any]:
