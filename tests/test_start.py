@@ -283,6 +283,15 @@ def test_polygons_of_one_kind_are_drawn_over_background(tmp_path):
     assert labels[12, 5] == 1 and labels[5, 5] == 0  # a pixel is 9 cm: row 12 is 1.1 m below the corner
 
 
+def test_polygons_that_all_say_one_class_are_called_by_it_not_by_their_file(tmp_path):
+    image(tmp_path / "city/0.tif")
+    image(tmp_path / "city/1.tif")
+    polygons(tmp_path / "city/labels.geojson", [{"owner": "the city", "LandCover": " Road "} for _ in range(4)])
+    follow(done(call("tools.start", "city")), *CUTTING)
+    assert read_settings("config_city.py").classes.label_values == ["background", "Road"]
+    assert set(np.unique(pixels(tmp_path / "city/gts_numpy/0.tif"))) == {0, 1}
+
+
 def test_the_attribute_with_few_values_names_the_classes(tmp_path):
     image(tmp_path / "city/0.tif")
     image(tmp_path / "city/1.tif")

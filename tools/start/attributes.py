@@ -45,6 +45,16 @@ def class_attribute(columns: Sequence[dict[str, Any]], most: int) -> Attribute |
     return Attribute(name, values, [other for _, other, _ in others])
 
 
+def only_class(columns: Sequence[dict[str, Any]]) -> str | None:
+    """The text that an attribute made for classes, such as 'landcover', has on every polygon; None where there is none."""
+    surest = [name for name in columns[0] if _worth(name) >= len(_WORDS) - _WORDS.index("nutzung")]
+    for name in sorted(surest, key=_worth, reverse=True):
+        values = {_plain(row.get(name)) for row in columns}
+        if len(values) == 1 and isinstance(value := values.pop(), str):
+            return value
+    return None
+
+
 def _plain(value: Any) -> str | int | float | None:
     """A value as it names a class: text without the blanks around it, whole numbers; None for nothing, or not a number."""
     if isinstance(value, str):

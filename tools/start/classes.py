@@ -16,7 +16,7 @@ from tools.geo import raster, vectors
 from tools.labels import masks
 from tools.labels.class_table import read_classes
 from tools.labels.palette import Colour, codes_of, colour_of
-from tools.start.attributes import class_attribute
+from tools.start.attributes import class_attribute, only_class
 
 COLOURS, NUMBERS = "colours", "numbers"
 MOST = 60  # classes
@@ -314,8 +314,10 @@ def of_polygons(path: Path) -> tuple[Classes, str | None]:
     features, _ = vectors.read_polygons(path)
     areas = [shapely.geometry.shape(f.geometry).area for f in features]
     options, by_value, notes = ["--from-vector"], Counter(), []
-    attribute = class_attribute([f.properties for f in features], MOST)
-    for value, area in zip(attribute.values if attribute else [path.stem] * len(features), areas, strict=True):
+    columns = [f.properties for f in features]
+    attribute = class_attribute(columns, MOST)
+    values = attribute.values if attribute else [only_class(columns) or path.stem] * len(features)
+    for value, area in zip(values, areas, strict=True):
         by_value[value] += area
     if without := attribute.values.count(None) if attribute else 0:
         options += ["--unknown", "ignore"]
