@@ -2,8 +2,8 @@
 
 Some convolutions stay in float32, since they cost the most quality: the first, the last, and those whose maxima the finest two
 poolings look for where unpooling wants the positions: in 8 bits too many values are equal. Measured in benchmarks/RESULTS.md:
-wide nets lose 0.1 points of mean IoU and gain 1.9 (SegNet, onnxruntime) to 3.6 times the speed (DeepLabV3+ on VGG-16, OpenVINO);
-the light net loses more than it gains.
+wide nets lose 0.1 points of mean IoU and gain 1.9 (SegNet, onnxruntime) to 3.6 times the speed (DeepLabV3+, OpenVINO); the
+light net loses more than it gains.
 """
 
 import logging
