@@ -453,7 +453,7 @@ def test_the_command_makes_it_again_from_the_folder_alone(folder):
 @pytest.mark.parametrize("missing", ["folder", "details.json", "statistics.json", "labels"])
 def test_what_is_no_output_of_inference_is_refused_in_a_sentence(folder, missing):
     if missing == "folder":
-        return refused(call("tools.report", folder / "nowhere"), folder / "nowhere", "details.json")
+        return refused(call("tools.report", folder / "nowhere"), folder / "nowhere", "does not exist")
     path = folder / ("two_labels.tif" if missing == "labels" else missing)
     path.unlink()
     refused(call("tools.report", folder), path.name)
