@@ -19,7 +19,7 @@ from nets.net import Net
 from tools.base.errors import UserError
 from tools.data.inputs import Input
 from tools.export import int8, onnx_file
-from tools.export.__main__ import Likeness, noise
+from tools.export.__main__ import Likeness, examples_of_images, noise
 from tools.export.end_to_end import file_order, trace
 from tools.export.onnx_engine import OnnxNet, hosted
 from tools.weights import snapshots
@@ -371,7 +371,7 @@ def test_patches_for_8_bits_are_cut_out_of_images_where_they_have_data_bands_in_
     write_raster(tmp_path / "c.tif", np.zeros((3, 400, 400), np.uint8), nodata=0)  # empty
     seen = image.astype(np.float32)
     seen[:, :, 600:] = np.reshape((120, 90, 110), (3, 1, 1))  # the training mean, in the file's order
-    found = int8.Examples.of_images([str(tmp_path)], trace(*made(unpooling, replace(IRRG, dtypes=("uint8",)))), None)
+    found = examples_of_images([str(tmp_path)], trace(*made(unpooling, replace(IRRG, dtypes=("uint8",)))), None)
     patches = [patch[0].numpy() for (patch,) in found.calibrate + found.unseen]
     assert (len(found.calibrate), len(found.unseen)) == (64, 32)
     corners = set()
@@ -388,10 +388,10 @@ def test_images_for_8_bits_that_are_empty_or_have_other_bands_are_refused(tmp_pa
     program = trace(*made(unpooling, replace(IRRG, dtypes=("uint8",))))
     empty = write_raster(tmp_path / "empty.tif", np.zeros((3, 40, 40), np.uint8), nodata=0)
     with pytest.raises(UserError, match=r"empty.tif: no pixel there has data in all that the net reads"):
-        int8.Examples.of_images([str(empty)], program, None)
+        examples_of_images([str(empty)], program, None)
     four = write_raster(tmp_path / "four.tif", np.ones((4, 40, 40), np.uint8))
     with pytest.raises(UserError, match=r"four.tif has 4 band\(s\), but the net was trained on 3"):
-        int8.Examples.of_images([str(four)], program, None)
+        examples_of_images([str(four)], program, None)
 
 
 @pytest.mark.slow

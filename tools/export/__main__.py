@@ -19,26 +19,33 @@ none does with the config's windows; nothing is installed there or uploaded. Mak
 
 import io
 import json
+import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tools.base import commands
-from tools.base.errors import UserError, run
+from tools.base.errors import UserError, listing, run
 from tools.base.folders import whole_file
 from tools.base.locks import locked
 from tools.export import int8, onnx_file
-from tools.export.end_to_end import Program, quiet, trace
+from tools.export.end_to_end import Program, quiet, raw, trace
 from tools.export.onnx_engine import OnnxNet
+from tools.geo.views import Resized, Size
+from tools.geo.windows import Window
+from tools.inference.labeller import TileReader
+from tools.inference.tile_list import given_tiles
 from tools.page import assemble
 from tools.settings import read_settings
 from tools.weights import snapshots
 
+SIDE = 256  # pixels, of patches cut out of --images
 AGREEMENT = 0.99  # of the pixels of noise must get the net's labels; trained nets reach 1, those with random weights less
 
 
@@ -128,8 +135,40 @@ def examples_for(args, program: Program) -> int8.Examples:
     """What --int8 is calibrated on."""
     data = read_settings(args.config, args.set).data
     if args.images:
-        return int8.Examples.of_images(args.images, program, data.RESIZE)
+        return examples_of_images(args.images, program, data.RESIZE)
     return int8.Examples.of_database(data.folder("lmdb"), program)
+
+
+def examples_of_images(words: Sequence[str], program: Program, resize: Size | None) -> int8.Examples:
+    """Places in images that the words of --images name, drawn by chance, those without data left out.
+
+    resize: the size that they are read at. Raises UserError where they are not what the net reads, or hold nothing.
+    """
+    modalities = dict.fromkeys(modality for spec in program.inputs for modality in spec.modalities)
+    side = program.size or -(-SIDE // program.multiple) * program.multiple
+    found, pixels, readers = [], [], []
+    for tile in given_tiles(words, list(modalities)):
+        paths = {m: path if resize is None else Resized(path, resize) for m, path in tile.paths.items()}
+        readers.append(TileReader([raw(spec) for spec in program.inputs], paths))
+        with readers[-1] as reader:
+            pixels.append(math.prod(reader.shape))
+    for reader, share in zip(readers, pixels, strict=True):
+        with reader:
+            found += _places(reader, side, -(-2 * int8.WANTED * share // sum(pixels)))  # twice, as some may be without data
+    if not found:
+        raise UserError(f"{listing(words)}: no pixel there has data in all that the net reads: name other images.")
+    return int8.Examples(program, found.__getitem__, len(found))
+
+
+def _places(reader: TileReader, side: int, count: int) -> list[list[np.ndarray]]:
+    """So many windows of an image, drawn by chance, those without any data left out."""
+    random, (height, width) = np.random.default_rng(1), reader.shape
+    windows = [
+        Window(int(random.integers(max(1, height - side + 1))), int(random.integers(max(1, width - side + 1))),
+               min(side, height), min(side, width)) for _ in range(count)
+    ]  # fmt: skip
+    valid = {window: reader.valid(window) for window in dict.fromkeys(windows)}
+    return [reader.read(window) for window, mask in valid.items() if mask is None or mask.any()]
 
 
 def write_torch(path: Path, program: Program, about: dict) -> None:

@@ -7,7 +7,6 @@ light net loses more than it gains.
 """
 
 import logging
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,20 +21,14 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
-from tools.base.errors import UserError, listing
 from tools.base.folders import read_details, require
 from tools.data.loader import Patches
 from tools.data.patches import reflect
-from tools.export.end_to_end import Program, file_order, raw
-from tools.geo.views import Resized, Size
-from tools.geo.windows import Window
-from tools.inference.labeller import TileReader
-from tools.inference.tile_list import given_tiles
+from tools.export.end_to_end import Program, file_order
 
 _CALIBRATE = 64  # patches that the ranges are taken from
 _UNSEEN = 32  # further patches, which show what comes of it
-_SIDE = 256  # pixels, of patches cut out of images
-_DRAWN = 2 * (_CALIBRATE + _UNSEEN)  # of them, where images are given, so that some may be without data
+WANTED = _CALIBRATE + _UNSEEN
 _FINE_POOLINGS = 2  # from the image on
 
 
@@ -48,9 +41,9 @@ class Examples:
 
     def __init__(self, program: Program, patches: Callable[[int], Sequence[np.ndarray]], count: int):
         self.program = program
-        drawn = np.random.default_rng(1).permutation(count)[: _CALIBRATE + _UNSEEN]
+        drawn = np.random.default_rng(1).permutation(count)[:WANTED]
         found = [tuple(map(self._fit, patches(int(i)))) for i in drawn]
-        known = max(1, len(found) * _CALIBRATE // (_CALIBRATE + _UNSEEN))
+        known = max(1, len(found) * _CALIBRATE // WANTED)
         self.calibrate, self.unseen = found[:known], found[known:] or found
 
     @classmethod
@@ -64,41 +57,9 @@ class Examples:
 
         return cls(program, of_record, len(patches))
 
-    @classmethod
-    def of_images(cls, words: Sequence[str], program: Program, resize: Size | None) -> "Examples":
-        """Places in images that the words of --images name, drawn by chance, those without data left out.
-
-        resize: the size that they are read at. Raises UserError where they are not what the net reads, or hold nothing.
-        """
-        modalities = dict.fromkeys(modality for spec in program.inputs for modality in spec.modalities)
-        side = program.size or -(-_SIDE // program.multiple) * program.multiple
-        found, pixels, readers = [], [], []
-        for tile in given_tiles(words, list(modalities)):
-            paths = {m: path if resize is None else Resized(path, resize) for m, path in tile.paths.items()}
-            readers.append(TileReader([raw(spec) for spec in program.inputs], paths))
-            with readers[-1] as reader:
-                pixels.append(math.prod(reader.shape))
-        for reader, share in zip(readers, pixels, strict=True):
-            with reader:
-                found += _places(reader, side, -(-_DRAWN * share // sum(pixels)))
-        if not found:
-            raise UserError(f"{listing(words)}: no pixel there has data in all that the net reads: name other images.")
-        return cls(program, found.__getitem__, len(found))
-
     def _fit(self, pixels: np.ndarray) -> Tensor:
         size = tuple(self.program.size or -(-n // self.program.multiple) * self.program.multiple for n in pixels.shape[1:])
         return torch.from_numpy(reflect(np.float32(pixels[:, : size[0], : size[1]]), size))[None]
-
-
-def _places(reader: TileReader, side: int, count: int) -> list[list[np.ndarray]]:
-    """So many windows of an image, drawn by chance, those without any data left out."""
-    random, (height, width) = np.random.default_rng(1), reader.shape
-    windows = [
-        Window(int(random.integers(max(1, height - side + 1))), int(random.integers(max(1, width - side + 1))),
-               min(side, height), min(side, width)) for _ in range(count)
-    ]  # fmt: skip
-    valid = {window: reader.valid(window) for window in dict.fromkeys(windows)}
-    return [reader.read(window) for window, mask in valid.items() if mask is None or mask.any()]
 
 
 class _Reader(CalibrationDataReader):
