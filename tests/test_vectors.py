@@ -49,6 +49,17 @@ def test_whole_numbers_stay_whole_where_a_feature_has_none(tmp_path):
     assert [str(f.properties["n"]) for f in features] == ["7", "None"]
 
 
+def test_an_attribute_that_holds_lists_is_read_beside_the_others(tmp_path):
+    shape = {"type": "Feature", "geometry": shapely.geometry.mapping(SQUARE)}
+    rows = [{"class": "road", "tags": ["x", "y"], "numbers": [1]}, {"class": "roof", "tags": ["z"], "numbers": None}]
+    shapes = [shape | {"properties": row} for row in rows]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": shapes}))
+    features, _ = vectors.read_polygons(tmp_path / "a.geojson")
+    assert [f.properties["class"] for f in features] == ["road", "roof"]
+    assert [f.properties["tags"] for f in features] == [("x", "y"), ("z",)]
+    assert [f.properties["numbers"] for f in features] == [(1,), None]
+
+
 def test_reprojected_polygons_lie_where_rasterio_puts_them(tmp_path):
     features, crs = vectors.read_polygons(write(tmp_path / "a.gpkg", [SQUARE], part=["val"]))
     (moved,) = vectors.reproject(features, crs, rasterio.CRS.from_epsg(4326))

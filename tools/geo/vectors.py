@@ -176,9 +176,13 @@ def _crs(path: str | Path, words: str | None) -> CRS | None:
 
 
 def _values(column: np.ndarray, kind: str) -> list[Any]:
-    """The values of an attribute of a NumPy type, None where it has none; pyogrio gives whole numbers beside none as floats."""
-    whole = np.dtype(kind).type if np.dtype(kind).kind in "iub" else None
-    values = [value.item() if hasattr(value, "item") else value for value in column]
+    """The values of an attribute, None where it has none; kind: GDAL's type of it, as pyogrio says it.
+
+    Whole numbers that stand beside none come as floats, and are whole numbers again; a list of values is a tuple.
+    """
+    whole = np.dtype(kind).type if kind in np.sctypeDict and np.dtype(kind).kind in "iub" else None
+    values = [tuple(value.tolist()) if isinstance(value, np.ndarray) else value for value in column]
+    values = [value.item() if hasattr(value, "item") else value for value in values]
     values = [None if value != value else value for value in values]
     return [whole(value).item() if whole and isinstance(value, float) else value for value in values]
 
