@@ -44,7 +44,6 @@ INIT_MODEL = None
 LR_POLICY = {{"name": "fixed"}}
 SNAPSHOT_EVERY = None
 """
-OURS = [sys.executable]
 
 
 def main() -> None:
@@ -60,12 +59,12 @@ def main() -> None:
         peer = [args.peers, "-m", THIS, "--home", home, "--one"]
         cutting = {
             "geoai": [[*peer, "cut"]],
-            "ours": [[*OURS, "extract_images.py", *own], [*OURS, "create_db.py", *own]],
+            "ours": [[sys.executable, "extract_images.py", *own], [sys.executable, "create_db.py", *own]],
         }
         training = {
             "geoai": lambda steps: [*peer, "geoai", "--steps", steps],
             "smp in a loop": lambda steps: [*peer, "smp", "--steps", steps],
-            "ours": lambda steps: [*OURS, "training.py", "--niter", steps, "--snapshot", home / "run", *own],
+            "ours": lambda steps: [sys.executable, "training.py", "--niter", steps, "--snapshot", home / "run", *own],
         }
         cut, step = {name: [] for name in cutting}, {name: [] for name in training}
         for _ in range(args.runs):

@@ -81,7 +81,8 @@ def quantise(model: onnx.ModelProto, examples: Examples) -> onnx.ModelProto:
         plain, prepared = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared"))
         plain.write_bytes(model.SerializeToString())
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # folds batch norms that are left
-        tried = [_quantised(prepared, Path(folder) / f"{mean}.onnx", examples, mean) for mean in (True, False)]
+        left = sensitive(onnx.load(prepared))
+        tried = [_quantised(prepared, Path(folder) / f"{mean}.onnx", examples, left, mean) for mean in (True, False)]
     for one in tried:
         del one.graph.value_info[:]
         one.ir_version = model.ir_version
@@ -89,12 +90,13 @@ def quantise(model: onnx.ModelProto, examples: Examples) -> onnx.ModelProto:
     return max(tried, key=lambda one: int((_labels(one, examples) == wanted).sum()))
 
 
-def _quantised(prepared: Path, done: Path, examples: Examples, mean: bool) -> onnx.ModelProto:
+def _quantised(prepared: Path, done: Path, examples: Examples, left: list[str], mean: bool) -> onnx.ModelProto:
+    """left: the convolutions that stay in float32. mean: whether a range is the mean of the patches' ranges, or the widest."""
     quantize_static(
         prepared, done, _Reader(examples.program, examples.calibrate), quant_format=QuantFormat.QDQ, per_channel=True,
         op_types_to_quantize=["Conv"], activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax, extra_options={"CalibMovingAverage": mean},
-        nodes_to_exclude=sensitive(onnx.load(prepared)),
+        nodes_to_exclude=left,
     )  # fmt: skip
     return onnx.load(done)
 

@@ -9,6 +9,7 @@ _WORDS = (  # of the names of such attributes, the surest first
     "class", "classname", "klasse", "classe", "clase", "label", "landcover", "landuse", "cover", "lulc", "category", "nutzung",
     "type", "typ", "use", "kind", "species", "crop", "name", "code", "id",
 )  # fmt: skip
+_CLASSES_ALONE = _WORDS[: _WORDS.index("type")]  # words that are used for nothing else
 _BESIDE = {"name", "code", "id"}  # say little by themselves: 'editor_name' is no class, 'class_name' is
 _LARGEST = 1 << 31  # of a number that names a class
 
@@ -47,8 +48,7 @@ def class_attribute(columns: Sequence[dict[str, Any]], most: int) -> Attribute |
 
 def only_class(columns: Sequence[dict[str, Any]]) -> str | None:
     """The text that an attribute made for classes, such as 'landcover', has on every polygon; None where there is none."""
-    surest = [name for name in columns[0] if _worth(name) >= len(_WORDS) - _WORDS.index("nutzung")]
-    for name in sorted(surest, key=_worth, reverse=True):
+    for name in sorted((n for n in columns[0] if _words_of(n) & {*_CLASSES_ALONE}), key=_worth, reverse=True):
         values = {_plain(row.get(name)) for row in columns}
         if len(values) == 1 and isinstance(value := values.pop(), str):
             return value
